@@ -1,0 +1,66 @@
+"""Euclidean distances between tensors, in float64 and bounded memory. Imports torch."""
+
+from collections.abc import Iterable, Mapping
+from math import nan, sqrt
+
+import torch
+
+TORCH_DTYPES: Mapping[str, torch.dtype] = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "C64": torch.complex64,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+}
+"""torch's name of each safetensors dtype that it has."""
+
+_CHUNK = 1 << 22
+"""Elements that are held in float64 at a time."""
+
+
+def squared_distance(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Sum of ``|left - right| ** 2`` over two tensors of one shape, in float64; NaN if any element is.
+
+    Works chunk by chunk on the CPU, whatever the dtypes and devices.
+    """
+    ours, theirs = left.detach().reshape(-1), right.detach().reshape(-1)
+    total = 0.0
+    for start in range(0, ours.numel(), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        difference = (_wide(ours[chunk]) - _wide(theirs[chunk])).abs()
+        total += float((difference * difference).sum())
+    return total
+
+
+def streamed_distance(dtype: str, left: Iterable[bytes], right: Iterable[bytes]) -> float:
+    """The L2 distance between two tensors of one safetensors ``dtype`` that come as windows of bytes.
+
+    NaN for a dtype that torch cannot decode.
+    """
+    if dtype not in TORCH_DTYPES:
+        return nan
+    total = 0.0
+    for ours, theirs in zip(left, right, strict=True):
+        one = torch.frombuffer(bytearray(ours), dtype=TORCH_DTYPES[dtype])
+        other = torch.frombuffer(bytearray(theirs), dtype=TORCH_DTYPES[dtype])
+        total += squared_distance(one, other)
+    return sqrt(total)
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    wide = torch.complex128 if tensor.is_complex() else torch.float64
+    return tensor.to(device="cpu").to(wide)

@@ -1,0 +1,61 @@
+"""Why a conversion was refused: one exception class per cause, each naming the way out."""
+
+
+class BridgeError(Exception):
+    """Anything this package refuses to do.
+
+    ``str(error)`` is one paragraph: what is wrong (naming the file and the key), then the remedy.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason} {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+
+class CheckpointError(BridgeError):
+    """A file of a checkpoint is malformed, missing, or contradicts another file."""
+
+
+class ConfigError(BridgeError):
+    """config.json or a tokenizer file is malformed or lacks something the conversion needs."""
+
+
+class UnsupportedModelError(BridgeError):
+    """The directory holds a model that has no counterpart in the other format."""
+
+
+class UnknownKeyError(BridgeError):
+    """A tensor key matches no transform."""
+
+
+class AmbiguousKeyError(BridgeError):
+    """A tensor key matches more than one transform."""
+
+
+class DuplicateKeyError(BridgeError):
+    """Two sources claim the same tensor key."""
+
+
+class IncompleteGroupError(BridgeError):
+    """Some, but not all, parts of a fused tensor are present."""
+
+
+class MissingKeyError(BridgeError):
+    """A tensor that config.json asks for is absent."""
+
+
+class ContradictionError(BridgeError):
+    """A tensor's existence, shape or dtype contradicts config.json or its own group."""
+
+
+class ProofError(BridgeError):
+    """A plan is not reversible: an element would be lost, used twice or moved elsewhere."""
+
+
+class OutputError(BridgeError):
+    """The output directory cannot be created, or must not be."""
+
+
+class DifferenceError(BridgeError):
+    """What was written is not what was read."""

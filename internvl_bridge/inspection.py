@@ -1,0 +1,84 @@
+"""Say what a checkpoint directory holds, from its headers and config.json alone."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge.errors import BridgeError
+from internvl_bridge.mapping.schema import has_head
+from internvl_bridge.metadata.config_file import Format
+from internvl_bridge.model import Model, hf_keys, plan_conversion, read_model
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is known about a checkpoint.
+
+    ``spelling`` is that of HF keys, None for custom ones. ``parameters`` counts elements of all tensors
+    and ``dtypes`` those of each safetensors dtype. ``tied`` tells whether the input embeddings serve as
+    output head; None if the checkpoint cannot be planned. ``refusal`` says why it cannot be converted,
+    None if it can.
+    """
+
+    path: str
+    format: str
+    spelling: str | None
+    family: str
+    architecture: str
+    tower: str
+    vision_layers: int
+    text_layers: int
+    experts: int | None
+    tensors: int
+    parameters: int
+    bytes: int
+    dtypes: Mapping[str, int]
+    shards: int
+    tied: bool | None
+    refusal: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as values that :func:`json.dumps` takes."""
+        return asdict(self)
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Describe the checkpoint directory ``path``; reads no tensor data.
+
+    Raises a BridgeError if it is not an InternVL checkpoint at all.
+    """
+    model = read_model(Path(path))
+    tied, refusal = _planned(model)
+    dtypes: Counter[str] = Counter()
+    for tensor in model.checkpoint.tensors.values():
+        dtypes[tensor.dtype] += prod(tensor.shape)
+    text = model.dims.text
+    return Inspection(
+        path=str(path),
+        format=model.format.value,
+        spelling=model.spelling.name if model.format is Format.HF else None,
+        family=model.family.name,
+        architecture=model.family.architecture if model.format is Format.CUSTOM else text.model_type,
+        tower=model.dims.vision.kind,
+        vision_layers=model.dims.vision.layers,
+        text_layers=text.layers,
+        experts=text.experts.experts if text.experts else None,
+        tensors=len(model.specs),
+        parameters=dtypes.total(),
+        bytes=model.checkpoint.data_bytes,
+        dtypes=dict(dtypes.most_common()),
+        shards=len(model.checkpoint.shards),
+        tied=tied,
+        refusal=refusal,
+    )
+
+
+def _planned(model: Model) -> tuple[bool | None, str | None]:
+    try:
+        plan = plan_conversion(model)
+    except BridgeError as error:
+        return None, str(error)
+    return not has_head(hf_keys(model, plan)), None

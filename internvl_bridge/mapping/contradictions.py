@@ -1,0 +1,70 @@
+"""Whether a checkpoint's tensors are the ones that its config.json describes."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from internvl_bridge.errors import ContradictionError, MissingKeyError
+from internvl_bridge.mapping.plan import TensorSpec
+
+_LAYER = re.compile(r"(.*\.layers?)\.([0-9]+)\.")
+
+
+def check_against(expected: Mapping[str, tuple[int, ...]], specs: Mapping[str, TensorSpec]) -> None:
+    """Compare the tensors at hand with the expected keys and shapes (from config.json).
+
+    Raises ContradictionError for tensors that are too many or have another shape, and
+    MissingKeyError for those that are absent.
+    """
+    unexpected = sorted(specs.keys() - expected.keys())
+    missing = sorted(expected.keys() - specs.keys())
+    _check_layer_counts(expected, specs)
+    if missing:
+        raise MissingKeyError(
+            f"config.json describes {_listed(missing)}, but the checkpoint does not have "
+            f"{'them' if len(missing) > 1 else 'it'}.",
+            _missing_remedy(missing),
+        )
+    if unexpected:
+        raise ContradictionError(
+            f"The checkpoint has {_listed(unexpected)}, but config.json describes a model without "
+            f"{'them' if len(unexpected) > 1 else 'it'}.",
+            "Correct config.json, or remove the tensors if they do not belong to the model.",
+        )
+    for key, spec in specs.items():
+        if spec.shape != expected[key]:
+            raise ContradictionError(
+                f"{key} has shape {list(spec.shape)}, but config.json describes {list(expected[key])}.",
+                "Use the config.json that this checkpoint was saved with.",
+            )
+
+
+def _check_layer_counts(expected: Mapping[str, object], specs: Mapping[str, object]) -> None:
+    described, found = _layer_counts(expected), _layer_counts(specs)
+    for stack in sorted(described.keys() & found.keys()):
+        if described[stack] != found[stack]:
+            raise ContradictionError(
+                f"The checkpoint has {found[stack]} layers {stack}.*, but config.json says "
+                f"num_hidden_layers is {described[stack]}.",
+                "Use the config.json that this checkpoint was saved with.",
+            )
+
+
+def _layer_counts(keys: Iterable[str]) -> dict[str, int]:
+    layers: dict[str, set[str]] = {}
+    for key in keys:
+        if found := _LAYER.match(key):
+            layers.setdefault(found[1], set()).add(found[2])
+    return {stack: len(numbers) for stack, numbers in layers.items()}
+
+
+def _missing_remedy(missing: list[str]) -> str:
+    if len(missing) == 1 and missing[0].endswith(("lm_head.weight", "output.weight")):
+        return (
+            "If the model shares its input embeddings as output head, set tie_word_embeddings to true "
+            "in config.json; otherwise the checkpoint is incomplete: save or download it again."
+        )
+    return "The checkpoint is incomplete: save or download it again."
+
+
+def _listed(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more tensors" if len(keys) > 3 else "")

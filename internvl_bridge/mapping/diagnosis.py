@@ -1,0 +1,58 @@
+"""What a foreign tensor key most likely is, and what its owner can do about it."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    pattern: str
+    reason: str
+    remedy: str
+
+
+_CAUSES = (
+    _Cause(
+        r"(mlp2|pooling_before_gating|gating)\..*",
+        "it belongs to the InternVL 'Flash' releases, whose visual router transformers does not have",
+        "Use the release without '-Flash' in its name.",
+    ),
+    _Cause(
+        r".*(\.base_layer\.|\.lora_[AB]\.|\.lora_embedding_|base_model\.model\.|\.lora_magnitude_vector).*",
+        "it is part of a LoRA adapter that has not been merged into its base weights",
+        "Merge the adapter first (merge_and_unload, or merge_lora.py of the InternVL repository).",
+    ),
+    _Cause(
+        r".*\.(qweight|qzeros|scales|g_idx|weight_scale(_inv|_2)?|input_scale|weight_zero_point|weight_packed"
+        r"|weight_shape|SCB|weight_format)|.*\.(nested_)?(absmax|quant_map)|.*\.quant_state\..*",
+        "the checkpoint is quantised (AWQ, GPTQ, FP8 or bitsandbytes); scales cannot be split with weights",
+        "Convert the unquantised checkpoint and quantise the result.",
+    ),
+    _Cause(
+        r".*\.mlp\.experts\.(gate_up_proj|down_proj)",
+        "its experts are stacked into one tensor, as transformers 5.0-5.3 and raw state dicts have them",
+        "Load the model in transformers 5.6 or newer and save it again: that writes one tensor per expert.",
+    ),
+    _Cause(
+        r"(module|_orig_mod|_fsdp_wrapped_module)\..*",
+        "the name carries the prefix of a training wrapper (DDP, torch.compile or FSDP)",
+        "Save the unwrapped model's state dict.",
+    ),
+    _Cause(
+        r".*rotary_emb\.inv_freq",
+        "it is a buffer that old transformers versions saved although it follows from config.json",
+        "Remove it from the checkpoint.",
+    ),
+)
+_UNKNOWN = _Cause(
+    ".*",
+    "it belongs to neither checkpoint format of this model family",
+    "Nothing was written, so that nothing is lost. Remove the tensor if it does not belong to the model; "
+    "please report it if it does.",
+)
+
+
+def explain_unknown_key(key: str) -> tuple[str, str]:
+    """``(reason, remedy)`` for a key that no transform claims."""
+    cause = next((cause for cause in _CAUSES if re.fullmatch(cause.pattern, key)), _UNKNOWN)
+    return cause.reason, cause.remedy

@@ -1,0 +1,63 @@
+"""Key patterns: partial isomorphisms between tensor keys and the bindings of their placeholders."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_NUMBER = r"0|[1-9][0-9]*"
+
+# Closed: a placeholder without a vocabulary here is an error when the pattern is built.
+_VOCABULARY = {
+    "layer": _NUMBER,
+    "expert": _NUMBER,
+    "param": "weight|bias",
+    "qk": "q|k",
+    "fc": "fc1|fc2",
+    "qkv": "q|k|v",
+    "qkvo": "q|k|v|o",
+    "mlp": "gate|up|down",
+    "experts": "gate_up|down",
+    "mx": "blocks|scales|bias",
+    "norm": "input_layernorm|post_attention_layernorm",
+    "rest": ".+",
+}
+_PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
+
+Bindings = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPattern:
+    """A tensor key with placeholders, for instance ``vision_model.encoder.layers.{layer}.ls1``.
+
+    ``match`` and ``format`` are inverses: a key that matches is restored exactly from its bindings.
+    Numbers have no leading zeros; every other placeholder has a closed vocabulary.
+    """
+
+    template: str
+    _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        pieces = _PLACEHOLDER.split(self.template)
+        regex = "".join(
+            f"(?P<{piece}>{_VOCABULARY[piece]})" if index % 2 else re.escape(piece)
+            for index, piece in enumerate(pieces)
+        )
+        object.__setattr__(self, "_regex", re.compile(regex))
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        return frozenset(_PLACEHOLDER.findall(self.template))
+
+    def match(self, key: str) -> dict[str, str] | None:
+        """The bindings that make this pattern spell ``key``, or None if it cannot."""
+        found = self._regex.fullmatch(key)
+        return None if found is None else found.groupdict()
+
+    def matches(self, key: str) -> bool:
+        """Whether this pattern can spell ``key``."""
+        return self._regex.fullmatch(key) is not None
+
+    def format(self, bindings: Bindings) -> str:
+        """The key that this pattern spells under ``bindings``."""
+        return self.template.format_map(bindings)

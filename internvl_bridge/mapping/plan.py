@@ -1,0 +1,164 @@
+"""Plans: for every target tensor, where each run of its elements comes from.
+
+A plan moves contiguous runs of row-major elements and computes nothing, so plans can be inverted,
+composed and compared without looking at a single value.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+
+from internvl_bridge.errors import ContradictionError, ProofError
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a tensor is, without its values: a safetensors dtype name and a row-major shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The elements ``[start, stop)`` of the source tensor ``key``, in row-major order."""
+
+    key: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One target tensor: its spec, and the runs that fill it, in order."""
+
+    spec: TensorSpec
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A conversion: the specs of the sources, and a recipe for every target key."""
+
+    sources: Mapping[str, TensorSpec]
+    recipes: Mapping[str, Recipe]
+
+    @property
+    def targets(self) -> dict[str, TensorSpec]:
+        return {key: recipe.spec for key, recipe in self.recipes.items()}
+
+
+def identity(specs: Mapping[str, TensorSpec]) -> Plan:
+    """The plan that changes nothing."""
+    return Plan(specs, {key: whole(key, spec) for key, spec in specs.items()})
+
+
+def whole(key: str, spec: TensorSpec) -> Recipe:
+    """The recipe that takes the tensor ``key`` as it is."""
+    return Recipe(spec, (Run(key, 0, spec.elements),))
+
+
+def joined(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """The same elements in the fewest runs: neighbours of one tensor become one."""
+    result: list[Run] = []
+    for run in runs:
+        if result and result[-1].key == run.key and result[-1].stop == run.start:
+            result[-1] = Run(run.key, result[-1].start, run.stop)
+        else:
+            result.append(run)
+    return tuple(result)
+
+
+def invert(plan: Plan) -> Plan:
+    """The plan that restores ``plan``'s sources from its targets.
+
+    Raises ProofError unless every source element is used exactly once.
+    """
+    uses: dict[str, list[tuple[int, Run]]] = {key: [] for key in plan.sources}
+    for target, recipe in plan.recipes.items():
+        offset = 0
+        for run in recipe.runs:
+            length = run.stop - run.start
+            uses[run.key].append((run.start, Run(target, offset, offset + length)))
+            offset += length
+        if offset != recipe.spec.elements:
+            raise ProofError(
+                f"The plan fills {offset} of the {recipe.spec.elements} elements of {target}.",
+                _REPORT_A_BUG,
+            )
+    recipes: dict[str, Recipe] = {}
+    for key, spec in plan.sources.items():
+        position = 0
+        pieces = sorted(uses[key], key=lambda use: use[0])
+        for start, piece in pieces:
+            if start != position:
+                used = "not used" if start > position else "used twice"
+                raise ProofError(f"Element {min(start, position)} of {key} is {used}.", _REPORT_A_BUG)
+            position += piece.stop - piece.start
+        if position != spec.elements:
+            raise ProofError(f"Element {position} of {key} is not used.", _REPORT_A_BUG)
+        recipes[key] = Recipe(spec, joined(piece for _, piece in pieces))
+    return Plan(plan.targets, recipes)
+
+
+def compose(outer: Plan, inner: Plan) -> Plan:
+    """``inner`` first, then ``outer``: one plan from inner's sources to outer's targets.
+
+    Raises ContradictionError unless outer starts from exactly what inner makes.
+    """
+    made = inner.targets
+    if made != outer.sources:
+        changed = sorted(
+            key for key in made.keys() | outer.sources.keys() if made.get(key) != outer.sources.get(key)
+        )
+        raise ContradictionError(
+            f"Two plans do not meet at {', '.join(changed[:3])}.",
+            "The second must start from exactly the tensors that the first one makes.",
+        )
+    slicers = {key: _Slicer(recipe) for key, recipe in inner.recipes.items()}
+    return Plan(
+        inner.sources,
+        {
+            key: Recipe(recipe.spec, joined(piece for run in recipe.runs for piece in slicers[run.key](run)))
+            for key, recipe in outer.recipes.items()
+        },
+    )
+
+
+def is_identity(plan: Plan) -> bool:
+    """Whether the plan changes neither a name, a shape nor the place of an element."""
+    return plan.targets == dict(plan.sources) and all(
+        recipe.runs == (Run(key, 0, recipe.spec.elements),) or recipe.spec.elements == 0
+        for key, recipe in plan.recipes.items()
+    )
+
+
+class _Slicer:
+    """Answers which source runs lie behind a range of elements of one target."""
+
+    __slots__ = ("_ends", "_runs")
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._runs = recipe.runs
+        self._ends = list(accumulate(run.stop - run.start for run in recipe.runs))
+
+    def __call__(self, wanted: Run) -> Iterator[Run]:
+        position = wanted.start
+        index = bisect_right(self._ends, position)
+        while position < wanted.stop:
+            run, end = self._runs[index], self._ends[index]
+            stop = min(end, wanted.stop)
+            yield Run(run.key, run.stop - (end - position), run.stop - (end - stop))
+            position, index = stop, index + 1
+
+
+_REPORT_A_BUG = (
+    "Nothing was written. This is a defect of internvl-bridge: please report it with the output of "
+    "'internvl-bridge inspect' on this directory."
+)

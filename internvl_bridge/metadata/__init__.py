@@ -1,0 +1,1 @@
+"""What stands beside the weights: config.json, tokenizer, sidecar."""

@@ -1,0 +1,97 @@
+"""Read config.json and tell which of the two formats it belongs to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge.errors import ConfigError, UnsupportedModelError
+from internvl_bridge.strict_json import parse_json_object
+
+Config = Mapping[str, Any]
+
+CONFIG_FILE = "config.json"
+
+_LARGEST = 64 << 20
+
+
+class Format(Enum):
+    """The two checkpoint formats of InternVL."""
+
+    CUSTOM = "custom"
+    HF = "hf"
+
+    @property
+    def other(self) -> "Format":
+        return Format.HF if self is Format.CUSTOM else Format.CUSTOM
+
+
+_MODEL_TYPES = {"internvl_chat": Format.CUSTOM, "internvl": Format.HF}
+_ARCHITECTURES = {Format.CUSTOM: "InternVLChatModel", Format.HF: "InternVLForConditionalGeneration"}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A parsed JSON file and its exact text."""
+
+    path: Path
+    text: str
+    values: Config
+
+
+def read_json_file(path: Path) -> ConfigFile:
+    """Parse ``path`` as one JSON object. Raises ConfigError if it is missing or malformed."""
+
+    def malformed(reason: str) -> ConfigError:
+        return ConfigError(f"{path} cannot be used: {reason}.", "Correct it or save the checkpoint again.")
+
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} is not there, or is no file.", "Give the directory of a complete checkpoint."
+        )
+    if path.stat().st_size > _LARGEST:
+        raise malformed(f"it has more than {_LARGEST} bytes")
+    raw = path.read_bytes()
+    return ConfigFile(path, raw.decode(errors="replace"), parse_json_object(raw, malformed))
+
+
+def read_config(directory: Path) -> ConfigFile:
+    """Parse ``config.json`` of ``directory``."""
+    return read_json_file(directory / CONFIG_FILE)
+
+
+def detect_format(config: ConfigFile) -> Format:
+    """Which format ``config`` is of.
+
+    Raises UnsupportedModelError for any other model, also for those that reuse InternVL's names.
+    """
+    model_type = config.values.get("model_type")
+    found = _MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
+    architectures = config.values.get("architectures") or ([_ARCHITECTURES[found]] if found else [])
+    if found is None or architectures != [_ARCHITECTURES[found]]:
+        raise UnsupportedModelError(
+            f"{config.path} describes a model of type {model_type!r} with architectures {architectures!r}, "
+            f"not an InternVL model in the custom format ('internvl_chat', InternVLChatModel) or in the HF "
+            f"format ('internvl', InternVLForConditionalGeneration).",
+            "Give the directory of such a checkpoint; relatives such as Mono-InternVL, InternVL-U, "
+            "Intern-S1 and Eagle are different models.",
+        )
+    return found
+
+
+def sections(config: ConfigFile) -> None:
+    """Raise ConfigError unless ``config``, of either format, describes a tower and a language model."""
+    section(config, "vision_config")
+    section(config, "llm_config" if detect_format(config) is Format.CUSTOM else "text_config")
+
+
+def section(config: ConfigFile, name: str) -> Config:
+    """The object ``name`` of ``config``. Raises ConfigError if it is not there."""
+    value = config.values.get(name)
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"{config.path} has no object {name!r}.",
+            "Use the config.json that the checkpoint was saved with.",
+        )
+    return value

@@ -1,0 +1,14 @@
+"""How long work tells how far it is."""
+
+from collections.abc import Callable
+
+Advance = Callable[[int], None]
+"""Called with the number of bytes done since the last call."""
+
+Progress = Callable[[str, int], Advance]
+"""Called with the name of a task and its size in bytes when it begins."""
+
+
+def silent(_task: str, _total: int) -> Advance:
+    """The progress of a library call: none is shown."""
+    return lambda _: None

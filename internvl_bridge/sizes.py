@@ -1,0 +1,34 @@
+"""Sizes in bytes, as people write them."""
+
+import re
+
+from internvl_bridge.errors import BridgeError
+
+_UNITS = {"": 1, "B": 1}
+_UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start=1)}
+_UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", start=1)}
+
+
+class SizeError(BridgeError):
+    """A text that is not a size."""
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes of a size such as ``5GB`` (10^9 bytes each), ``5GiB`` (2^30) or a plain number.
+
+    Raises SizeError for anything else and for zero.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(size).strip().upper())
+    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
+        raise SizeError(f"{size!r} is not a size.", "Write, for instance, 5GB, 800MiB or a number of bytes.")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def human_size(size: int) -> str:
+    """A size for people, in binary units."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

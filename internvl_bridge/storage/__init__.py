@@ -1,0 +1,1 @@
+"""Safetensors bytes on disk: headers, shards, copying, publishing. Knows no InternVL."""

@@ -1,0 +1,155 @@
+"""Read and write the header of a safetensors file, trusting nothing in it."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge.errors import CheckpointError
+from internvl_bridge.strict_json import parse_json_object
+
+DTYPE_BITS = {
+    "BOOL": 8,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "C64": 64,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
+}
+"""Bits per element, in the order in which the safetensors library ranks dtypes."""
+
+_LONGEST_HEADER = 100_000_000
+"""Bytes; the limit of the safetensors library."""
+
+_PREFIX = 8
+_ALIGNMENT = 8
+_DAMAGED = "The file is damaged or was not written by safetensors: save or download it again."
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of a file: dtype, shape and its bytes ``[start, stop)`` within the data section."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The tensors of a file in physical order, its metadata, and where its data section starts."""
+
+    entries: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    data_start: int
+
+
+def read_header(path: Path) -> Header:
+    """Parse and check the header of ``path``; no byte of tensor data is read.
+
+    Raises CheckpointError unless the header is well formed and its tensors fill the data section
+    exactly: no hole, no overlap, nothing outside the file.
+    """
+    if not path.is_file():
+        raise _malformed(path, "it is not a regular file")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(_PREFIX), "little")
+        if size < _PREFIX + 2:
+            raise _malformed(path, f"it has only {size} bytes")
+        if length > min(_LONGEST_HEADER, size - _PREFIX):
+            raise _malformed(path, f"its header claims {length} bytes of a file of {size}")
+        raw = file.read(length)
+    return parse_header(path, raw, size)
+
+
+def parse_header(path: Path, raw: bytes, file_size: int) -> Header:
+    """Check the header ``raw`` of the file ``path``, which has ``file_size`` bytes in all."""
+    if not raw.startswith(b"{"):
+        raise _malformed(path, "its header does not start with '{'")
+    fields = parse_json_object(raw, lambda reason: _malformed(path, f"its header is {reason}"))
+    metadata = fields.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _malformed(path, "its __metadata__ is not a map of strings")
+    entries = {key: _entry(path, key, value) for key, value in fields.items()}
+    ordered = dict(sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)))
+    data_start = _PREFIX + len(raw)
+    position = 0
+    for key, entry in ordered.items():
+        if entry.start != position:
+            problem = "leaves a hole before" if entry.start > position else "overlaps the data of"
+            raise _malformed(path, f"it {problem} the tensor {key}")
+        position = entry.stop
+    if data_start + position != file_size:
+        raise _malformed(
+            path, f"its tensors end at byte {data_start + position}, but the file has {file_size} bytes"
+        )
+    return Header(ordered, metadata, data_start)
+
+
+def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
+    """The bytes before the data section, exactly as the safetensors library writes them."""
+    fields: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for key, entry in entries.items():
+        fields[key] = {
+            "dtype": entry.dtype,
+            "shape": list(entry.shape),
+            "data_offsets": [entry.start, entry.stop],
+        }
+    raw = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * (-len(raw) % _ALIGNMENT)
+    return len(raw).to_bytes(_PREFIX, "little") + raw
+
+
+def canonical_order(specs: Iterable[tuple[str, str]]) -> list[str]:
+    """Keys of ``(key, dtype)`` pairs in the order in which the safetensors library stores them."""
+    rank = {dtype: index for index, dtype in enumerate(DTYPE_BITS)}
+    return [key for key, _ in sorted(specs, key=lambda spec: (-rank[spec[1]], spec[0].encode()))]
+
+
+def byte_length(dtype: str, elements: int) -> int | None:
+    """The bytes that ``elements`` numbers of ``dtype`` occupy; None if they end within a byte."""
+    length, rest = divmod(elements * DTYPE_BITS[dtype], 8)
+    return None if rest else length
+
+
+def _entry(path: Path, key: str, value: object) -> Entry:
+    match value:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, stop], **rest} if not rest:
+            pass
+        case _:
+            raise _malformed(path, f"the tensor {key} is not described by dtype, shape and data_offsets")
+    if dtype not in DTYPE_BITS:
+        raise _malformed(path, f"the tensor {key} has the unknown dtype {dtype}")
+    numbers = (*shape, start, stop)
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise _malformed(path, f"the tensor {key} has a size or offset that is not a whole number below 2^63")
+    if byte_length(dtype, prod(shape)) != stop - start:
+        raise _malformed(
+            path, f"the tensor {key} ({dtype} {shape}) does not fit its {stop - start} bytes of data"
+        )
+    return Entry(dtype, tuple(shape), start, stop)
+
+
+def _malformed(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} is not a valid safetensors file: {reason}.", _DAMAGED)

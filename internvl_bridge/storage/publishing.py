@@ -1,0 +1,78 @@
+"""Make an output directory appear complete or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from internvl_bridge.errors import OutputError
+
+
+def check_output(source: Path, output: Path) -> None:
+    """Raise OutputError if ``output`` must not be created: it exists, or lies in or around ``source``."""
+    inside, around = output.resolve(), source.resolve()
+    if inside == around or inside in around.parents or around in inside.parents:
+        raise OutputError(
+            f"{output} and {source} lie within each other.", "Give an output directory of its own."
+        )
+    if os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir())):
+        raise OutputError(
+            f"{output} exists and is not an empty directory.", "Remove it or choose another output."
+        )
+    partial = partial_path(output)
+    if os.path.lexists(partial):
+        raise OutputError(
+            f"{partial} exists: another conversion to {output} is running or was killed.",
+            f"If none is running, remove it: rm -r '{partial}'",
+        )
+
+
+def partial_path(output: Path) -> Path:
+    """Where the files of ``output`` are collected until they are complete."""
+    return output.with_name(output.name + ".partial")
+
+
+@contextmanager
+def publishing(output: Path) -> Iterator[Path]:
+    """Yield a new directory; rename it to ``output`` at the end, or remove it if anything fails.
+
+    Raises OutputError if the directory cannot be made.
+    """
+    partial = partial_path(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+    except OSError as error:
+        raise OutputError(
+            f"{partial} cannot be created: {error.strerror}.", "Choose another output directory."
+        ) from error
+    try:
+        yield partial
+        _sync_directory(partial)
+        partial.rename(output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync_directory(output.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Create ``path`` with ``text`` (UTF-8) and make it durable."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Create ``path`` with ``data`` and make it durable."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

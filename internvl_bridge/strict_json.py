@@ -1,0 +1,50 @@
+"""Parse JSON from untrusted files: no duplicate keys, no non-standard numbers, no deep nesting."""
+
+import json
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+def parse_json_object(text: bytes, malformed: Callable[[str], Exception]) -> dict[str, Any]:
+    """Parse ``text`` as one UTF-8 JSON object.
+
+    Stricter than :func:`json.loads`, as strict as the parser of the safetensors library: it refuses
+    duplicate keys, ``NaN`` and ``Infinity``, ``-0``, lone surrogates and excessive nesting.
+
+    Raises whatever ``malformed(reason)`` returns.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise malformed(f"the key {twice!r} appears twice")
+        return result
+
+    def not_a_number(name: str) -> NoReturn:
+        raise malformed(f"{name} is not JSON")
+
+    def whole_number(digits: str) -> int:
+        if digits == "-0":
+            raise malformed("-0 is not a whole number")
+        return int(digits)
+
+    try:
+        value = json.loads(
+            text.decode(),
+            object_pairs_hook=unique,
+            parse_constant=not_a_number,
+            parse_int=whole_number,
+        )
+        if b"\\u" in text:  # only an escape can spell a lone surrogate
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeError as error:
+        raise malformed(f"not valid Unicode: {error}") from None
+    except RecursionError:
+        raise malformed("nested too deeply") from None
+    except ValueError as error:
+        raise malformed(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise malformed(f"a JSON object was expected, not {type(value).__name__}")
+    return value

@@ -1,0 +1,1 @@
+"""Drop-in replacements for the conversion scripts of the InternVL repository, with the same flags."""

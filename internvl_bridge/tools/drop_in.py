@@ -1,0 +1,44 @@
+"""What the two drop-in scripts have in common: their flags, and what they print."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from internvl_bridge.report import ConversionReport
+
+CustomPath = Annotated[Path, typer.Option("--custom_path", help="Checkpoint in the custom format.")]
+HfPath = Annotated[Path, typer.Option("--hf_path", help="Checkpoint in the HF format.")]
+SavePath = Annotated[Path, typer.Option("--save_path", help="Directory to create.")]
+
+
+def run(command: object) -> None:
+    """Run a function with Typer options as a program of its own."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)  # type: ignore[type-var]
+    app()
+
+
+def words(report: ConversionReport, original: Path) -> Iterator[str]:
+    """What the upstream scripts print, in their order, and where this result differs on purpose."""
+    found = report.reference
+    if found is None:
+        yield f"{original} holds no safetensors weights: no keys or distances to compare."
+    else:
+        yield f"Missing keys: {list(found.unexpected)}"
+        yield f"Unexpected keys: {list(found.missing)}"
+        for key, how in found.mismatched.items():
+            yield f"Mismatched: {key}: {how}"
+        yield f"L2 distance to {original}: {found.l2:.6f}"
+        yield (
+            "  (the Euclidean norm over all tensors; upstream's script prints the sum of one norm per tensor, "
+            "which is larger, and leaves out tensors that do not match)"
+        )
+    yield f"Saved {report.tensors} tensors and the tokenizer to {report.output}, verified bit for bit."
+    yield (
+        "  (config.json is the reference's; where the input's own config.json says otherwise the input wins, "
+        "which upstream's script ignores; dtypes are the input's)"
+    )
+    for note in report.notes:
+        yield f"Note: {note}"

@@ -1,0 +1,58 @@
+"""``internvl_hf2custom.py`` of the InternVL repository: HF weights into the custom format.
+
+Run it as ``python -m internvl_bridge.tools.internvl_hf2custom --custom_path C --hf_path H --save_path S``.
+config.json and the tokenizer come from C, the weights from H, and the L2 distance between the result
+and C's weights is printed. Exit codes are those of ``internvl-bridge``.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from internvl_bridge.conversion import to_custom
+from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar
+from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, run, words
+
+if TYPE_CHECKING:
+    import torch
+
+
+def convert_keys_back(
+    hf_state_dict: Mapping[str, "torch.Tensor"], config: Mapping[str, Any] | None = None
+) -> "dict[str, torch.Tensor]":
+    """A custom state dict from an HF one in any key spelling.
+
+    Unlike upstream's function of this name, it converts q_norm and k_norm too, refuses what it does
+    not know, and never drops an incomplete query-key-value group. ``config`` (the contents of a
+    custom config.json) makes it produce InternLM2's names and check completeness.
+    """
+    from internvl_bridge.tensors import convert_state_dict  # imports torch  # noqa: PLC0415
+
+    return convert_state_dict(hf_state_dict, "to-custom", config=config)
+
+
+def compute_l2_distance(
+    model1: "torch.nn.Module | Mapping[str, torch.Tensor]",
+    model2: "torch.nn.Module | Mapping[str, torch.Tensor]",
+) -> float:
+    """See :func:`internvl_bridge.compute_l2_distance`: a true Euclidean distance, nothing skipped."""
+    from internvl_bridge import tensors  # imports torch  # noqa: PLC0415
+
+    return tensors.compute_l2_distance(model1, model2)
+
+
+def main(custom_path: CustomPath, hf_path: HfPath, save_path: SavePath) -> None:
+    """Convert HF weights into the custom format, with config and tokenizer of an existing custom model."""
+    with exit_codes():
+        with progress_bar(quiet=False) as progress:
+            report = to_custom(
+                hf_path, save_path, reference=custom_path, tokenizer=custom_path, progress=progress
+            )
+        typer.echo("\n".join(words(report, custom_path)))
+        if not report.ok:
+            raise typer.Exit(DIFFERS)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,48 @@
+"""Compare the weights of two checkpoint directories, of the same or of different formats."""
+
+from pathlib import Path
+
+from internvl_bridge.byte_plan import target_tensors
+from internvl_bridge.mapping.plan import Plan, TensorSpec, identity
+from internvl_bridge.mapping.planning import Direction
+from internvl_bridge.mapping.routes import Route, respell
+from internvl_bridge.metadata.config_file import CONFIG_FILE, Format
+from internvl_bridge.model import Model, read_model
+from internvl_bridge.progress import Progress, silent
+from internvl_bridge.storage.checkpoint import open_checkpoint
+from internvl_bridge.verification import Comparison, compare
+
+
+def verify(left: str | Path, right: str | Path, *, progress: Progress = silent) -> Comparison:
+    """Compare every tensor of ``left`` with ``right``, under the names that it has in ``right``.
+
+    Works across formats and HF spellings. Directories without a config.json are compared key by key.
+    Raises a BridgeError if one of them is not a checkpoint, or if a tensor of one has no name in the
+    other's format.
+    """
+    return compare_models(Path(left), Path(right), progress)
+
+
+def compare_models(left: Path, right: Path, progress: Progress) -> Comparison:
+    """As :func:`verify`."""
+    if (left / CONFIG_FILE).exists() and (right / CONFIG_FILE).exists():
+        ours, theirs = read_model(left), read_model(right)
+        checkpoint, other, plan = ours.checkpoint, theirs.checkpoint, _plan(ours, theirs)
+    else:
+        checkpoint, other = open_checkpoint(left), open_checkpoint(right)
+        plan = identity({k: TensorSpec(t.dtype, t.shape) for k, t in checkpoint.tensors.items()})
+    targets = target_tensors(plan, checkpoint)
+    return compare(targets, other, progress("Comparing", checkpoint.data_bytes))
+
+
+def _plan(ours: Model, theirs: Model) -> Plan:
+    """Our tensors under the names that they have in the other directory."""
+    match ours.format, theirs.format:
+        case Format.CUSTOM, Format.CUSTOM:
+            return identity(ours.specs)
+        case Format.HF, Format.HF:
+            return respell(ours.specs, ours.spelling, theirs.spelling)
+        case Format.CUSTOM, _:
+            return Route(ours.route.table, theirs.spelling).plan(ours.specs, Direction.TO_HF)
+        case _:
+            return Route(theirs.route.table, ours.spelling).plan(ours.specs, Direction.TO_CUSTOM)

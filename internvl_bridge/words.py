@@ -1,0 +1,157 @@
+"""Reports as text for people."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from math import prod
+
+from internvl_bridge.conversion import Conversion
+from internvl_bridge.inspection import Inspection
+from internvl_bridge.mapping.plan import Plan, Recipe, Run
+from internvl_bridge.report import ConversionReport
+from internvl_bridge.sizes import human_size
+from internvl_bridge.verification import Comparison
+
+_LISTED = 20
+
+
+def conversion_words(report: ConversionReport, *, verbose: bool) -> Iterator[str]:
+    """What a conversion did, line by line."""
+    yield f"Converted {report.source} into {report.output} ({report.format} format, {report.family})."
+    yield f"  {report.tensors} tensors, {human_size(report.bytes)}; files: {', '.join(report.files)}"
+    if report.left_behind:
+        yield f"  Left behind: {', '.join(report.left_behind)}"
+    if report.verification is None:
+        yield "  Not verified (--no-verify)."
+    else:
+        yield (
+            f"  Verified: read back and compared with the source, {len(report.verification.equal)} tensors "
+            f"are equal bit for bit; L2 distance {report.verification.l2:g} over all."
+        )
+        if verbose:
+            yield from _distances(report.verification)
+    if report.reference is not None:
+        yield f"  Against the reference: {_verdict(report.reference)}"
+        yield from _findings(report.reference, verbose=verbose)
+    for note in report.notes:
+        yield f"  Note: {note}"
+
+
+def comparison_words(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
+    """What a comparison found, line by line."""
+    yield ("Identical: " if comparison.identical else "Different: ") + _verdict(comparison)
+    yield from _findings(comparison, verbose=verbose)
+
+
+def inspection_words(found: Inspection) -> Iterator[str]:
+    """What a checkpoint holds, line by line."""
+    spelling = f", keys spelled {found.spelling}" if found.spelling else ""
+    experts = f", {found.experts} experts" if found.experts else ""
+    dtypes = ", ".join(f"{dtype} {count / found.parameters:.1%}" for dtype, count in found.dtypes.items())
+    rows = {
+        "Checkpoint": found.path,
+        "Format": f"{found.format}{spelling}",
+        "Language model": f"{found.family} ({found.architecture}), {found.text_layers} layers{experts}",
+        "Vision tower": f"{found.tower}, {found.vision_layers} layers",
+        "Parameters": f"{found.parameters:,} in {found.tensors:,} tensors",
+        "Data": f"{human_size(found.bytes)} in {found.shards} file(s) ({dtypes})",
+        "Output head": {True: "tied to the input embeddings", False: "its own", None: "unknown"}[found.tied],
+        "Convertible": "yes" if found.refusal is None else f"no. {found.refusal}",
+    }
+    for name, value in rows.items():
+        yield f"{name + ':':<16}{value}"
+
+
+def plan_words(conversion: Conversion) -> Iterator[str]:
+    """What a conversion would do, line by line; layers and experts that go alike share a line."""
+    model = conversion.model
+    yield (
+        f"Would convert {model.directory} ({model.format.value}, {model.family.name}) into "
+        f"{conversion.output} ({model.format.other.value}). Proved: converting back restores every tensor."
+    )
+    for line, count in _plan_lines(conversion.plan).items():
+        yield f"  {count:>6} x {line}"
+    yield "Would write:"
+    for job in conversion.jobs:
+        yield f"  {job.name}: {len(job.keys)} tensors, {human_size(job.size)}"
+    for name in sorted({*conversion.texts, *(path.name for path in conversion.copies)}):
+        yield f"  {name}"
+    if conversion.left_behind:
+        yield f"Would leave behind: {', '.join(conversion.left_behind)}"
+    for note in conversion.notes:
+        yield f"Note: {note}"
+
+
+def plan_as_json(conversion: Conversion) -> dict[str, object]:
+    """The whole plan as JSON values; runs are ``[source key, first element, past the last]``."""
+    return {
+        "source": str(conversion.model.directory),
+        "output": str(conversion.output),
+        "format": conversion.model.format.other.value,
+        "family": conversion.model.family.name,
+        "weights": [
+            {"name": job.name, "bytes": job.size, "tensors": list(job.keys)} for job in conversion.jobs
+        ],
+        "files": list(conversion.files),
+        "left_behind": list(conversion.left_behind),
+        "notes": list(conversion.notes),
+        "plan": {
+            key: {
+                "dtype": recipe.spec.dtype,
+                "shape": list(recipe.spec.shape),
+                "runs": [[run.key, run.start, run.stop] for run in recipe.runs],
+            }
+            for key, recipe in conversion.plan.recipes.items()
+        },
+    }
+
+
+def _plan_lines(plan: Plan) -> Counter[str]:
+    return Counter(f"{_numberless(key)} <- {_sources(recipe, plan)}" for key, recipe in plan.recipes.items())
+
+
+def _sources(recipe: Recipe, plan: Plan) -> str:
+    if len(recipe.runs) > 3:
+        names = sorted({_numberless(run.key) for run in recipe.runs})
+        return f"{len(recipe.runs)} runs of {', '.join(names)}"
+    return " + ".join(_run_words(run, plan) for run in recipe.runs)
+
+
+def _run_words(run: Run, plan: Plan) -> str:
+    spec = plan.sources[run.key]
+    if run.stop - run.start == spec.elements:
+        return _numberless(run.key)
+    width = prod(spec.shape[1:])
+    return f"{_numberless(run.key)}[{run.start // width}:{run.stop // width}]"
+
+
+def _numberless(key: str) -> str:
+    return re.sub(r"\b(layers?|experts)\.[0-9]+\.", r"\1.*.", key)
+
+
+def _verdict(comparison: Comparison) -> str:
+    compared = len(comparison.equal) + len(comparison.differences)
+    return (
+        f"{len(comparison.equal)} of {compared} tensors are equal bit for bit; L2 distance "
+        f"{comparison.l2:g} over all; {len(comparison.missing)} missing, "
+        f"{len(comparison.unexpected)} unexpected, {len(comparison.mismatched)} mismatched."
+    )
+
+
+def _findings(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
+    limit = None if verbose else _LISTED
+    lines = [
+        *(f"missing: {key}" for key in comparison.missing),
+        *(f"unexpected: {key}" for key in comparison.unexpected),
+        *(f"mismatched: {key}: {how}" for key, how in comparison.mismatched.items()),
+        *(f"L2 {d.l2:.6g}: {d.key}, from element {d.element} on" for d in comparison.differences),
+    ]
+    yield from (f"    {line}" for line in lines[:limit])
+    if limit is not None and len(lines) > limit:
+        yield f"    and {len(lines) - limit} more; --verbose lists them all"
+    if verbose:
+        yield from (f"    L2 0: {key}" for key in comparison.equal)
+
+
+def _distances(comparison: Comparison) -> Iterator[str]:
+    yield from (f"    L2 0: {key}" for key in comparison.equal)
