@@ -178,7 +178,17 @@ PRESETS: Mapping[str, Preset] = {
         sparse=True,
     ),
 }
-_IMAGE_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")
+_IMAGE_TOKENS = (
+    "<img>",
+    "</img>",
+    "<IMG_CONTEXT>",
+    "<quad>",
+    "</quad>",
+    "<ref>",
+    "</ref>",
+    "<box>",
+    "</box>",
+)
 
 
 def make(directory: Path, preset: Preset) -> None:
@@ -229,7 +239,9 @@ def _write_shard(path: Path, tensors: Mapping[str, Shape], *, sparse: bool) -> N
 def _random_bf16(size: int) -> bytes:
     """Random bf16 numbers of a magnitude that weights have: the high byte is fixed to 0x3c or 0xbc."""
     data = bytearray(os.urandom(size))
-    data[1::2] = bytes(0x3C | (byte & 0x80) for byte in data[1::2]) if size < 1 << 20 else b"\x3c" * (size // 2)
+    data[1::2] = (
+        bytes(0x3C | (byte & 0x80) for byte in data[1::2]) if size < 1 << 20 else b"\x3c" * (size // 2)
+    )
     return bytes(data)
 
 

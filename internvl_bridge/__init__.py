@@ -1,21 +1,36 @@
 """Convert InternVL checkpoints between the custom format of their training code and transformers' own.
 
-Importing this package imports neither torch nor transformers; the functions on tensors in memory
-(:func:`convert_state_dict`, :func:`compute_l2_distance`) import torch when they are first called.
+The names below are imported when they are first used, so that ``import internvl_bridge`` costs nothing
+and only the functions on tensors in memory import torch.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from internvl_bridge._version import __version__
-from internvl_bridge.conversion import to_custom, to_hf
-from internvl_bridge.errors import BridgeError, DifferenceError
-from internvl_bridge.inspection import Inspection, inspect
-from internvl_bridge.report import ConversionReport
-from internvl_bridge.verification import Comparison
-from internvl_bridge.verify_directories import verify
 
 if TYPE_CHECKING:
+    from internvl_bridge.conversion import to_custom, to_hf
+    from internvl_bridge.errors import BridgeError, DifferenceError
+    from internvl_bridge.inspection import Inspection, inspect
+    from internvl_bridge.report import ConversionReport
     from internvl_bridge.tensors import compute_l2_distance, convert_state_dict
+    from internvl_bridge.verification import Comparison
+    from internvl_bridge.verify_directories import verify
+
+_HOMES = {
+    "BridgeError": "errors",
+    "Comparison": "verification",
+    "ConversionReport": "report",
+    "DifferenceError": "errors",
+    "Inspection": "inspection",
+    "compute_l2_distance": "tensors",
+    "convert_state_dict": "tensors",
+    "inspect": "inspection",
+    "to_custom": "conversion",
+    "to_hf": "conversion",
+    "verify": "verify_directories",
+}
 
 __all__ = [
     "BridgeError",
@@ -33,10 +48,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import torch only for those who call a function on tensors (PEP 562)."""
-    if name in {"compute_l2_distance", "convert_state_dict"}:
-        from internvl_bridge import tensors  # noqa: PLC0415
-
-        return getattr(tensors, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

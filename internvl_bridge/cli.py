@@ -1,18 +1,17 @@
-"""The command line: arguments in, words out, no logic."""
+"""The command line: arguments in; what they lead to is in :mod:`internvl_bridge.commands`.
 
-import json
-from collections.abc import Iterable
+Importing this module, for ``--help`` or shell completion, imports nothing but Typer; each command
+imports the rest when it runs.
+"""
+
+import gc
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-import internvl_bridge
-from internvl_bridge import conversion, words
-from internvl_bridge.metadata.config_file import Format
-from internvl_bridge.report import comparison_as_json
-from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar
+from internvl_bridge._version import __version__
 
 app = typer.Typer(
     name="internvl-bridge",
@@ -59,9 +58,7 @@ OrderOption = Annotated[
     typer.Option(help="Order of the tensors in a file: the source's, or safetensors' own by name."),
 ]
 Verify = Annotated[bool, typer.Option(help="Read the output back and compare it with the source.")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the plan and what would be written; write nothing.")
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it would write, and stop.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a report for programs.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List every tensor with its L2 distance.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
@@ -86,15 +83,13 @@ def to_hf(
     SOURCE is a directory with config.json (model_type internvl_chat), safetensors files and the
     tokenizer. OUTPUT loads with InternVLForConditionalGeneration.from_pretrained, without remote code.
     """
-    _convert(
-        Format.HF,
-        (source, output, reference, tokenizer, max_shard_size, order),
-        verify=verify,
-        dry_run=dry_run,
-        as_json=as_json,
-        verbose=verbose,
-        quiet=quiet,
-    )
+    from internvl_bridge.commands import Show, convert
+    from internvl_bridge.conversion import Options
+    from internvl_bridge.metadata.config_file import Format
+
+    options = Options(reference, tokenizer, max_shard_size, order.value, verify=verify)
+    show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
+    convert(source, output, Format.HF, options, dry_run=dry_run, show=show)
 
 
 @app.command("to-custom")
@@ -114,18 +109,16 @@ def to_custom(
     """Convert a transformers (HF) checkpoint into InternVL's own custom format.
 
     SOURCE is a directory with config.json (model_type internvl) and safetensors files. What the HF
-    format cannot say comes from the sidecar internvl_bridge.json that to-hf left there, else from
-    --reference, else from defaults that are printed.
+    format cannot say comes from --reference, else from the sidecar internvl_bridge.json that to-hf
+    left in SOURCE, else from defaults that are printed.
     """
-    _convert(
-        Format.CUSTOM,
-        (source, output, reference, tokenizer, max_shard_size, order),
-        verify=verify,
-        dry_run=dry_run,
-        as_json=as_json,
-        verbose=verbose,
-        quiet=quiet,
-    )
+    from internvl_bridge.commands import Show, convert
+    from internvl_bridge.conversion import Options
+    from internvl_bridge.metadata.config_file import Format
+
+    options = Options(reference, tokenizer, max_shard_size, order.value, verify=verify)
+    show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
+    convert(source, output, Format.CUSTOM, options, dry_run=dry_run, show=show)
 
 
 @app.command("verify")
@@ -140,17 +133,9 @@ def verify(
 
     Prints the L2 distance of every tensor that differs and over all. Exit code 1 if anything differs.
     """
-    with exit_codes():
-        with progress_bar(quiet=quiet) as progress:
-            comparison = internvl_bridge.verify(left, right, progress=progress)
-        _print(
-            comparison_as_json(comparison),
-            words.comparison_words(comparison, verbose=verbose),
-            as_json=as_json,
-            quiet=quiet,
-        )
-        if not comparison.identical:
-            raise typer.Exit(DIFFERS)
+    from internvl_bridge import commands
+
+    commands.verify(left, right, commands.Show(as_json=as_json, verbose=verbose, quiet=quiet))
 
 
 @app.command("inspect")
@@ -159,14 +144,14 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Tell what a checkpoint holds, from its headers and config.json alone."""
-    with exit_codes():
-        found = internvl_bridge.inspect(path)
-        _print(found.as_json(), words.inspection_words(found), as_json=as_json, quiet=False)
+    from internvl_bridge import commands
+
+    commands.inspect(path, commands.Show(as_json=as_json, verbose=False, quiet=False))
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"internvl-bridge {internvl_bridge.__version__}")
+        typer.echo(f"internvl-bridge {__version__}")
         raise typer.Exit
 
 
@@ -179,40 +164,9 @@ def _options(
     pass
 
 
-def _convert(
-    wanted: Format,
-    arguments: tuple[Path, Path, Path | None, Path | None, str | None, Order],
-    *,
-    verify: bool,
-    dry_run: bool,
-    as_json: bool,
-    verbose: bool,
-    quiet: bool,
-) -> None:
-    source, output, reference, tokenizer, max_shard_size, order = arguments
-    with exit_codes():
-        prepared = conversion.prepare(
-            source, output, wanted, reference, tokenizer, max_shard_size, order.value
-        )
-        if dry_run:
-            _print(words.plan_as_json(prepared), words.plan_words(prepared), as_json=as_json, quiet=quiet)
-            return
-        with progress_bar(quiet=quiet) as progress:
-            report = conversion.carry_out(prepared, verify=verify, progress=progress)
-        _print(
-            report.as_json(), words.conversion_words(report, verbose=verbose), as_json=as_json, quiet=quiet
-        )
-        if not report.ok:
-            raise typer.Exit(DIFFERS)
-
-
-def _print(values: dict[str, Any], lines: Iterable[str], *, as_json: bool, quiet: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(values, indent=2))
-    elif not quiet:
-        typer.echo("\n".join(lines))
-
-
 def main() -> None:
     """The entry point of ``internvl-bridge`` and ``python -m internvl_bridge``."""
+    # A plan is some hundred thousand small objects without a cycle: looking for cycles among them
+    # takes as long as the planning itself.
+    gc.disable()
     app(prog_name="internvl-bridge")

@@ -40,6 +40,17 @@ Order = Literal["source", "name"]
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """What :func:`to_hf` and :func:`to_custom` let their callers choose."""
+
+    reference: str | Path | None = None
+    tokenizer: str | Path | None = None
+    max_shard_size: int | str | None = None
+    order: Order = "source"
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Conversion:
     """A conversion, decided and proved; nothing has been written.
 
@@ -56,6 +67,7 @@ class Conversion:
     copies: tuple[Path, ...]
     notes: tuple[str, ...]
     reference: Path | None
+    verify: bool
 
     @property
     def data_bytes(self) -> int:
@@ -97,8 +109,8 @@ def to_hf(
     and remedy for anything that is not fully understood, and DifferenceError if what was written is
     not what was read.
     """
-    conversion = prepare(source, output, Format.HF, reference, tokenizer, max_shard_size, order)
-    return carry_out(conversion, verify=verify, progress=progress)
+    options = Options(reference, tokenizer, max_shard_size, order, verify)
+    return carry_out(prepare(source, output, Format.HF, options), progress)
 
 
 def to_custom(
@@ -118,23 +130,15 @@ def to_custom(
     config cannot: the template, the tiling, whether a Llama was an InternLM2; without it a sidecar in
     ``source`` does, else the defaults that the report's notes name.
     """
-    conversion = prepare(source, output, Format.CUSTOM, reference, tokenizer, max_shard_size, order)
-    return carry_out(conversion, verify=verify, progress=progress)
+    options = Options(reference, tokenizer, max_shard_size, order, verify)
+    return carry_out(prepare(source, output, Format.CUSTOM, options), progress)
 
 
-def prepare(
-    source: str | Path,
-    output: str | Path,
-    wanted: Format,
-    reference: str | Path | None = None,
-    tokenizer: str | Path | None = None,
-    max_shard_size: int | str | None = None,
-    order: Order = "source",
-) -> Conversion:
+def prepare(source: str | Path, output: str | Path, wanted: Format, options: Options) -> Conversion:
     """Decide everything about a conversion and prove it; write nothing."""
     source, output = Path(source), Path(output)
-    limit = None if max_shard_size is None else parse_size(max_shard_size)
-    reference = None if reference is None else Path(reference)
+    limit = None if options.max_shard_size is None else parse_size(options.max_shard_size)
+    reference = None if options.reference is None else Path(options.reference)
     model = read_model(source, reference)
     check_output(source, output)
     if model.format is wanted:
@@ -146,9 +150,9 @@ def prepare(
     targets = target_tensors(plan, model.checkpoint)
     shards = in_source_shards(plan, model.checkpoint, targets)
     shards = shards if limit is None else reshard(shards, limit)
-    jobs = file_jobs([by_name(shard) if order == "name" else aligned(shard) for shard in shards])
+    jobs = file_jobs([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards])
 
-    tokenizer_home = _tokenizer_home(source, reference, tokenizer)
+    tokenizer_home = _tokenizer_home(source, reference, options.tokenizer)
     config, notes = _config(model, plan, tokenizer_home)
     texts = {CONFIG_FILE: config, SIDECAR_FILE: sidecar_text(source, model.format, model.family.name)}
     if model.complement is not None:
@@ -174,12 +178,11 @@ def prepare(
         copies=tuple(copies),
         notes=tuple(notes),
         reference=reference,
+        verify=options.verify,
     )
 
 
-def carry_out(
-    conversion: Conversion, *, verify: bool = True, progress: Progress = silent
-) -> ConversionReport:
+def carry_out(conversion: Conversion, progress: Progress = silent) -> ConversionReport:
     """Write what was decided: complete, verified (unless told not to) and then published by a rename."""
     model, output = conversion.model, conversion.output
     verification = None
@@ -192,7 +195,7 @@ def carry_out(
             write_bytes(partial / path.name, path.read_bytes())
         for name, text in conversion.texts.items():
             write_bytes(partial / name, text.encode())
-        if verify:
+        if conversion.verify:
             verification = compare(
                 conversion.targets, open_checkpoint(partial), progress("Verifying", conversion.data_bytes)
             )

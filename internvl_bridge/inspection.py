@@ -10,7 +10,7 @@ from typing import Any
 from internvl_bridge.errors import BridgeError
 from internvl_bridge.mapping.schema import has_head
 from internvl_bridge.metadata.config_file import Format
-from internvl_bridge.model import Model, hf_keys, plan_conversion, read_model
+from internvl_bridge.model import Model, plan_conversion, portable_specs, read_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +81,4 @@ def _planned(model: Model) -> tuple[bool | None, str | None]:
         plan = plan_conversion(model)
     except BridgeError as error:
         return None, str(error)
-    return not has_head(hf_keys(model, plan)), None
+    return not has_head(portable_specs(model, plan)), None

@@ -88,23 +88,25 @@ def plan_conversion(model: Model) -> Plan:
     check_expressible(model.config.values)
     plan = model.route.plan(model.specs, model.direction)
     _check_counts(model)
-    keys = hf_keys(model, plan)
-    required = keys if states_tied(model.config.values) else keys | {HEAD}
-    check_against(_expected_shapes(model, hf_schema(model.dims, required)), model.specs)
+    portable = portable_specs(model, plan)
+    required = portable.keys() if states_tied(model.config.values) else portable.keys() | {HEAD}
+    schema = hf_schema(model.dims, required)
+    if schema != {key: spec.shape for key, spec in portable.items()}:
+        check_against(_expected_shapes(model, schema), model.specs)
     prove(plan, lambda specs: model.route.plan(specs, model.direction.reverse))
     return plan
 
 
-def hf_keys(model: Model, plan: Plan) -> set[str]:
-    """The portable HF keys of ``model``, whichever side of ``plan`` it is on."""
+def portable_specs(model: Model, plan: Plan) -> Specs:
+    """The tensors of ``model`` under their portable HF names (L1); ``plan`` is its conversion."""
     if model.format is Format.CUSTOM:
-        return set(plan.recipes)
-    return set(respell(model.specs, model.spelling, L1).recipes)
+        return plan.targets
+    return respell(model.specs, model.spelling, L1).targets
 
 
 def tensor_facts(model: Model, plan: Plan) -> TensorFacts:
     """What the tensors of ``model`` say that config.json cannot overrule."""
-    keys = hf_keys(model, plan)
+    keys = portable_specs(model, plan)
     sizes = dict.fromkeys(_TORCH_NAMES, 0)
     for spec in model.specs.values():
         if spec.dtype in sizes:

@@ -13,29 +13,9 @@ def parse_json_object(text: bytes, malformed: Callable[[str], Exception]) -> dic
 
     Raises whatever ``malformed(reason)`` returns.
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise malformed(f"the key {twice!r} appears twice")
-        return result
-
-    def not_a_number(name: str) -> NoReturn:
-        raise malformed(f"{name} is not JSON")
-
-    def whole_number(digits: str) -> int:
-        if digits == "-0":
-            raise malformed("-0 is not a whole number")
-        return int(digits)
-
     try:
         value = json.loads(
-            text.decode(),
-            object_pairs_hook=unique,
-            parse_constant=not_a_number,
-            parse_int=whole_number,
+            text.decode(), object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_whole_number
         )
         if b"\\u" in text:  # only an escape can spell a lone surrogate
             json.dumps(value, ensure_ascii=False).encode()
@@ -48,3 +28,22 @@ def parse_json_object(text: bytes, malformed: Callable[[str], Exception]) -> dic
     if not isinstance(value, dict):
         raise malformed(f"a JSON object was expected, not {type(value).__name__}")
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} appears twice")
+    return result
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
+
+
+def _whole_number(digits: str) -> int:
+    if digits == "-0":
+        raise ValueError("-0 is not a whole number")
+    return int(digits)

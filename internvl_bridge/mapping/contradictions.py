@@ -10,7 +10,7 @@ _LAYER = re.compile(r"(.*\.layers?)\.([0-9]+)\.")
 
 
 def check_against(expected: Mapping[str, tuple[int, ...]], specs: Mapping[str, TensorSpec]) -> None:
-    """Compare the tensors at hand with the expected keys and shapes (from config.json).
+    """Compare the tensors at hand with the keys and shapes that config.json makes expect.
 
     Raises ContradictionError for tensors that are too many or have another shape, and
     MissingKeyError for those that are absent.

@@ -49,6 +49,11 @@ class KeyPattern:
     def placeholders(self) -> frozenset[str]:
         return frozenset(_PLACEHOLDER.findall(self.template))
 
+    @property
+    def segments(self) -> int | None:
+        """How many parts between dots its keys have; None if that varies."""
+        return None if "{rest}" in self.template else self.template.count(".") + 1
+
     def match(self, key: str) -> dict[str, str] | None:
         """The bindings that make this pattern spell ``key``, or None if it cannot."""
         found = self._regex.fullmatch(key)

@@ -6,7 +6,7 @@ from enum import Enum
 from internvl_bridge.errors import AmbiguousKeyError, DuplicateKeyError, ProofError, UnknownKeyError
 from internvl_bridge.mapping.diagnosis import explain_unknown_key
 from internvl_bridge.mapping.patterns import KeyPattern
-from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, invert, is_identity
+from internvl_bridge.mapping.plan import Plan, TensorSpec, invert
 from internvl_bridge.mapping.transforms import Recipes, Transform
 
 
@@ -50,20 +50,21 @@ def make_plan(table: Sequence[Transform], specs: Mapping[str, TensorSpec], direc
 
 def unmatched_keys(table: Sequence[Transform], keys: Iterable[str], direction: Direction) -> list[str]:
     """The keys that no row of ``table`` claims."""
-    patterns = [pattern for transform in table for pattern in direction.patterns(transform)]
-    return [key for key in keys if not any(pattern.matches(key) for pattern in patterns)]
+    owners = _Owners(table, direction)
+    return [key for key in keys if not owners.of(key)]
 
 
 def prove(plan: Plan, back: Callable[[Mapping[str, TensorSpec]], Plan]) -> None:
     """Show from the plan alone that converting and converting back changes nothing.
 
     ``back`` plans the opposite conversion from nothing but the specs of ``plan``'s targets. Raises
-    ProofError unless that plan is ``plan``'s inverse and together they are the identity.
+    ProofError unless ``plan`` uses every source element exactly once, and ``back`` puts each of them
+    back where it was: then the one after the other is the identity.
     """
-    returning = back(plan.targets)
-    if not is_identity(compose(returning, plan)) or dict(returning.recipes) != dict(invert(plan).recipes):
+    undone, returning = invert(plan).recipes, back(plan.targets).recipes
+    if returning != undone:
         changed = sorted(
-            key for key, recipe in invert(plan).recipes.items() if returning.recipes.get(key) != recipe
+            key for key in undone.keys() | returning.keys() if undone.get(key) != returning.get(key)
         )
         raise ProofError(
             f"Converting back would not restore {', '.join(changed[:3])}.",
@@ -74,27 +75,40 @@ def prove(plan: Plan, back: Callable[[Mapping[str, TensorSpec]], Plan]) -> None:
 def _claims(
     table: Sequence[Transform], specs: Mapping[str, TensorSpec], direction: Direction
 ) -> list[tuple[Transform, dict[str, TensorSpec]]]:
-    rows = [(transform, direction.patterns(transform)) for transform in table]
-    claims: list[dict[str, TensorSpec]] = [{} for _ in rows]
+    owners = _Owners(table, direction)
+    claims: list[dict[str, TensorSpec]] = [{} for _ in table]
     unknown: list[str] = []
     for key, spec in specs.items():
-        owners = [
-            index
-            for index, (_, patterns) in enumerate(rows)
-            if any(pattern.matches(key) for pattern in patterns)
-        ]
-        if len(owners) > 1:
+        rows = owners.of(key)
+        if len(rows) > 1:
             raise AmbiguousKeyError(
-                f"{key} is claimed by {len(owners)} transforms.",
+                f"{key} is claimed by {len(rows)} transforms.",
                 "This is a defect of internvl-bridge: please report it.",
             )
-        if owners:
-            claims[owners[0]][key] = spec
+        if rows:
+            claims[rows[0]][key] = spec
         else:
             unknown.append(key)
     if unknown:
         raise explain_unknown_keys(unknown)
-    return [(transform, claimed) for (transform, _), claimed in zip(rows, claims, strict=True)]
+    return list(zip(table, claims, strict=True))
+
+
+class _Owners:
+    """Which rows of a table claim a key; only patterns with as many segments as the key are tried."""
+
+    __slots__ = ("_patterns",)
+
+    def __init__(self, table: Sequence[Transform], direction: Direction) -> None:
+        self._patterns: dict[int | None, list[tuple[int, KeyPattern]]] = {None: []}
+        for row, transform in enumerate(table):
+            for pattern in direction.patterns(transform):
+                self._patterns.setdefault(pattern.segments, []).append((row, pattern))
+
+    def of(self, key: str) -> list[int]:
+        """Indices of the rows that claim ``key``, each once."""
+        candidates = self._patterns[None] + self._patterns.get(key.count(".") + 1, [])
+        return list(dict.fromkeys(row for row, pattern in candidates if pattern.matches(key)))
 
 
 def explain_unknown_keys(keys: Sequence[str]) -> UnknownKeyError:

@@ -1,6 +1,6 @@
 """Which tensors a model of given dimensions has, and their shapes, in HF names (on-disk spelling L1)."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from internvl_bridge.mapping.dimensions import ExpertDims, ModelDims, TextDims, VisionDims
 
@@ -14,7 +14,7 @@ _MXFP4_BLOCK = 32
 """Elements that share one scale; two of them fill a byte."""
 
 
-def hf_schema(dims: ModelDims, found: Collection[str]) -> dict[str, Shape]:
+def hf_schema(dims: ModelDims, found: Container[str]) -> dict[str, Shape]:
     """Key and shape of every tensor that ``InternVLForConditionalGeneration`` reads for ``dims``.
 
     The keys ``found`` decide what config.json leaves open: a model without an output head shares its
@@ -26,12 +26,12 @@ def hf_schema(dims: ModelDims, found: Collection[str]) -> dict[str, Shape]:
     return dict([*_vision(dims.vision), *_projector(dims), *text.items()])
 
 
-def has_head(keys: Collection[str]) -> bool:
+def has_head(keys: Container[str]) -> bool:
     """Whether HF ``keys`` hold an output head of their own."""
     return HEAD in keys
 
 
-def has_mxfp4(keys: Collection[str]) -> bool:
+def has_mxfp4(keys: Container[str]) -> bool:
     """Whether HF ``keys`` hold experts in 4-bit blocks."""
     return "language_model.model.layers.0.mlp.experts.gate_up_proj_blocks" in keys
 

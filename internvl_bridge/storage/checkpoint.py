@@ -109,9 +109,9 @@ def _read_index(path: Path) -> tuple[dict[str, str] | None, dict[str, Any]]:
     weight_map, metadata = index.get("weight_map"), index.get("metadata", {})
     if not isinstance(weight_map, dict) or not isinstance(metadata, dict) or not weight_map:
         raise malformed("it needs a 'weight_map' object that is not empty")
-    for key, name in weight_map.items():
+    for name in {str(name): name for name in weight_map.values()}.values():
         if not isinstance(name, str) or not name.endswith(".safetensors") or Path(name).name != name:
-            raise malformed(f"it places {key} in {name!r}, which is not a safetensors file beside it")
+            raise malformed(f"it places tensors in {name!r}, which is not a safetensors file beside it")
     return weight_map, metadata
 
 

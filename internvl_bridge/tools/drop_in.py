@@ -32,7 +32,7 @@ def words(report: ConversionReport, original: Path) -> Iterator[str]:
             yield f"Mismatched: {key}: {how}"
         yield f"L2 distance to {original}: {found.l2:.6f}"
         yield (
-            "  (the Euclidean norm over all tensors; upstream's script prints the sum of one norm per tensor, "
+            "  (a Euclidean norm over all tensors; upstream's script prints the sum of one norm per tensor, "
             "which is larger, and leaves out tensors that do not match)"
         )
     yield f"Saved {report.tensors} tensors and the tokenizer to {report.output}, verified bit for bit."

@@ -1,0 +1,66 @@
+"""What each command of the command line does: call the library, print, choose the exit code."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from internvl_bridge import words
+from internvl_bridge.conversion import Options, carry_out, prepare
+from internvl_bridge.inspection import inspect as inspect_checkpoint
+from internvl_bridge.metadata.config_file import Format
+from internvl_bridge.report import comparison_as_json
+from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar
+from internvl_bridge.verify_directories import verify as verify_checkpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """How results are printed."""
+
+    as_json: bool
+    verbose: bool
+    quiet: bool
+
+
+def convert(
+    source: Path, output: Path, wanted: Format, options: Options, *, dry_run: bool, show: Show
+) -> None:
+    """Convert ``source`` into the format ``wanted``, or say what would be done."""
+    with exit_codes():
+        conversion = prepare(source, output, wanted, options)
+        if dry_run:
+            _print(words.plan_as_json(conversion), words.plan_words(conversion), show)
+            return
+        with progress_bar(quiet=show.quiet) as progress:
+            report = carry_out(conversion, progress)
+        _print(report.as_json(), words.conversion_words(report, verbose=show.verbose), show)
+        if not report.ok:
+            raise typer.Exit(DIFFERS)
+
+
+def verify(left: Path, right: Path, show: Show) -> None:
+    """Compare two checkpoints."""
+    with exit_codes():
+        with progress_bar(quiet=show.quiet) as progress:
+            comparison = verify_checkpoints(left, right, progress=progress)
+        _print(comparison_as_json(comparison), words.comparison_words(comparison, verbose=show.verbose), show)
+        if not comparison.identical:
+            raise typer.Exit(DIFFERS)
+
+
+def inspect(path: Path, show: Show) -> None:
+    """Describe a checkpoint."""
+    with exit_codes():
+        found = inspect_checkpoint(path)
+        _print(found.as_json(), words.inspection_words(found), show)
+
+
+def _print(values: Mapping[str, Any], lines: Iterable[str], show: Show) -> None:
+    if show.as_json:
+        typer.echo(json.dumps(values, indent=2))
+    elif not show.quiet:
+        typer.echo("\n".join(lines))
