@@ -1,0 +1,20 @@
+"""Fixtures and settings of the whole suite."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from support import copy_custom
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: the tests need no network
+
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("suite")
+
+
+@pytest.fixture
+def custom(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a complete, writable copy of a stored custom checkpoint."""
+    return lambda name: copy_custom(name, tmp_path / name)
