@@ -25,8 +25,8 @@ def conversion_words(report: ConversionReport, *, verbose: bool) -> Iterator[str
         yield "  Not verified (--no-verify)."
     else:
         yield (
-            f"  Verified: read back and compared with the source, {len(report.verification.equal)} tensors "
-            f"are equal bit for bit; L2 distance {report.verification.l2:g} over all."
+            f"  Verified: read back and compared with the source; every bit is equal. L2 distance 0 for each "
+            f"of the {len(report.verification.equal)} tensors, {report.verification.l2:g} over all."
         )
         if verbose:
             yield from _distances(report.verification)

@@ -118,7 +118,7 @@ def to_custom_config(
     if _quantization(result, tensors) != quantization:
         result["quantization_config"] = quantization
     tokens = _whole(hf, "image_seq_length", 256)
-    if tokens_per_tile(result) != tokens:
+    if old is None or tokens_per_tile(result) != tokens:
         side = isqrt(tokens) * result["vision_config"].get("patch_size", 14)
         result["force_image_size"] = round(side / result.get("downsample_ratio", 0.5))
     assumed = () if old is not None else ("template", *_CUSTOM_ASSUMPTIONS)
@@ -219,7 +219,7 @@ def _quantization(config: Config, tensors: TensorFacts) -> Any:
     holders = (config, config.get("llm_config", {}), config.get("text_config", {}))
     stated = next((h["quantization_config"] for h in holders if h.get("quantization_config")), None)
     method = stated.get("quant_method") if isinstance(stated, dict) else stated
-    if (method == "mxfp4") != tensors.mxfp4 and stated is not None:
+    if stated is not None and not (method == "mxfp4" and tensors.mxfp4):
         raise UnsupportedModelError(
             f"config.json has a quantization_config of method {method!r}; only GPT-OSS experts in MXFP4 can "
             f"be converted in their quantised form.",

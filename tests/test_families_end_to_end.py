@@ -1,0 +1,198 @@
+"""Which family an output has: from the sidecar, from a reference, or by default; and rarer releases."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support import edit_json, load_all, rewrite
+
+import internvl_bridge
+from internvl_bridge.errors import BridgeError, UnsupportedModelError
+
+Custom = Callable[[str], Path]
+SIDECAR = "internvl_bridge.json"
+
+
+@pytest.fixture
+def internlm2(custom: Custom, tmp_path: Path) -> tuple[Path, Path]:
+    source = custom("internlm2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    return source, tmp_path / "hf"
+
+
+def test_a_llama_with_a_sidecar_is_internlm2_again(internlm2, tmp_path: Path):
+    source, hf = internlm2
+    report = internvl_bridge.to_custom(hf, tmp_path / "back")
+    assert report.family == "InternLM2"
+    assert any("InternLM2's names" in note and SIDECAR in note for note in report.notes)
+    assert internvl_bridge.verify(source, tmp_path / "back").identical
+
+
+def test_a_llama_with_a_reference_is_internlm2_again(internlm2, tmp_path: Path):
+    source, hf = internlm2
+    (hf / SIDECAR).unlink()
+    report = internvl_bridge.to_custom(hf, tmp_path / "back", reference=source)
+    assert report.family == "InternLM2"
+    assert report.reference is not None
+    assert report.reference.identical
+    assert (tmp_path / "back" / "config.json").read_bytes() == (source / "config.json").read_bytes()
+
+
+def test_a_llama_with_neither_stays_a_llama_and_the_report_says_so(internlm2, tmp_path: Path):
+    _, hf = internlm2
+    (hf / SIDECAR).unlink()
+    report = internvl_bridge.to_custom(hf, tmp_path / "back")
+    assert report.family == "Llama"
+    assert any("Llama's names" in note and "no sidecar or --reference" in note for note in report.notes)
+    assert any("assumed: template 'internvl2_5'" in note for note in report.notes)
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert config["llm_config"]["architectures"] == ["LlamaForCausalLM"]
+    assert config["ps_version"] == "v2"
+    assert config["force_image_size"] == 56
+    assert config["llm_config"]["rope_scaling"] == {"type": "dynamic", "factor": 2.0}
+    again = internvl_bridge.to_hf(tmp_path / "back", tmp_path / "again")
+    assert again.family == "Llama"
+    assert internvl_bridge.verify(hf, tmp_path / "again").identical
+
+
+def test_a_sidecar_of_another_model_is_refused(internlm2, custom: Custom, tmp_path: Path):
+    _, hf = internlm2
+    internvl_bridge.to_hf(custom("qwen3-300m"), tmp_path / "other")
+    (hf / SIDECAR).write_bytes((tmp_path / "other" / SIDECAR).read_bytes())
+    with pytest.raises(BridgeError, match=r"remove internvl_bridge\.json"):
+        internvl_bridge.to_custom(hf, tmp_path / "back")
+
+
+def test_internlm3_is_decided_by_its_keys(custom: Custom, tmp_path: Path):
+    for name, key in (("llama-6b", "self_attn.q_proj"), ("internlm2-300m", "attention.wqkv")):
+        source = custom(name)
+        edit_json(
+            source / "config.json",
+            lambda c: c["llm_config"].update(
+                architectures=["InternLM3ForCausalLM"], qkv_bias=False, bias=False
+            ),
+        )
+        report = internvl_bridge.to_hf(source, tmp_path / f"{name}-hf")
+        assert report.family.startswith("InternLM3")
+        config = json.loads((tmp_path / f"{name}-hf" / "config.json").read_text())
+        assert config["text_config"]["model_type"] == "llama"
+        internvl_bridge.to_custom(tmp_path / f"{name}-hf", tmp_path / f"{name}-back")
+        assert f"language_model.model.layers.0.{key}.weight" in load_all(tmp_path / f"{name}-back")
+        assert internvl_bridge.verify(source, tmp_path / f"{name}-back").identical
+
+
+def test_internlm3_with_biases_that_llama_cannot_have(custom: Custom, tmp_path: Path):
+    source = custom("llama-6b")
+    edit_json(
+        source / "config.json",
+        lambda c: c["llm_config"].update(architectures=["InternLM3ForCausalLM"], qkv_bias=True, bias=False),
+    )
+    with pytest.raises(UnsupportedModelError, match="qkv_bias and bias differ"):
+        internvl_bridge.to_hf(source, tmp_path / "hf")
+
+
+def test_internlm2_with_biases(custom: Custom, tmp_path: Path):
+    source = custom("internlm2-6b")
+
+    def add_biases(tensors):
+        for layer in range(2):
+            block = f"language_model.model.layers.{layer}.attention"
+            tensors[f"{block}.wqkv.bias"] = torch.arange(128, dtype=torch.bfloat16)
+            tensors[f"{block}.wo.bias"] = torch.ones(64, dtype=torch.bfloat16)
+
+    rewrite(source, add_biases)
+    edit_json(source / "config.json", lambda config: config["llm_config"].update(bias=True))
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert config["text_config"]["attention_bias"] is True
+    keys = load_all(tmp_path / "hf")["language_model.model.layers.1.self_attn.k_proj.bias"]
+    assert keys.tolist() == [*range(32, 48), *range(96, 112)]
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    assert (tmp_path / "back" / "model.safetensors").read_bytes() == (
+        source / "model.safetensors"
+    ).read_bytes()
+
+
+def make_mxfp4(source: Path) -> None:
+    """Give the GPT-OSS checkpoint the names, dtypes and shapes of MXFP4 experts."""
+
+    def pack(tensors):
+        for layer in range(2):
+            for name, rows, width in (("gate_up", 192, 64), ("down", 64, 96)):
+                expert = f"language_model.model.layers.{layer}.mlp.experts.{name}_proj"
+                del tensors[expert]
+                shape = (4, rows, width // 32)
+                tensors[f"{expert}_blocks"] = torch.randint(0, 256, (*shape, 16), dtype=torch.uint8)
+                tensors[f"{expert}_scales"] = torch.randint(120, 130, shape, dtype=torch.uint8)
+
+    rewrite(source, pack)
+
+
+def test_mxfp4_experts_are_renamed_and_copied(custom: Custom, tmp_path: Path):
+    source = custom("gptoss-300m")
+    make_mxfp4(source)
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert config["quantization_config"] == {"quant_method": "mxfp4"}
+    assert internvl_bridge.verify(source, tmp_path / "hf").identical
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_quantization_config_without_quantised_tensors_is_a_contradiction(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    edit_json(source / "config.json", lambda c: c.update(quantization_config={"quant_method": "awq"}))
+    with pytest.raises(UnsupportedModelError, match="'awq'"):
+        internvl_bridge.to_hf(source, tmp_path / "hf")
+
+
+def test_a_layer_other_than_the_last_is_converted_with_a_warning(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    edit_json(source / "config.json", lambda config: config.update(select_layer=-2))
+    report = internvl_bridge.to_hf(source, tmp_path / "hf")
+    assert any("vision_feature_layer is -2" in note and "4.57" in note for note in report.notes)
+
+
+def test_a_tokenizer_from_another_directory(custom: Custom, tmp_path: Path):
+    source, tokenizer = custom("qwen2-300m"), custom("qwen3-300m")
+    for path in source.glob("*token*.json"):
+        path.unlink()
+    report = internvl_bridge.to_hf(source, tmp_path / "hf", tokenizer=tokenizer)
+    assert "tokenizer.json" in report.files
+    with pytest.raises(BridgeError, match="holds no tokenizer file"):
+        internvl_bridge.to_hf(source, tmp_path / "other", tokenizer=tmp_path)
+
+
+def test_remote_code_is_copied_from_the_reference_and_never_run(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    (source / "modeling_internvl_chat.py").write_text("raise SystemExit('remote code was run')")
+    there = internvl_bridge.to_hf(source, tmp_path / "hf")
+    assert there.left_behind == ("modeling_internvl_chat.py",)
+    back = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back", reference=source)
+    assert "modeling_internvl_chat.py" in back.files
+    without = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "without")
+    assert any("*.py" in note for note in without.notes)
+
+
+def test_a_reference_without_weights_still_tells_the_family(internlm2, tmp_path: Path):
+    source, hf = internlm2
+    (hf / SIDECAR).unlink()
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_bytes((source / "config.json").read_bytes())
+    report = internvl_bridge.to_custom(hf, tmp_path / "back", reference=bare)
+    assert report.family == "InternLM2"
+    assert report.reference is None
+
+
+def test_a_checkpoint_of_float8_and_int_tensors_keeps_its_dtypes(custom: Custom, tmp_path: Path):
+    source = custom("qwen3-300m")
+    tensors = load_file(source / "model.safetensors")
+    tensors["vision_model.encoder.layers.0.ls1"] = torch.zeros(32).to(torch.float8_e4m3fn)
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    assert load_all(tmp_path / "hf")["vision_tower.encoder.layer.0.lambda_1"].dtype == torch.float8_e4m3fn

@@ -1,0 +1,58 @@
+"""transformers loads what we write, with nothing missing, and computes what upstream's model computed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import DATA, NAMES, copy_custom
+from transformers import InternVLForConditionalGeneration
+from transformers.utils import logging
+
+import internvl_bridge
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+# The largest difference upstream's own twin showed is 1.4e-5: another order of float32 sums.
+TOLERANCE = 2e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_those_of_the_upstream_model(name: str, tmp_path: Path):
+    internvl_bridge.to_hf(copy_custom(name, tmp_path / "custom"), tmp_path / "hf")
+    model, loading = InternVLForConditionalGeneration.from_pretrained(
+        tmp_path / "hf", dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    assert not any(loading.values()), loading
+    expected = load_file(DATA / "expected" / f"{name}.safetensors")
+    with torch.no_grad():
+        logits = model.eval()(pixel_values=expected["pixel_values"], input_ids=expected["input_ids"]).logits
+    assert logits.shape == expected["logits"].shape
+    assert (logits - expected["logits"]).abs().max().item() <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_image_token_is_the_tokenizers_and_not_the_default(name: str, tmp_path: Path):
+    internvl_bridge.to_hf(copy_custom(name, tmp_path / "custom"), tmp_path / "hf")
+    model = InternVLForConditionalGeneration.from_pretrained(tmp_path / "hf")
+    assert model.config.image_token_id == 590
+
+
+@pytest.mark.parametrize("name", ["qwen3-300m-tied", "qwen3-300m"])
+def test_tying_survives(name: str, tmp_path: Path):
+    internvl_bridge.to_hf(copy_custom(name, tmp_path / "custom"), tmp_path / "hf")
+    model = InternVLForConditionalGeneration.from_pretrained(tmp_path / "hf")
+    head, embeddings = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    assert (head.data_ptr() == embeddings.data_ptr()) is (name == "qwen3-300m-tied")
+
+
+def test_what_transformers_saves_converts_to_the_custom_checkpoint_it_came_from(tmp_path: Path):
+    custom = copy_custom("internlm2-6b", tmp_path / "custom")
+    internvl_bridge.to_hf(custom, tmp_path / "hf")
+    InternVLForConditionalGeneration.from_pretrained(tmp_path / "hf").save_pretrained(tmp_path / "saved")
+    report = internvl_bridge.to_custom(tmp_path / "saved", tmp_path / "back", reference=custom)
+    assert report.family == "InternLM2"
+    assert report.reference is not None
+    assert report.reference.identical
+    assert report.reference.l2 == 0
