@@ -84,8 +84,8 @@ def to_hf(
     tokenizer. OUTPUT loads with InternVLForConditionalGeneration.from_pretrained, without remote code.
     """
     from internvl_bridge.commands import Show, convert
-    from internvl_bridge.conversion import Options
     from internvl_bridge.metadata.config_file import Format
+    from internvl_bridge.preparation import Options
 
     options = Options(reference, tokenizer, max_shard_size, order.value, verify=verify)
     show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
@@ -113,8 +113,8 @@ def to_custom(
     left in SOURCE, else from defaults that are printed.
     """
     from internvl_bridge.commands import Show, convert
-    from internvl_bridge.conversion import Options
     from internvl_bridge.metadata.config_file import Format
+    from internvl_bridge.preparation import Options
 
     options = Options(reference, tokenizer, max_shard_size, order.value, verify=verify)
     show = Show(as_json=as_json, verbose=verbose, quiet=quiet)

@@ -9,9 +9,10 @@ from typing import Any
 import typer
 
 from internvl_bridge import words
-from internvl_bridge.conversion import Options, carry_out, prepare
+from internvl_bridge.conversion import carry_out
 from internvl_bridge.inspection import inspect as inspect_checkpoint
 from internvl_bridge.metadata.config_file import Format
+from internvl_bridge.preparation import Options, prepare
 from internvl_bridge.report import comparison_as_json
 from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar
 from internvl_bridge.verify_directories import verify as verify_checkpoints

@@ -1,6 +1,7 @@
 """Sizes in bytes, as people write them."""
 
 import re
+from decimal import Decimal
 
 from internvl_bridge.errors import BridgeError
 
@@ -18,10 +19,11 @@ def parse_size(size: int | str) -> int:
 
     Raises SizeError for anything else and for zero.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(size).strip().upper())
-    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([A-Z]*)", str(size).strip().upper())
+    number = 0 if found is None else int(Decimal(found[1]) * _UNITS.get(found[2], 0))
+    if number == 0:
         raise SizeError(f"{size!r} is not a size.", "Write, for instance, 5GB, 800MiB or a number of bytes.")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return number
 
 
 def human_size(size: int) -> str:

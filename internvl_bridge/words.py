@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from math import prod
 
-from internvl_bridge.conversion import Conversion
 from internvl_bridge.inspection import Inspection
 from internvl_bridge.mapping.plan import Plan, Recipe, Run
+from internvl_bridge.preparation import Conversion
 from internvl_bridge.report import ConversionReport
 from internvl_bridge.sizes import human_size
 from internvl_bridge.verification import Comparison

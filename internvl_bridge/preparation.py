@@ -1,0 +1,191 @@
+"""Decide everything about a conversion and prove it, before anything is written."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from internvl_bridge.byte_plan import in_source_shards, target_tensors
+from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedModelError
+from internvl_bridge.mapping.families import INTERNLM2, LLAMA
+from internvl_bridge.mapping.plan import Plan
+from internvl_bridge.metadata.config_file import CONFIG_FILE, Format
+from internvl_bridge.metadata.files import carried_files, has_tokenizer, remote_code
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, kept_files, sidecar_text
+from internvl_bridge.metadata.tokenizer import IMAGE_CONTEXT, find_token, image_token_id
+from internvl_bridge.metadata.translation import to_custom_config, to_hf_config
+from internvl_bridge.model import Model, plan_conversion, read_model, tensor_facts
+from internvl_bridge.sizes import parse_size
+from internvl_bridge.storage.checkpoint import INDEX_FILE, has_weights
+from internvl_bridge.storage.layout import (
+    FileJob,
+    TargetTensor,
+    aligned,
+    by_name,
+    file_jobs,
+    index_of,
+    needs_index,
+    reshard,
+)
+from internvl_bridge.storage.publishing import check_output
+
+Order = Literal["source", "name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What :func:`to_hf` and :func:`to_custom` let their callers choose."""
+
+    reference: str | Path | None = None
+    tokenizer: str | Path | None = None
+    max_shard_size: int | str | None = None
+    order: Order = "source"
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A conversion, decided and proved; nothing has been written.
+
+    ``jobs`` are the safetensors files, ``texts`` other files by name with their contents, ``copies``
+    files to copy as they are.
+    """
+
+    model: Model
+    output: Path
+    plan: Plan
+    targets: Mapping[str, TargetTensor]
+    jobs: tuple[FileJob, ...]
+    texts: Mapping[str, str]
+    copies: tuple[Path, ...]
+    notes: tuple[str, ...]
+    reference: Path | None
+    verify: bool
+
+    @property
+    def data_bytes(self) -> int:
+        return sum(target.length for target in self.targets.values())
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        names = {job.name for job in self.jobs} | set(self.texts) | {path.name for path in self.copies}
+        return tuple(sorted(names))
+
+    @property
+    def left_behind(self) -> tuple[str, ...]:
+        """Files of the source that the output has neither as they are, nor converted, nor in its sidecar."""
+        weights = {shard.path.name for shard in self.model.checkpoint.shards}
+        used = {INDEX_FILE, SIDECAR_FILE, *weights, *kept_files(self.model.format), *self.files}
+        return tuple(sorted({path.name for path in self.model.directory.iterdir()} - used))
+
+
+def prepare(source: str | Path, output: str | Path, wanted: Format, options: Options) -> Conversion:
+    """Decide everything about a conversion and prove it; write nothing."""
+    source, output = Path(source), Path(output)
+    if options.order not in get_args(Order):
+        raise ConfigError(f"{options.order!r} is not an order.", "Use 'source' or 'name'.")
+    limit = None if options.max_shard_size is None else parse_size(options.max_shard_size)
+    reference = None if options.reference is None else Path(options.reference)
+    model = read_model(source, reference)
+    check_output(source, output)
+    if model.format is wanted:
+        raise UnsupportedModelError(
+            f"{source} is already in the {wanted.value} format.",
+            f"Use 'internvl-bridge {model.direction.value}' to convert it into the other one.",
+        )
+    if reference is not None and has_weights(reference):
+        read_model(reference)  # a reference that cannot be compared with must not surprise at the end
+    plan = plan_conversion(model)
+    targets = target_tensors(plan, model.checkpoint)
+    shards = in_source_shards(plan, model.checkpoint, targets)
+    shards = shards if limit is None else reshard(shards, limit)
+    jobs = file_jobs([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards])
+
+    tokenizer_home = _tokenizer_home(source, reference, options.tokenizer)
+    config, notes = _config(model, plan, tokenizer_home)
+    texts = {CONFIG_FILE: config, SIDECAR_FILE: sidecar_text(source, model.format, model.family.name)}
+    if model.complement is not None:
+        texts = {**model.complement.files, **texts}
+    if needs_index(jobs):
+        total = sum(target.length for target in targets.values())
+        index = index_of(jobs, model.checkpoint.index_metadata, total)
+        texts[INDEX_FILE] = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+    code = remote_code(reference) if reference and wanted is Format.CUSTOM else []
+    copies = [*carried_files(source, tokenizer_home), *code]
+    if wanted is Format.CUSTOM and not code:
+        notes.append(
+            "The custom format's Python modules (*.py) are not part of the source; copy them from the "
+            "original model, or give it as --reference, before loading with trust_remote_code."
+        )
+    return Conversion(
+        model=model,
+        output=output,
+        plan=plan,
+        targets=targets,
+        jobs=tuple(jobs),
+        texts=texts,
+        copies=tuple(copies),
+        notes=tuple(notes),
+        reference=reference,
+        verify=options.verify,
+    )
+
+
+def _config(model: Model, plan: Plan, tokenizer_home: Path) -> tuple[str, list[str]]:
+    """The text of the output's config.json, and notes about it."""
+    tensors, old = tensor_facts(model, plan), model.complement
+    notes: list[str] = []
+    config: dict[str, Any]
+    if model.format is Format.CUSTOM:
+        token = image_token_id(tokenizer_home)
+        if token >= model.dims.text.vocab:
+            raise ContradictionError(
+                f"The tokenizer in {tokenizer_home} has <IMG_CONTEXT> at id {token}, but the model has only "
+                f"{model.dims.text.vocab} embeddings.",
+                "Use the tokenizer that the checkpoint was saved with.",
+            )
+        config = to_hf_config(model.config.values, model.family, tensors, token, old.config if old else None)
+        if config["vision_feature_layer"] != -1:
+            notes.append(
+                f"vision_feature_layer is {config['vision_feature_layer']}: transformers 5 reads that, 4.57 "
+                f"and older fail with an AttributeError."
+            )
+    else:
+        config, assumed = to_custom_config(
+            model.config.values, model.family, tensors, old.config if old else None
+        )
+        if assumed:
+            values = ", ".join(f"{name} {config[name]!r}" for name in assumed)
+            notes.append(f"Neither sidecar nor --reference tells these, so they were assumed: {values}.")
+        if model.family in {LLAMA, INTERNLM2}:
+            says = f"as {old.origin} says" if old else "as no sidecar or --reference says otherwise"
+            notes.append(f"The language model has {model.family.name}'s names, {says}.")
+        notes.extend(_tokenizer_notes(model, tokenizer_home))
+    if old is not None and config == old.config:
+        return old.files[CONFIG_FILE], notes
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n", notes
+
+
+def _tokenizer_notes(model: Model, tokenizer_home: Path) -> Iterator[str]:
+    """What is odd about the tokenizer of an HF source; the custom format needs no token id."""
+    stated = model.config.values.get("image_token_id")
+    found = set(find_token(tokenizer_home, IMAGE_CONTEXT).values())
+    if not has_tokenizer(tokenizer_home):
+        yield f"{tokenizer_home} holds no tokenizer, so that the output has none: copy the base model's."
+    elif found != {stated}:
+        ids = ", ".join(map(str, sorted(found))) or "no id"
+        yield (
+            f"config.json says that image_token_id is {stated}, but the tokenizer has {ids} for "
+            f"{IMAGE_CONTEXT}. The custom format asks the tokenizer."
+        )
+
+
+def _tokenizer_home(source: Path, reference: Path | None, tokenizer: str | Path | None) -> Path:
+    """The directory whose tokenizer files the output gets."""
+    if tokenizer is not None:
+        home = Path(tokenizer)
+        if not has_tokenizer(home):
+            raise ConfigError(f"{home} holds no tokenizer file.", "Give a directory that does.")
+        return home
+    return reference if reference is not None and not has_tokenizer(source) else source
