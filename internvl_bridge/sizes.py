@@ -1,7 +1,7 @@
 """Sizes in bytes, as people write them."""
 
 import re
-from decimal import Decimal
+from fractions import Fraction
 
 from internvl_bridge.errors import BridgeError
 
@@ -19,8 +19,8 @@ def parse_size(size: int | str) -> int:
 
     Raises SizeError for anything else and for zero.
     """
-    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([A-Z]*)", str(size).strip().upper())
-    number = 0 if found is None else int(Decimal(found[1]) * _UNITS.get(found[2], 0))
+    found = re.fullmatch(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Z]*)", str(size).strip().upper())
+    number = 0 if found is None else int(Fraction(found[1]) * _UNITS.get(found[2], 0))
     if number == 0:
         raise SizeError(f"{size!r} is not a size.", "Write, for instance, 5GB, 800MiB or a number of bytes.")
     return number
