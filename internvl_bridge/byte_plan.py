@@ -1,37 +1,42 @@
 """A plan over elements becomes byte ranges of files: the disk interpreter of plans."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from internvl_bridge.errors import ContradictionError
-from internvl_bridge.mapping.plan import Plan, Recipe, Run
+from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec
 from internvl_bridge.storage.checkpoint import Checkpoint, Piece, StoredTensor
 from internvl_bridge.storage.header import byte_length
 from internvl_bridge.storage.layout import ShardContents, TargetTensor, coalesced
 
 
-def target_tensors(plan: Plan, source: Checkpoint) -> dict[str, TargetTensor]:
-    """Where the bytes of every target of ``plan`` lie in ``source``."""
-    return {key: _target(recipe, source.tensors) for key, recipe in plan.recipes.items()}
+def specs_of(checkpoint: Checkpoint) -> dict[str, TensorSpec]:
+    """The specs of all tensors; equal ones are one object, as a model has few shapes and many tensors."""
+    unique: dict[tuple[str, tuple[int, ...]], TensorSpec] = {}
+    return {
+        key: unique.setdefault((tensor.dtype, tensor.shape), TensorSpec(tensor.dtype, tensor.shape))
+        for key, tensor in checkpoint.tensors.items()
+    }
 
 
-def in_source_shards(
-    plan: Plan, source: Checkpoint, targets: Mapping[str, TargetTensor]
-) -> list[ShardContents]:
-    """``targets`` in the shards and the physical order of ``source``.
+def target_tensors(plan: Plan, source: Checkpoint) -> Iterator[tuple[str, TargetTensor]]:
+    """Every target of ``plan``, and where its bytes lie in ``source``."""
+    for key, recipe in plan.recipes.items():
+        yield key, _target(recipe, source.tensors)
+
+
+def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
+    """The targets of ``plan`` in the shards and the physical order of ``source``.
 
     A target that gathers several sources stands where its first one stood.
     """
-    position = {key: index for index, key in enumerate(source.tensors)}
-    places: list[tuple[int, int, str]] = []
-    for key, recipe in plan.recipes.items():
-        first = recipe.runs[0]
-        places.append((position[first.key], first.start, key))
+    rank = {key: number for number, key in enumerate(source.tensors)}
+    firsts = {key: recipe.runs[0] for key, recipe in plan.recipes.items()}
     shards: list[dict[str, TargetTensor]] = [{} for _ in source.shards]
-    keys = list(source.tensors)
-    for index, _, key in sorted(places):
-        shards[source.tensors[keys[index]].shard][key] = targets[key]
+    for key in sorted(firsts, key=lambda key: (rank[firsts[key].key], firsts[key].start)):
+        home = source.tensors[firsts[key].key].shard
+        shards[home][key] = _target(plan.recipes[key], source.tensors)
     return [
-        ShardContents(tensors, {"format": "pt", **shard.header.metadata})
+        ShardContents(tensors, {"format": "pt", **shard.metadata})
         for shard, tensors in zip(source.shards, shards, strict=True)
         if tensors
     ]
@@ -44,6 +49,8 @@ def _target(recipe: Recipe, tensors: Mapping[str, StoredTensor]) -> TargetTensor
 
 def _piece(run: Run, tensor: StoredTensor) -> Piece:
     start, length = byte_length(tensor.dtype, run.start), byte_length(tensor.dtype, run.stop - run.start)
+    if length == tensor.data.length:
+        return tensor.data
     if start is None or length is None:
         raise ContradictionError(
             f"{run.key} has dtype {tensor.dtype}, and its parts do not start at whole bytes.",

@@ -1,7 +1,7 @@
 """What each command of the command line does: call the library, print, choose the exit code."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,11 @@ def convert(
     with exit_codes():
         conversion = prepare(source, output, wanted, options)
         if dry_run:
-            _print(words.plan_as_json(conversion), words.plan_words(conversion), show)
+            _print(lambda: words.plan_as_json(conversion), lambda: words.plan_words(conversion), show)
             return
         with progress_bar(quiet=show.quiet) as progress:
             report = carry_out(conversion, progress)
-        _print(report.as_json(), words.conversion_words(report, verbose=show.verbose), show)
+        _print(report.as_json, lambda: words.conversion_words(report, verbose=show.verbose), show)
         if not report.ok:
             raise typer.Exit(DIFFERS)
 
@@ -47,9 +47,13 @@ def verify(left: Path, right: Path, show: Show) -> None:
     """Compare two checkpoints."""
     with exit_codes():
         with progress_bar(quiet=show.quiet) as progress:
-            comparison = verify_checkpoints(left, right, progress=progress)
-        _print(comparison_as_json(comparison), words.comparison_words(comparison, verbose=show.verbose), show)
-        if not comparison.identical:
+            found = verify_checkpoints(left, right, progress=progress)
+        _print(
+            lambda: comparison_as_json(found),
+            lambda: words.comparison_words(found, verbose=show.verbose),
+            show,
+        )
+        if not found.identical:
             raise typer.Exit(DIFFERS)
 
 
@@ -57,11 +61,11 @@ def inspect(path: Path, show: Show) -> None:
     """Describe a checkpoint."""
     with exit_codes():
         found = inspect_checkpoint(path)
-        _print(found.as_json(), words.inspection_words(found), show)
+        _print(found.as_json, lambda: words.inspection_words(found), show)
 
 
-def _print(values: Mapping[str, Any], lines: Iterable[str], show: Show) -> None:
+def _print(values: Callable[[], Mapping[str, Any]], lines: Callable[[], Iterable[str]], show: Show) -> None:
     if show.as_json:
-        typer.echo(json.dumps(values, indent=2))
+        typer.echo(json.dumps(values(), indent=2))
     elif not show.quiet:
-        typer.echo("\n".join(lines))
+        typer.echo("\n".join(lines()))

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+from internvl_bridge.byte_plan import target_tensors
 from internvl_bridge.errors import DifferenceError
 from internvl_bridge.metadata.config_file import Format
 from internvl_bridge.preparation import Conversion, Options, Order, prepare
 from internvl_bridge.progress import Progress, silent
 from internvl_bridge.report import ConversionReport
-from internvl_bridge.storage.checkpoint import has_weights, open_checkpoint
+from internvl_bridge.storage.checkpoint import INDEX_FILE, has_weights, open_checkpoint
 from internvl_bridge.storage.copying import write_file
-from internvl_bridge.storage.publishing import publishing, write_bytes
+from internvl_bridge.storage.publishing import publishing, write_bytes, write_json
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.verification import Comparison, compare
 from internvl_bridge.verify_directories import compare_models
@@ -76,10 +77,12 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
             write_bytes(partial / path.name, path.read_bytes())
         for name, text in conversion.texts.items():
             write_bytes(partial / name, text.encode())
+        if conversion.index is not None:
+            write_json(partial / INDEX_FILE, conversion.index)
         if conversion.verify:
-            verification = compare(
-                conversion.targets, open_checkpoint(partial), progress("Verifying", conversion.data_bytes)
-            )
+            expected = target_tensors(conversion.plan, model.checkpoint)
+            written = open_checkpoint(partial)
+            verification = compare(expected, written, progress("Verifying", conversion.data_bytes))
             if not verification.identical:
                 raise DifferenceError(_describe_failure(verification), _DAMAGED_OUTPUT)
     return ConversionReport(
@@ -87,7 +90,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         output=output,
         format=model.format.other.value,
         family=model.family.name,
-        tensors=len(conversion.targets),
+        tensors=len(conversion.plan.recipes),
         bytes=conversion.data_bytes,
         files=conversion.files,
         left_behind=conversion.left_behind,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from internvl_bridge.byte_plan import specs_of
 from internvl_bridge.errors import ConfigError, ContradictionError
 from internvl_bridge.mapping.contradictions import check_against
 from internvl_bridge.mapping.dimensions import ModelDims
@@ -64,7 +65,7 @@ def read_model(directory: Path, reference: Path | None = None) -> Model:
     format_ = detect_format(config)
     sections(config)
     checkpoint = open_checkpoint(directory)
-    specs = {key: TensorSpec(tensor.dtype, tensor.shape) for key, tensor in checkpoint.tensors.items()}
+    specs = specs_of(checkpoint)
     complement = (
         _reference(reference, format_.other)
         if reference is not None
@@ -87,12 +88,7 @@ def plan_conversion(model: Model) -> Plan:
     """
     check_expressible(model.config.values)
     plan = model.route.plan(model.specs, model.direction)
-    _check_counts(model)
-    portable = portable_specs(model, plan)
-    required = portable.keys() if states_tied(model.config.values) else portable.keys() | {HEAD}
-    schema = hf_schema(model.dims, required)
-    if schema != {key: spec.shape for key, spec in portable.items()}:
-        check_against(_expected_shapes(model, schema), model.specs)
+    _check_tensors(model, plan)
     prove(plan, lambda specs: model.route.plan(specs, model.direction.reverse))
     return plan
 
@@ -101,6 +97,8 @@ def portable_specs(model: Model, plan: Plan) -> Specs:
     """The tensors of ``model`` under their portable HF names (L1); ``plan`` is its conversion."""
     if model.format is Format.CUSTOM:
         return plan.targets
+    if model.spelling is L1:
+        return model.specs
     return respell(model.specs, model.spelling, L1).targets
 
 
@@ -127,6 +125,16 @@ def _reference(reference: Path, wanted: Format) -> Complement:
         return reference_complement(config, hf_family(config, None).name)
     keys = open_checkpoint(reference).tensors if has_weights(reference) else ()
     return reference_complement(config, custom_family(config, keys).name)
+
+
+def _check_tensors(model: Model, plan: Plan) -> None:
+    """Refuse tensors that are not those that config.json describes."""
+    _check_counts(model)
+    portable = portable_specs(model, plan)
+    required = portable.keys() if states_tied(model.config.values) else portable.keys() | {HEAD}
+    schema = hf_schema(model.dims, required)
+    if schema != {key: spec.shape for key, spec in portable.items()}:
+        check_against(_expected_shapes(model, schema), model.specs)
 
 
 def _check_counts(model: Model) -> None:

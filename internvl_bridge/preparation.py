@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from internvl_bridge.byte_plan import in_source_shards, target_tensors
+from internvl_bridge.byte_plan import in_source_shards
 from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedModelError
 from internvl_bridge.mapping.families import INTERNLM2, LLAMA
 from internvl_bridge.mapping.plan import Plan
@@ -20,7 +20,6 @@ from internvl_bridge.sizes import parse_size
 from internvl_bridge.storage.checkpoint import INDEX_FILE, has_weights
 from internvl_bridge.storage.layout import (
     FileJob,
-    TargetTensor,
     aligned,
     by_name,
     file_jobs,
@@ -48,15 +47,15 @@ class Options:
 class Conversion:
     """A conversion, decided and proved; nothing has been written.
 
-    ``jobs`` are the safetensors files, ``texts`` other files by name with their contents, ``copies``
-    files to copy as they are.
+    ``jobs`` are the safetensors files and ``index`` the contents of their index; ``texts`` are other
+    files, by name, with their contents, and ``copies`` files to copy as they are.
     """
 
     model: Model
     output: Path
     plan: Plan
-    targets: Mapping[str, TargetTensor]
     jobs: tuple[FileJob, ...]
+    index: Mapping[str, object] | None
     texts: Mapping[str, str]
     copies: tuple[Path, ...]
     notes: tuple[str, ...]
@@ -65,12 +64,12 @@ class Conversion:
 
     @property
     def data_bytes(self) -> int:
-        return sum(target.length for target in self.targets.values())
+        return sum(job.data_size for job in self.jobs)
 
     @property
     def files(self) -> tuple[str, ...]:
-        names = {job.name for job in self.jobs} | set(self.texts) | {path.name for path in self.copies}
-        return tuple(sorted(names))
+        weights = [job.name for job in self.jobs] + ([INDEX_FILE] if self.index else [])
+        return tuple(sorted({*weights, *self.texts, *(path.name for path in self.copies)}))
 
     @property
     def left_behind(self) -> tuple[str, ...]:
@@ -97,8 +96,7 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     if reference is not None and has_weights(reference):
         read_model(reference)  # a reference that cannot be compared with must not surprise at the end
     plan = plan_conversion(model)
-    targets = target_tensors(plan, model.checkpoint)
-    shards = in_source_shards(plan, model.checkpoint, targets)
+    shards = in_source_shards(plan, model.checkpoint)
     shards = shards if limit is None else reshard(shards, limit)
     jobs = file_jobs([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards])
 
@@ -107,10 +105,6 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     texts = {CONFIG_FILE: config, SIDECAR_FILE: sidecar_text(source, model.format, model.family.name)}
     if model.complement is not None:
         texts = {**model.complement.files, **texts}
-    if needs_index(jobs):
-        total = sum(target.length for target in targets.values())
-        index = index_of(jobs, model.checkpoint.index_metadata, total)
-        texts[INDEX_FILE] = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
     code = remote_code(reference) if reference and wanted is Format.CUSTOM else []
     copies = [*carried_files(source, tokenizer_home), *code]
     if wanted is Format.CUSTOM and not code:
@@ -122,8 +116,8 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
         model=model,
         output=output,
         plan=plan,
-        targets=targets,
         jobs=tuple(jobs),
+        index=index_of(jobs, model.checkpoint.index_metadata) if needs_index(jobs) else None,
         texts=texts,
         copies=tuple(copies),
         notes=tuple(notes),

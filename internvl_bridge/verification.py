@@ -1,6 +1,6 @@
 """Compare tensors with a checkpoint: keys, specs, bits, and the L2 distance where bits differ."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import hypot, isnan, nan
 
@@ -55,20 +55,21 @@ class Comparison:
         return nan if any(isnan(distance) for distance in distances) else hypot(*distances)
 
 
-def compare(expected: Mapping[str, TargetTensor], actual: Checkpoint, advance: Advance) -> Comparison:
-    """Compare ``expected``, wherever its bytes lie, with the tensors of ``actual``.
+def compare(expected: Iterable[tuple[str, TargetTensor]], actual: Checkpoint, advance: Advance) -> Comparison:
+    """Compare the tensors ``expected`` under their keys, wherever their bytes lie, with those of ``actual``.
 
     Streams both sides once in bounded memory, and a second time the tensors that differ.
     """
+    missing: list[str] = []
     mismatched: dict[str, str] = {}
     differences: list[TensorDifference] = []
     equal: list[str] = []
     with FileReader() as readers:
-        for key, ours in expected.items():
+        for key, ours in expected:
             theirs = actual.tensors.get(key)
             if theirs is None:
-                continue
-            if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+                missing.append(key)
+            elif (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
                 mismatched[key] = (
                     f"{ours.dtype} {list(ours.shape)} was expected, {theirs.dtype} {list(theirs.shape)} found"
                 )
@@ -77,9 +78,10 @@ def compare(expected: Mapping[str, TargetTensor], actual: Checkpoint, advance: A
                 differences.append(TensorDifference(key, element, _distance(ours, theirs, readers)))
             else:
                 equal.append(key)
+    found = {*mismatched, *equal, *(difference.key for difference in differences)}
     return Comparison(
-        missing=tuple(sorted(expected.keys() - actual.tensors.keys())),
-        unexpected=tuple(sorted(actual.tensors.keys() - expected.keys())),
+        missing=tuple(sorted(missing)),
+        unexpected=tuple(sorted(actual.tensors.keys() - found)),
         mismatched=mismatched,
         differences=tuple(differences),
         equal=tuple(equal),

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from internvl_bridge.byte_plan import target_tensors
-from internvl_bridge.mapping.plan import Plan, TensorSpec, identity
+from internvl_bridge.byte_plan import specs_of, target_tensors
+from internvl_bridge.mapping.plan import Plan, identity
 from internvl_bridge.mapping.planning import Direction
 from internvl_bridge.mapping.routes import Route, respell
 from internvl_bridge.metadata.config_file import CONFIG_FILE, Format
@@ -30,7 +30,7 @@ def compare_models(left: Path, right: Path, progress: Progress) -> Comparison:
         checkpoint, other, plan = ours.checkpoint, theirs.checkpoint, _plan(ours, theirs)
     else:
         checkpoint, other = open_checkpoint(left), open_checkpoint(right)
-        plan = identity({k: TensorSpec(t.dtype, t.shape) for k, t in checkpoint.tensors.items()})
+        plan = identity(specs_of(checkpoint))
     targets = target_tensors(plan, checkpoint)
     return compare(targets, other, progress("Comparing", checkpoint.data_bytes))
 

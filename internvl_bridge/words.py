@@ -74,7 +74,7 @@ def plan_words(conversion: Conversion) -> Iterator[str]:
     yield "Would write:"
     for job in conversion.jobs:
         yield f"  {job.name}: {len(job.keys)} tensors, {human_size(job.size)}"
-    for name in sorted({*conversion.texts, *(path.name for path in conversion.copies)}):
+    for name in sorted({*conversion.files} - {job.name for job in conversion.jobs}):
         yield f"  {name}"
     if conversion.left_behind:
         yield f"Would leave behind: {', '.join(conversion.left_behind)}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
+from operator import itemgetter
 
 from internvl_bridge.errors import ContradictionError, ProofError
 
@@ -80,6 +81,11 @@ def invert(plan: Plan) -> Plan:
 
     Raises ProofError unless every source element is used exactly once.
     """
+    return Plan(plan.targets, dict(restored(plan)))
+
+
+def restored(plan: Plan) -> Iterator[tuple[str, Recipe]]:
+    """Every source key of ``plan`` with the recipe that restores it, one at a time; as :func:`invert`."""
     uses: dict[str, list[tuple[int, Run]]] = {key: [] for key in plan.sources}
     for target, recipe in plan.recipes.items():
         offset = 0
@@ -92,19 +98,22 @@ def invert(plan: Plan) -> Plan:
                 f"The plan fills {offset} of the {recipe.spec.elements} elements of {target}.",
                 _REPORT_A_BUG,
             )
-    recipes: dict[str, Recipe] = {}
     for key, spec in plan.sources.items():
-        position = 0
-        pieces = sorted(uses[key], key=lambda use: use[0])
-        for start, piece in pieces:
-            if start != position:
-                used = "not used" if start > position else "used twice"
-                raise ProofError(f"Element {min(start, position)} of {key} is {used}.", _REPORT_A_BUG)
-            position += piece.stop - piece.start
-        if position != spec.elements:
-            raise ProofError(f"Element {position} of {key} is not used.", _REPORT_A_BUG)
-        recipes[key] = Recipe(spec, joined(piece for _, piece in pieces))
-    return Plan(plan.targets, recipes)
+        yield key, _restored(key, spec, uses.pop(key))
+
+
+def _restored(key: str, spec: TensorSpec, uses: list[tuple[int, Run]]) -> Recipe:
+    """The source ``key`` from the target runs that use it, each with its first source element."""
+    position = 0
+    pieces = sorted(uses, key=itemgetter(0))
+    for start, piece in pieces:
+        if start != position:
+            used = "not used" if start > position else "used twice"
+            raise ProofError(f"Element {min(start, position)} of {key} is {used}.", _REPORT_A_BUG)
+        position += piece.stop - piece.start
+    if position != spec.elements:
+        raise ProofError(f"Element {position} of {key} is not used.", _REPORT_A_BUG)
+    return Recipe(spec, joined(piece for _, piece in pieces))
 
 
 def compose(outer: Plan, inner: Plan) -> Plan:

@@ -6,7 +6,7 @@ from enum import Enum
 from internvl_bridge.errors import AmbiguousKeyError, DuplicateKeyError, ProofError, UnknownKeyError
 from internvl_bridge.mapping.diagnosis import explain_unknown_key
 from internvl_bridge.mapping.patterns import KeyPattern
-from internvl_bridge.mapping.plan import Plan, TensorSpec, invert
+from internvl_bridge.mapping.plan import Plan, TensorSpec, restored
 from internvl_bridge.mapping.transforms import Recipes, Transform
 
 
@@ -61,11 +61,10 @@ def prove(plan: Plan, back: Callable[[Mapping[str, TensorSpec]], Plan]) -> None:
     ProofError unless ``plan`` uses every source element exactly once, and ``back`` puts each of them
     back where it was: then the one after the other is the identity.
     """
-    undone, returning = invert(plan).recipes, back(plan.targets).recipes
-    if returning != undone:
-        changed = sorted(
-            key for key in undone.keys() | returning.keys() if undone.get(key) != returning.get(key)
-        )
+    returning = back(plan.targets).recipes
+    changed = [key for key, recipe in restored(plan) if returning.get(key) != recipe]
+    changed += [key for key in returning if key not in plan.sources]
+    if changed:
         raise ProofError(
             f"Converting back would not restore {', '.join(changed[:3])}.",
             "Nothing was written. This is a defect of internvl-bridge: please report it.",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError
-from internvl_bridge.storage.header import Header, read_header
+from internvl_bridge.storage.header import read_header
 from internvl_bridge.strict_json import parse_json_object
 
 SINGLE_FILE = "model.safetensors"
@@ -26,10 +26,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One safetensors file of a checkpoint."""
+    """One safetensors file of a checkpoint, and the metadata in its header."""
 
     path: Path
-    header: Header
+    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +73,25 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     weight_map, index_metadata = _read_index(directory / INDEX_FILE)
     names = sorted(set(weight_map.values())) if weight_map is not None else [SINGLE_FILE]
     _check_names(directory, names, indexed=weight_map is not None)
-    shards = tuple(Shard(directory / name, read_header(directory / name)) for name in names)
+    shards: list[Shard] = []
     tensors: dict[str, StoredTensor] = {}
-    for number, shard in enumerate(shards):
-        for key, entry in shard.header.entries.items():
+    for name in names:
+        path = directory / name
+        header = read_header(path)
+        for key, entry in header.entries.items():
             if key in tensors:
                 raise CheckpointError(
-                    f"{key} is both in {shards[tensors[key].shard].path} and in {shard.path}.",
+                    f"{key} is both in {shards[tensors[key].shard].path} and in {path}.",
                     "Remove the file that is stale.",
                 )
-            piece = Piece(shard.path, shard.header.data_start + entry.start, entry.stop - entry.start)
-            tensors[key] = StoredTensor(entry.dtype, entry.shape, number, piece)
+            piece = Piece(path, header.data_start + entry.start, entry.stop - entry.start)
+            tensors[key] = StoredTensor(entry.dtype, entry.shape, len(shards), piece)
+        shards.append(Shard(path, header.metadata))
     if weight_map is not None:
         _check_index(
             directory / INDEX_FILE, weight_map, {k: shards[t.shard].path.name for k, t in tensors.items()}
         )
-    return Checkpoint(directory, shards, tensors, index_metadata)
+    return Checkpoint(directory, tuple(shards), tensors, index_metadata)
 
 
 def has_weights(directory: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -148,7 +149,7 @@ def _entry(path: Path, key: str, value: object) -> Entry:
         raise _malformed(
             path, f"the tensor {key} ({dtype} {shape}) does not fit its {stop - start} bytes of data"
         )
-    return Entry(dtype, tuple(shape), start, stop)
+    return Entry(sys.intern(dtype), tuple(shape), start, stop)
 
 
 def _malformed(path: Path, reason: str) -> CheckpointError:

@@ -42,8 +42,12 @@ class FileJob:
     keys: tuple[str, ...]
 
     @property
+    def data_size(self) -> int:
+        return sum(piece.length for piece in self.pieces)
+
+    @property
     def size(self) -> int:
-        return len(self.header) + sum(piece.length for piece in self.pieces)
+        return len(self.header) + self.data_size
 
 
 def reshard(shards: Sequence[ShardContents], max_bytes: int) -> list[ShardContents]:
@@ -87,11 +91,11 @@ def file_jobs(shards: Sequence[ShardContents]) -> list[FileJob]:
     return [_file_job(name, shard) for name, shard in zip(names, shards, strict=True)]
 
 
-def index_of(jobs: Sequence[FileJob], metadata: Mapping[str, object], total_size: int) -> dict[str, object]:
+def index_of(jobs: Sequence[FileJob], metadata: Mapping[str, object]) -> dict[str, object]:
     """The contents of the index file for ``jobs``, as transformers writes it."""
     weight_map = {key: job.name for job in jobs for key in job.keys}
     return {
-        "metadata": {**metadata, "total_size": total_size},
+        "metadata": {**metadata, "total_size": sum(job.data_size for job in jobs)},
         "weight_map": dict(sorted(weight_map.items())),
     }
 

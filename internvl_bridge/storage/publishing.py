@@ -1,10 +1,12 @@
 """Make an output directory appear complete or not at all."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from internvl_bridge.errors import OutputError
 
@@ -57,17 +59,24 @@ def publishing(output: Path) -> Iterator[Path]:
     _sync_directory(output.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Create ``path`` with ``text`` (UTF-8) and make it durable."""
-    write_bytes(path, text.encode())
-
-
 def write_bytes(path: Path, data: bytes) -> None:
     """Create ``path`` with ``data`` and make it durable."""
     with path.open("xb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        _sync(file)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Create ``path`` with ``value`` as transformers writes JSON, piece by piece, and make it durable."""
+    with path.open("x", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        _sync(file)
+
+
+def _sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _sync_directory(path: Path) -> None:
