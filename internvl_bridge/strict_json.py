@@ -1,7 +1,9 @@
 """Parse JSON from untrusted files: no duplicate keys, no non-standard numbers, no deep nesting."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, NoReturn
 
 
@@ -15,7 +17,11 @@ def parse_json_object(text: bytes, malformed: Callable[[str], Exception]) -> dic
     """
     try:
         value = json.loads(
-            text.decode(), object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_whole_number
+            text.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_no_number,
+            parse_int=_whole_number,
+            parse_float=_finite_number,
         )
         if b"\\u" in text:  # only an escape can spell a lone surrogate
             json.dumps(value, ensure_ascii=False).encode()
@@ -33,14 +39,20 @@ def parse_json_object(text: bytes, malformed: Callable[[str], Exception]) -> dic
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"the key {twice!r} appears twice")
     return result
 
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
+
+
+def _finite_number(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(f"{digits} is beyond all numbers")
+    return number
 
 
 def _whole_number(digits: str) -> int:

@@ -110,8 +110,10 @@ def _read_index(path: Path) -> tuple[dict[str, str] | None, dict[str, Any]]:
         raise malformed(f"it has more than {_LARGEST_INDEX} bytes")
     index = parse_json_object(path.read_bytes(), malformed)
     weight_map, metadata = index.get("weight_map"), index.get("metadata", {})
-    if not isinstance(weight_map, dict) or not isinstance(metadata, dict) or not weight_map:
+    if not isinstance(weight_map, dict) or not weight_map:
         raise malformed("it needs a 'weight_map' object that is not empty")
+    if not isinstance(metadata, dict):
+        raise malformed("its 'metadata' is not an object")
     for name in {str(name): name for name in weight_map.values()}.values():
         if not isinstance(name, str) or not name.endswith(".safetensors") or Path(name).name != name:
             raise malformed(f"it places tensors in {name!r}, which is not a safetensors file beside it")

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ DTYPE_BITS = {
 _LONGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
 
+_OVERFLOW = 1 << 64
 _PREFIX = 8
 _ALIGNMENT = 8
 _DAMAGED = "The file is damaged or was not written by safetensors: save or download it again."
@@ -145,11 +145,21 @@ def _entry(path: Path, key: str, value: object) -> Entry:
     numbers = (*shape, start, stop)
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise _malformed(path, f"the tensor {key} has a size or offset that is not a whole number below 2^63")
-    if byte_length(dtype, prod(shape)) != stop - start:
+    if _byte_length_of(dtype, shape) != stop - start:
         raise _malformed(
             path, f"the tensor {key} ({dtype} {shape}) does not fit its {stop - start} bytes of data"
         )
     return Entry(sys.intern(dtype), tuple(shape), start, stop)
+
+
+def _byte_length_of(dtype: str, shape: list[int]) -> int | None:
+    """The bytes of a tensor; None where the safetensors library overflows, which refuses it then."""
+    elements = 1
+    for size in shape:
+        elements *= size
+        if elements * DTYPE_BITS[dtype] >= _OVERFLOW:
+            return None
+    return byte_length(dtype, elements)
 
 
 def _malformed(path: Path, reason: str) -> CheckpointError:

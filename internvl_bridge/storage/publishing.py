@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,20 +14,22 @@ from internvl_bridge.errors import OutputError
 
 def check_output(source: Path, output: Path) -> None:
     """Raise OutputError if ``output`` must not be created: it exists, or lies in or around ``source``."""
-    inside, around = output.resolve(), source.resolve()
+    inside, around = Path(os.path.realpath(output)), Path(os.path.realpath(source))
     if inside == around or inside in around.parents or around in inside.parents:
         raise OutputError(
             f"{output} and {source} lie within each other.", "Give an output directory of its own."
         )
-    if os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir())):
+    is_free = not os.path.lexists(output) or _is_empty_directory(output)
+    if not output.name or not is_free:
         raise OutputError(
-            f"{output} exists and is not an empty directory.", "Remove it or choose another output."
+            f"{output} exists and is not an empty directory that can be replaced.",
+            "Remove it or choose another output.",
         )
     partial = partial_path(output)
     if os.path.lexists(partial):
         raise OutputError(
             f"{partial} exists: another conversion to {output} is running or was killed.",
-            f"If none is running, remove it: rm -r '{partial}'",
+            f"If none is running, remove it: rm -r {shlex.quote(str(partial))}",
         )
 
 
@@ -77,6 +80,10 @@ def write_json(path: Path, value: object) -> None:
 def _sync(file: IO[Any]) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+def _is_empty_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
 def _sync_directory(path: Path) -> None:
