@@ -10,15 +10,16 @@ from internvl_bridge.mapping.contradictions import check_against
 from internvl_bridge.mapping.dimensions import ModelDims
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.mapping.plan import Plan, TensorSpec
-from internvl_bridge.mapping.planning import Direction, explain_unknown_keys, prove, unmatched_keys
-from internvl_bridge.mapping.routes import Route, respell
+from internvl_bridge.mapping.planning import Direction, explain_unknown_keys, make_plan, prove, unmatched_keys
 from internvl_bridge.mapping.schema import HEAD, has_head, has_mxfp4, hf_schema
-from internvl_bridge.mapping.spellings import L1, SPELLINGS, Spelling, detect_spelling
+from internvl_bridge.mapping.spellings import L1, SPELLINGS, Spelling, detect_spelling, respell, spelled
+from internvl_bridge.mapping.transforms import Transform
 from internvl_bridge.metadata.config_file import ConfigFile, Format, detect_format, read_config, sections
+from internvl_bridge.metadata.expressible import check_biases, check_expressible
 from internvl_bridge.metadata.families import custom_family, family_named, hf_family
 from internvl_bridge.metadata.model_dimensions import model_dims
 from internvl_bridge.metadata.sidecar import Complement, read_sidecar, reference_complement
-from internvl_bridge.metadata.translation import TensorFacts, check_expressible, description, states_tied
+from internvl_bridge.metadata.translation import TensorFacts, description, states_tied
 from internvl_bridge.storage.checkpoint import Checkpoint, has_weights, open_checkpoint
 
 Specs = Mapping[str, TensorSpec]
@@ -50,9 +51,9 @@ class Model:
         return Direction.TO_HF if self.format is Format.CUSTOM else Direction.TO_CUSTOM
 
     @property
-    def route(self) -> Route:
-        """The way between this model's keys and those of the other format."""
-        return Route(self.family.table(self.dims.text), self.spelling)
+    def table(self) -> tuple[Transform, ...]:
+        """The rows between this model's keys and those of the other format, HF keys as it spells them."""
+        return spelled(self.family.table(self.dims.text), self.spelling)
 
 
 def read_model(directory: Path, reference: Path | None = None) -> Model:
@@ -87,9 +88,10 @@ def plan_conversion(model: Model) -> Plan:
     IncompleteGroupError, MissingKeyError or ContradictionError, naming the keys.
     """
     check_expressible(model.config.values)
-    plan = model.route.plan(model.specs, model.direction)
+    check_biases(description(model.config.values, model.family)["text_config"], model.family)
+    plan = make_plan(model.table, model.specs, model.direction)
     _check_tensors(model, plan)
-    prove(plan, lambda specs: model.route.plan(specs, model.direction.reverse))
+    prove(plan, lambda specs: make_plan(model.table, specs, model.direction.reverse))
     return plan
 
 
@@ -166,7 +168,7 @@ def _expected_shapes(model: Model, schema: Mapping[str, tuple[int, ...]]) -> dic
     """``schema`` in the keys of ``model``."""
     specs = {key: TensorSpec("any", shape) for key, shape in schema.items()}
     if model.format is Format.CUSTOM:
-        plan = model.route.plan(specs, Direction.TO_CUSTOM)
+        plan = make_plan(model.table, specs, Direction.TO_CUSTOM)
     else:
         plan = respell(specs, L1, model.spelling)
     return {key: spec.shape for key, spec in plan.targets.items()}

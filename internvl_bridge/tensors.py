@@ -11,12 +11,11 @@ from internvl_bridge.distance import squared_distance
 from internvl_bridge.errors import ConfigError, ContradictionError
 from internvl_bridge.mapping.contradictions import check_against
 from internvl_bridge.mapping.dimensions import TextDims
-from internvl_bridge.mapping.families import FAMILIES, Family
+from internvl_bridge.mapping.families import FAMILIES, Family, Table
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
-from internvl_bridge.mapping.planning import Direction, unmatched_keys
-from internvl_bridge.mapping.routes import Route, respell
+from internvl_bridge.mapping.planning import Direction, make_plan, unmatched_keys
 from internvl_bridge.mapping.schema import hf_schema
-from internvl_bridge.mapping.spellings import L1, SPELLINGS, Spelling
+from internvl_bridge.mapping.spellings import L1, SPELLINGS, Spelling, respell, spelled
 from internvl_bridge.metadata.config_file import ConfigFile, Format, detect_format
 from internvl_bridge.metadata.families import custom_family, hf_family
 from internvl_bridge.metadata.model_dimensions import model_dims
@@ -62,18 +61,18 @@ def plan_state_dict(
     else:
         ours = spelling_of(specs)
     if config is None:
-        return Route(_table_for(specs, ours, direction), ours).plan(specs, direction)
+        return make_plan(spelled(_table_for(specs, ours, direction), ours), specs, direction)
     file = ConfigFile(Path("config"), "", config)
     family = custom_family(file, specs) if detect_format(file) is Format.CUSTOM else hf_family(file, None)
     dims = model_dims(description(config, family))
-    route = Route(family.table(dims.text), ours)
-    plan = route.plan(specs, direction)
+    table = spelled(family.table(dims.text), ours)
+    plan = make_plan(table, specs, direction)
     keys = set(plan.recipes) if direction is Direction.TO_HF else set(specs)
     found = set(respell(dict.fromkeys(keys, TensorSpec("any", ())), ours, L1).recipes)
     schema = {key: TensorSpec("any", shape) for key, shape in hf_schema(dims, found).items()}
     expected = respell(schema, L1, ours)
     if direction is Direction.TO_HF:
-        expected = route.plan(expected.targets, Direction.TO_CUSTOM)
+        expected = make_plan(table, expected.targets, Direction.TO_CUSTOM)
     check_against({key: spec.shape for key, spec in expected.targets.items()}, specs)
     return plan
 
@@ -109,7 +108,7 @@ def _gather(recipe: Recipe, tensors: StateDict) -> torch.Tensor:
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)
 
 
-def _table_for(specs: Mapping[str, TensorSpec], spelling: Spelling, direction: Direction) -> Any:
+def _table_for(specs: Mapping[str, TensorSpec], spelling: Spelling, direction: Direction) -> Table:
     """The rows of the family that explains the keys best; families that tie rename alike."""
     keys = list(specs) if direction is Direction.TO_HF else list(respell(specs, spelling, L1).recipes)
 

@@ -65,10 +65,15 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
         yield begin
 
 
+def printable(text: str) -> str:
+    """``text`` without control characters: keys and file names come from strangers."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
     raise typer.Exit(code) from None

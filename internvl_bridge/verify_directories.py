@@ -4,8 +4,8 @@ from pathlib import Path
 
 from internvl_bridge.byte_plan import specs_of, target_tensors
 from internvl_bridge.mapping.plan import Plan, identity
-from internvl_bridge.mapping.planning import Direction
-from internvl_bridge.mapping.routes import Route, respell
+from internvl_bridge.mapping.planning import Direction, make_plan
+from internvl_bridge.mapping.spellings import respell, spelled
 from internvl_bridge.metadata.config_file import CONFIG_FILE, Format
 from internvl_bridge.model import Model, read_model
 from internvl_bridge.progress import Progress, silent
@@ -43,6 +43,8 @@ def _plan(ours: Model, theirs: Model) -> Plan:
         case Format.HF, Format.HF:
             return respell(ours.specs, ours.spelling, theirs.spelling)
         case Format.CUSTOM, _:
-            return Route(ours.route.table, theirs.spelling).plan(ours.specs, Direction.TO_HF)
+            table = spelled(ours.table, theirs.spelling)
+            return make_plan(table, ours.specs, Direction.TO_HF)
         case _:
-            return Route(theirs.route.table, ours.spelling).plan(ours.specs, Direction.TO_CUSTOM)
+            table = spelled(theirs.table, ours.spelling)
+            return make_plan(table, ours.specs, Direction.TO_CUSTOM)

@@ -63,7 +63,7 @@ def prove(plan: Plan, back: Callable[[Mapping[str, TensorSpec]], Plan]) -> None:
     """
     returning = back(plan.targets).recipes
     changed = [key for key, recipe in restored(plan) if returning.get(key) != recipe]
-    changed += [key for key in returning if key not in plan.sources]
+    changed += sorted(returning.keys() - plan.sources.keys())
     if changed:
         raise ProofError(
             f"Converting back would not restore {', '.join(changed[:3])}.",

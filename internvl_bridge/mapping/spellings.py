@@ -4,10 +4,12 @@ L1 is what transformers 4.52-4.57, 5.0-5.3 and 5.6+ write; L2 is a raw ``state_d
 transformers 5.4-5.5 write.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from internvl_bridge.mapping.patterns import KeyPattern
+from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity
+from internvl_bridge.mapping.planning import Direction, make_plan
 from internvl_bridge.mapping.transforms import Rename, Transform
 
 
@@ -16,7 +18,7 @@ class Spelling:
     """A way to spell HF keys: renames from L1 (their custom side) to this spelling (their HF side)."""
 
     name: str
-    renames: tuple[Transform, ...]
+    renames: tuple[Rename, ...]
 
 
 def _spelling(name: str, *pairs: tuple[str, str]) -> Spelling:
@@ -56,6 +58,30 @@ L3 = _spelling(
     _under(_PROJECTOR, "model.multi_modal_projector."),
 )
 SPELLINGS = (L1, L2, L3)
+
+
+def spelled(table: Iterable[Transform], spelling: Spelling) -> tuple[Transform, ...]:
+    """The rows of ``table`` with their HF keys in ``spelling`` instead of L1."""
+    if spelling is L1:
+        return tuple(table)
+
+    def spell(pattern: KeyPattern) -> KeyPattern:
+        [template] = (
+            rename.hf.format(bindings)
+            for rename in spelling.renames
+            if (bindings := rename.custom.match(pattern.template)) is not None
+        )
+        return KeyPattern(template)
+
+    return tuple(transform.spelled(spell) for transform in table)
+
+
+def respell(specs: Mapping[str, TensorSpec], old: Spelling, new: Spelling) -> Plan:
+    """The plan that renames HF tensors from one spelling to another."""
+    if old is new:
+        return identity(specs)
+    portable = make_plan(old.renames, specs, Direction.TO_CUSTOM)
+    return compose(make_plan(new.renames, portable.targets, Direction.TO_HF), portable)
 
 
 def detect_spelling(keys: Iterable[str]) -> Spelling | None:

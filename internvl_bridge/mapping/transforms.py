@@ -4,8 +4,8 @@
 the transform claims (see :mod:`internvl_bridge.mapping.planning`) and return recipes.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, joined, whole
 
 Specs = Mapping[str, TensorSpec]
 Recipes = dict[str, Recipe]
+Spell = Callable[[KeyPattern], KeyPattern]
 
 
 class Transform(Protocol):
@@ -28,6 +29,9 @@ class Transform(Protocol):
     @property
     def hf_patterns(self) -> tuple[KeyPattern, ...]:
         """The HF keys that this transform claims."""
+
+    def spelled(self, spell: Spell) -> "Transform":
+        """The same transform with its HF keys spelled otherwise."""
 
     def forward(self, specs: Specs) -> Recipes:
         """Recipes of the HF tensors, from the specs of claimed custom tensors."""
@@ -50,6 +54,9 @@ class Rename:
     @property
     def hf_patterns(self) -> tuple[KeyPattern, ...]:
         return (self.hf,)
+
+    def spelled(self, spell: Spell) -> "Rename":
+        return replace(self, hf=spell(self.hf))
 
     def forward(self, specs: Specs) -> Recipes:
         return _renamed(specs, self.custom, self.hf)
@@ -74,6 +81,9 @@ class Fuse:
     def hf_patterns(self) -> tuple[KeyPattern, ...]:
         return tuple(self.parts.values())
 
+    def spelled(self, spell: Spell) -> "Fuse":
+        return replace(self, parts={role: spell(part) for role, part in self.parts.items()})
+
     def forward(self, specs: Specs) -> Recipes:
         recipes: Recipes = {}
         for key, spec in specs.items():
@@ -83,8 +93,7 @@ class Fuse:
                 runs[role].append(Run(key, start, stop))
             width = prod(spec.shape[1:])
             for role, pattern in self.parts.items():
-                elements = sum(run.stop - run.start for run in runs[role])
-                rows = elements // width if width else 0
+                rows = sum(run.stop - run.start for run in runs[role]) // width
                 part = TensorSpec(spec.dtype, (rows, *spec.shape[1:]))
                 recipes[pattern.format(bindings)] = Recipe(part, joined(runs[role]))
         return recipes
@@ -139,7 +148,7 @@ class Fuse:
 
     def _blocks(self, key: str, spec: TensorSpec) -> Iterator[tuple[str, int, int]]:
         """``(role, start, stop)`` of each block, in elements of the fused tensor."""
-        blocks = self.layout.blocks(spec.shape[0]) if spec.shape else None
+        blocks = self.layout.blocks(spec.shape[0]) if spec.shape and spec.elements else None
         if blocks is None:
             raise ContradictionError(
                 f"{key} has shape {list(spec.shape)}, which {self.layout} cannot divide.",

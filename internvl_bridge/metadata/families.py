@@ -47,7 +47,7 @@ def hf_family(config: ConfigFile, twin: Family | None) -> Family:
     UnsupportedModelError for an unknown text model, ConfigError if the twin has another one.
     """
     model_type = section(config, "text_config").get("model_type")
-    if model_type not in {family.hf_model_type for family in FAMILIES}:
+    if model_type not in [family.hf_model_type for family in FAMILIES]:
         raise _unknown(
             config,
             f"text_config has model_type {model_type!r}",

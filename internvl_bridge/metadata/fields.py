@@ -79,6 +79,9 @@ _ROPE = (
     *same("rope_theta", "partial_rotary_factor"),
     Field("rope_scaling", "rope_scaling", None, None, canonical_scaling, old_style_scaling),
 )
+ROPE_FIELDS = frozenset(field.hf for field in _ROPE)
+"""What describes rotary embeddings in an HF config of transformers 4."""
+
 _COMMON = (
     *same(
         "vocab_size",

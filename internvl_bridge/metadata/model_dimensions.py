@@ -6,6 +6,7 @@ from internvl_bridge.errors import ConfigError
 from internvl_bridge.mapping.dimensions import ExpertDims, ModelDims, TextDims, VisionDims
 from internvl_bridge.metadata.config_file import Config
 
+_SMALLEST_RATIO = 1 / 64
 _HEAD_DIM = {"qwen3": 128, "gpt_oss": 64}
 _ATTENTION_BIAS = {"gpt_oss": True}
 
@@ -17,7 +18,7 @@ def model_dims(hf: Config) -> ModelDims:
     """
     vision = _vision(hf["vision_config"])
     ratio = hf.get("downsample_ratio", 0.5)
-    if not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+    if type(ratio) not in (int, float) or not _SMALLEST_RATIO <= ratio <= 1:
         raise _senseless("downsample_ratio", ratio)
     shuffled = int(1 / ratio) ** 2
     return ModelDims(vision, _text(hf["text_config"]), shuffled)

@@ -9,6 +9,8 @@ from typing import Any
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.metadata.config_file import Config
 
+_ORIGINAL = "original_max_position_embeddings"
+
 
 def canonical_scaling(scaling: Any) -> Any:
     """``rope_scaling`` with ``rope_type`` as its only type key; None when it scales nothing."""
@@ -46,6 +48,8 @@ def in_old_spelling(text_config: Config) -> dict[str, Any]:
             if name in flat:
                 _agree(result, name, flat.pop(name))
         result["rope_scaling"] = canonical_scaling(result.get("rope_scaling"))
+        if flat.get(_ORIGINAL) == result.get(_ORIGINAL):
+            flat.pop(_ORIGINAL, None)  # transformers 5 repeats here what Phi-3 says one level up
         if result["rope_scaling"] is None:
             result["rope_scaling"] = canonical_scaling(flat)
         else:

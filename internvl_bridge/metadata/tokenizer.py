@@ -53,7 +53,7 @@ def _in_added_tokens(path: Path, token: str) -> int | None:
 def _in_tokenizer_config(path: Path, token: str) -> int | None:
     decoder = read_json_file(path).values.get("added_tokens_decoder")
     for number, entry in decoder.items() if isinstance(decoder, dict) else ():
-        if isinstance(entry, dict) and entry.get("content") == token and number.isdecimal():
+        if isinstance(entry, dict) and entry.get("content") == token and re.fullmatch("[0-9]{1,9}", number):
             return int(number)
     return None
 
@@ -74,4 +74,4 @@ def _in_tokenizer_json(path: Path, token: str) -> int | None:
 
 
 def _whole_number(value: object) -> int | None:
-    return value if type(value) is int else None
+    return value if type(value) is int and value >= 0 else None

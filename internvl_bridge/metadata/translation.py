@@ -14,21 +14,10 @@ from typing import Any
 from internvl_bridge.errors import ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.metadata.config_file import Config
-from internvl_bridge.metadata.fields import ABSENT, TOP_FIELDS, VISION_FIELDS, Field, text_fields
-from internvl_bridge.metadata.rope import in_old_spelling
+from internvl_bridge.metadata.expressible import HF_CONSTANTS, HF_VISION_CONSTANTS
+from internvl_bridge.metadata.fields import ABSENT, ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS, Field, text_fields
+from internvl_bridge.metadata.rope import in_old_spelling, old_style_scaling
 
-_HF_VISION_CONSTANTS = {
-    "model_type": "internvl_vision",
-    "use_absolute_position_embeddings": True,
-    "use_mask_token": False,
-    "use_mean_pooling": True,
-}
-_HF_CONSTANTS = {
-    "architectures": ["InternVLForConditionalGeneration"],
-    "model_type": "internvl",
-    "projector_hidden_act": "gelu",
-    "vision_feature_select_strategy": "default",
-}
 # What the custom format says and HF's config cannot; upstream's current releases all say this.
 _CUSTOM_ASSUMPTIONS: dict[str, Any] = {
     "dynamic_image_size": True,
@@ -38,6 +27,7 @@ _CUSTOM_ASSUMPTIONS: dict[str, Any] = {
 }
 _TEMPLATES = {"phi3": "phi3-chat", "gpt_oss": "internvl3_5_gpt_oss"}
 _DEFAULT_TEMPLATE = "internvl2_5"
+_MXFP4 = {"quant_method": "mxfp4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +49,16 @@ def to_hf_config(
     """The HF config.json for a custom one, readable by every transformers from 4.52 on."""
     result: dict[str, Any] = deepcopy(dict(old or {}))
     fresh = in_old_hf_spelling(result)
-    _set(result, fresh, {**_HF_CONSTANTS, "image_token_id": image_token_id}, {})
+    _set(result, fresh, HF_CONSTANTS, HF_CONSTANTS)
+    _set(result, fresh, {"image_token_id": image_token_id}, {"image_token_id": 151667})
     _set(result, fresh, _translated(custom, TOP_FIELDS), _hf_defaults(TOP_FIELDS))
     _set(result, fresh, {"image_seq_length": tokens_per_tile(custom)}, {"image_seq_length": 256})
     _set(result, fresh, {"tie_word_embeddings": tensors.tied}, {"tie_word_embeddings": True})
-    quantization = _quantization(custom, tensors)
-    if quantization is not None and fresh.get("quantization_config") != quantization:
-        result["quantization_config"] = quantization
-    named = custom.get("torch_dtype") or tensors.dtype
-    if fresh.get("torch_dtype") != named:
-        result["torch_dtype"] = result["dtype"] = named
+    _put_quantization(result, _quantization(custom, tensors), implied=None)
+    _put_dtype(result, custom.get("torch_dtype") or tensors.dtype, fresh.get("torch_dtype"))
 
     vision, fresh_vision = result.setdefault("vision_config", {}), fresh.get("vision_config", {})
-    _set(vision, fresh_vision, _HF_VISION_CONSTANTS, _HF_VISION_CONSTANTS)
+    _set(vision, fresh_vision, HF_VISION_CONSTANTS, HF_VISION_CONSTANTS)
     vision_values = _translated(custom["vision_config"], VISION_FIELDS)
     _set(vision, fresh_vision, vision_values, _hf_defaults(VISION_FIELDS))
     _set(
@@ -85,9 +72,12 @@ def to_hf_config(
     fields = _text_fields(family)
     values = _translated(custom["llm_config"], fields)
     changed = _set(text, fresh_text, {"model_type": family.hf_model_type, **values}, _hf_defaults(fields))
-    if changed & {"rope_theta", "rope_scaling", "partial_rotary_factor"}:
+    if changed & ROPE_FIELDS:
         text.pop("rope_parameters", None)
-        text.update({name: values[name] for name in ("rope_theta", "rope_scaling") if name in values})
+        rope = {**fresh_text, **values}
+        text.update({name: rope[name] for name in ROPE_FIELDS if name in rope})
+        if family.hf_model_type == "phi3":  # the only class that insists on the old spelling
+            text["rope_scaling"] = old_style_scaling(text["rope_scaling"])
     if "num_experts" in changed:
         text.pop("num_local_experts", None)
     _set(text, fresh_text, {"tie_word_embeddings": tensors.tied}, {"tie_word_embeddings": False})
@@ -105,8 +95,7 @@ def to_custom_config(
     hf = in_old_hf_spelling(hf)
     named = hf.get("torch_dtype") or tensors.dtype
     result = deepcopy(dict(old)) if old is not None else _new_custom_config(family, named)
-    if (result.get("torch_dtype") or tensors.dtype) != named:
-        result["torch_dtype"] = named
+    _put_dtype(result, named, result.get("torch_dtype") or tensors.dtype)
     _put_custom(result, hf, TOP_FIELDS)
     _put_custom(result["vision_config"], hf.get("vision_config", {}), VISION_FIELDS)
     fields = _text_fields(family)
@@ -114,9 +103,7 @@ def to_custom_config(
     for holder in (result, result["llm_config"]):
         if holder.get("tie_word_embeddings", False) != tensors.tied:
             holder["tie_word_embeddings"] = tensors.tied
-    quantization = _quantization(hf, tensors)
-    if _quantization(result, tensors) != quantization:
-        result["quantization_config"] = quantization
+    _put_quantization(result, _quantization(hf, tensors), implied=_MXFP4)
     tokens = _whole(hf, "image_seq_length", 256)
     if old is None or tokens_per_tile(result) != tokens:
         side = isqrt(tokens) * result["vision_config"].get("patch_size", 14)
@@ -216,8 +203,7 @@ def _put_custom(target: dict[str, Any], hf: Config, fields: Iterable[Field]) -> 
 
 def _quantization(config: Config, tensors: TensorFacts) -> Any:
     """The quantization_config, wherever it stands; of MXFP4 experts even if it stands nowhere."""
-    holders = (config, config.get("llm_config", {}), config.get("text_config", {}))
-    stated = next((h["quantization_config"] for h in holders if h.get("quantization_config")), None)
+    stated = _stated_quantization(config)
     method = stated.get("quant_method") if isinstance(stated, dict) else stated
     if stated is not None and not (method == "mxfp4" and tensors.mxfp4):
         raise UnsupportedModelError(
@@ -225,7 +211,35 @@ def _quantization(config: Config, tensors: TensorFacts) -> Any:
             f"be converted in their quantised form.",
             "Convert the unquantised checkpoint and quantise the result.",
         )
-    return {"quant_method": "mxfp4"} if tensors.mxfp4 and stated is None else stated
+    return _MXFP4 if tensors.mxfp4 and stated is None else stated
+
+
+def _stated_quantization(config: Config) -> Any:
+    holders = (config, config.get("llm_config", {}), config.get("text_config", {}))
+    return next((h["quantization_config"] for h in holders if h.get("quantization_config")), None)
+
+
+def _put_quantization(target: dict[str, Any], wanted: Any, implied: Any) -> None:
+    """State in ``target`` how experts are quantised, or that they are not.
+
+    ``implied`` is what it means that ``target`` states nothing.
+    """
+    if (_stated_quantization(target) or implied) == wanted:
+        return
+    for holder in (target, target.get("llm_config", {}), target.get("text_config", {})):
+        holder.pop("quantization_config", None)
+    if wanted is not None:
+        target["quantization_config"] = wanted
+
+
+def _put_dtype(target: dict[str, Any], wanted: str, stated: Any) -> None:
+    """State the dtype at the top, and below wherever ``target`` states one, under the names in use there."""
+    if stated == wanted:
+        return
+    names = ("torch_dtype", "dtype") if "llm_config" not in target else ("torch_dtype",)
+    target.update(dict.fromkeys(names, wanted))
+    for section in (value for value in target.values() if isinstance(value, dict)):
+        section.update({name: wanted for name in names if section.get(name)})
 
 
 def _new_custom_config(family: Family, dtype: str) -> dict[str, Any]:
@@ -252,50 +266,3 @@ def _new_custom_config(family: Family, dtype: str) -> dict[str, Any]:
             "torch_dtype": dtype,
         },
     }
-
-
-def check_expressible(config: Config) -> None:
-    """Raise UnsupportedModelError for what the classes of the other format cannot express."""
-    if "llm_config" in config:
-        _check_custom(config)
-    else:
-        _check_hf(config)
-
-
-def _check_custom(custom: Config) -> None:
-    _one_layer(custom, "select_layer")
-    version = custom.get("ps_version", "v1")
-    if version != "v2":
-        raise UnsupportedModelError(
-            f"config.json has ps_version {version!r}{'' if 'ps_version' in custom else ' (by default)'}: the "
-            f"pixel shuffle of v1 transposes the token grid, and transformers has no equivalent, so the "
-            f"converted model would answer fluently and wrongly.",
-            "Only ps_version 'v2' can be converted.",
-        )
-    if custom["llm_config"].get("architectures") == ["InternLM3ForCausalLM"]:
-        llm = custom["llm_config"]
-        if llm.get("qkv_bias", False) != llm.get("bias", False):
-            raise UnsupportedModelError(
-                "config.json describes an InternLM3 whose qkv_bias and bias differ, which HF's Llama cannot.",
-                "This model cannot be converted.",
-            )
-
-
-def _check_hf(hf: Config) -> None:
-    vision = hf.get("vision_config", {})
-    for holder, constants in ((hf, _HF_CONSTANTS), (vision, _HF_VISION_CONSTANTS)):
-        for name, value in constants.items():
-            if holder.get(name, value) != value:
-                raise UnsupportedModelError(
-                    f"config.json has {name} {holder[name]!r}; the custom format knows only {value!r}.",
-                    "This model cannot be expressed in the custom format.",
-                )
-    _one_layer(hf, "vision_feature_layer")
-
-
-def _one_layer(config: Config, name: str) -> None:
-    if not isinstance(config.get(name, -1), int):
-        raise UnsupportedModelError(
-            f"config.json has {name} {config[name]!r}; the custom format takes one layer.",
-            "This model cannot be converted.",
-        )

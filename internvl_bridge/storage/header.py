@@ -40,7 +40,7 @@ DTYPE_BITS = {
 _LONGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
 
-_OVERFLOW = 1 << 64
+_OVERFLOW = 1 << 63
 _PREFIX = 8
 _ALIGNMENT = 8
 _DAMAGED = "The file is damaged or was not written by safetensors: save or download it again."
@@ -147,17 +147,17 @@ def _entry(path: Path, key: str, value: object) -> Entry:
         raise _malformed(path, f"the tensor {key} has a size or offset that is not a whole number below 2^63")
     if _byte_length_of(dtype, shape) != stop - start:
         raise _malformed(
-            path, f"the tensor {key} ({dtype} {shape}) does not fit its {stop - start} bytes of data"
+            path, f"the tensor {key} ({dtype} {shape[:8]}) does not fit its {stop - start} bytes of data"
         )
     return Entry(sys.intern(dtype), tuple(shape), start, stop)
 
 
 def _byte_length_of(dtype: str, shape: list[int]) -> int | None:
-    """The bytes of a tensor; None where the safetensors library overflows, which refuses it then."""
+    """The bytes of a tensor; None where the safetensors library would overflow, even if a later size is 0."""
     elements = 1
     for size in shape:
         elements *= size
-        if elements * DTYPE_BITS[dtype] >= _OVERFLOW:
+        if elements >= _OVERFLOW:
             return None
     return byte_length(dtype, elements)
 

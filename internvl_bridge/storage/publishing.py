@@ -70,9 +70,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Create ``path`` with ``value`` as transformers writes JSON, piece by piece, and make it durable."""
+    """Create ``path`` with ``value`` as indented JSON, written piece by piece, and make it durable."""
     with path.open("x", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
+        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
         _sync(file)
 

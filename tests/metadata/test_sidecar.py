@@ -1,0 +1,177 @@
+"""The sidecar keeps what the output's format cannot hold, and is not believed blindly."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import DATA, copy_custom
+
+from internvl_bridge.errors import BridgeError, ConfigError
+from internvl_bridge.metadata.config_file import Format, read_config
+from internvl_bridge.metadata.sidecar import (
+    SIDECAR_FILE,
+    kept_files,
+    read_sidecar,
+    reference_complement,
+    sidecar_text,
+)
+
+CUSTOM_TEXT = (DATA / "custom" / "qwen2-300m" / "config.json").read_text()
+HF_TEXT = (DATA / "hf" / "qwen2-300m@state-dict" / "config.json").read_text()
+
+
+def contents(**changes: Any) -> dict[str, Any]:
+    valid = {
+        "version": 1,
+        "source_format": "custom",
+        "family": "Qwen2",
+        "files": {"config.json": CUSTOM_TEXT},
+    }
+    return {key: value for key, value in (valid | changes).items() if value is not ...}
+
+
+def write(directory: Path, values: Any) -> Path:
+    text = values if isinstance(values, str) else json.dumps(values)
+    (directory / SIDECAR_FILE).write_text(text)
+    return directory
+
+
+def test_a_custom_source_comes_back_verbatim(tmp_path: Path) -> None:
+    source = copy_custom("qwen2-300m", tmp_path / "source")
+    text = sidecar_text(source, Format.CUSTOM, "Qwen2")
+
+    complement = read_sidecar(write(tmp_path, text), Format.CUSTOM)
+
+    assert complement.family == "Qwen2"
+    assert complement.origin == tmp_path / SIDECAR_FILE
+    assert complement.files == {
+        name: (source / name).read_bytes().decode() for name in ("config.json", "preprocessor_config.json")
+    }
+    assert complement.config == read_config(source).values
+
+
+def test_an_hf_source_comes_back_verbatim(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    odd_text = '{\r\n  "processor_class" : "InternVLProcessor\u00fc"\r\n}'
+    (source / "config.json").write_text(HF_TEXT)
+    for name in ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"):
+        (source / name).write_bytes(odd_text.encode())
+    (source / "generation_config.json").write_text("{}")
+
+    text = sidecar_text(source, Format.HF, "InternLM2")
+    complement = read_sidecar(write(tmp_path, text), Format.HF)
+
+    assert complement.files.keys() == set(kept_files(Format.HF))
+    assert complement.files["config.json"] == HF_TEXT
+    assert complement.files["processor_config.json"] == odd_text
+    assert text.endswith("}\n")
+
+
+def test_a_source_whose_files_are_malformed_makes_no_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(CUSTOM_TEXT)
+    (tmp_path / "preprocessor_config.json").write_text("{")
+
+    with pytest.raises(ConfigError, match=r"preprocessor_config\.json cannot be used"):
+        sidecar_text(tmp_path, Format.CUSTOM, "Qwen2")
+
+
+def test_without_a_sidecar_there_is_no_complement(tmp_path: Path) -> None:
+    assert read_sidecar(tmp_path, Format.CUSTOM) is None
+    (tmp_path / SIDECAR_FILE).mkdir()
+    assert read_sidecar(tmp_path, Format.CUSTOM) is None
+
+
+def test_a_sidecar_of_the_format_at_hand_is_no_complement(tmp_path: Path) -> None:
+    """It was copied along, from a directory that had been converted the other way."""
+    assert read_sidecar(write(tmp_path, contents()), Format.HF) is None
+
+
+def test_files_that_this_format_does_not_keep_are_dropped(tmp_path: Path) -> None:
+    files = {"config.json": CUSTOM_TEXT, "preprocessor_config.json": "{}", "../../evil.sh": "x"}
+
+    complement = read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
+
+    assert complement.files.keys() == {"config.json", "preprocessor_config.json"}
+
+
+@pytest.mark.parametrize("version", [2, 0, None, "1", ..., [1]])
+def test_another_version_is_refused(tmp_path: Path, version: Any) -> None:
+    said = None if version is ... else version
+
+    with pytest.raises(ConfigError) as error:
+        read_sidecar(write(tmp_path, contents(version=version)), Format.CUSTOM)
+
+    assert f"it has version {said!r}, this program knows 1" in error.value.reason
+    assert "Remove it to convert without it" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source_format": ...},
+        {"source_format": 1},
+        {"family": ...},
+        {"family": None},
+        {"files": ...},
+        {"files": []},
+        {"files": {}},
+        {"files": {"config.json": {}}},
+        {"files": {"preprocessor_config.json": "{}"}},
+    ],
+)
+def test_an_incomplete_sidecar_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="it lacks its source_format, family or files"):
+        read_sidecar(write(tmp_path, contents(**changes)), Format.CUSTOM)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    files = {"config.json": CUSTOM_TEXT, "preprocessor_config.json": {"a": 1}}
+
+    with pytest.raises(ConfigError, match="its files are not texts"):
+        read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"version": 1, "version": 1}'])
+def test_a_malformed_sidecar_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used"):
+        read_sidecar(write(tmp_path, text), Format.CUSTOM)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}'])
+def test_a_malformed_config_inside_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used"):
+        read_sidecar(write(tmp_path, contents(files={"config.json": text})), Format.CUSTOM)
+
+
+def test_a_config_that_contradicts_the_stated_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"its config\.json is not of the custom format"):
+        read_sidecar(write(tmp_path, contents(files={"config.json": HF_TEXT})), Format.CUSTOM)
+    stated = contents(source_format="hf")
+    with pytest.raises(ConfigError, match=r"its config\.json is not of the hf format"):
+        read_sidecar(write(tmp_path, stated), Format.HF)
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"model_type": "internvl_chat"}, {"model_type": "qwen2_vl", "vision_config": {}}]
+)
+def test_a_config_of_no_internvl_model_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    files = {"config.json": json.dumps(config)}
+
+    with pytest.raises(BridgeError) as error:
+        read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
+
+    assert str(tmp_path / SIDECAR_FILE) in error.value.reason
+
+
+def test_a_reference_provides_its_config_and_nothing_else() -> None:
+    directory = DATA / "custom" / "qwen2-300m"
+    config = read_config(directory)
+
+    complement = reference_complement(config, "Qwen2")
+
+    assert complement.origin == directory
+    assert complement.files == {"config.json": config.text}
+    assert complement.config == config.values
+    assert complement.family == "Qwen2"
