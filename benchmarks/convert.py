@@ -125,9 +125,7 @@ def commands(directory: Path, rounds: int) -> list[str]:
 def main() -> None:
     """Parse the command line, measure, print the table."""
     parser = argparse.ArgumentParser(description="Measure the converter, as ratios within one run.")
-    parser.add_argument(
-        "--directory", type=Path, default=None, help="where to work (default: /tmp)"
-    )
+    parser.add_argument("--directory", type=Path, default=None, help="where to work (default: /tmp)")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.directory) as name:

@@ -56,9 +56,7 @@ class Tower:
         for layer in range(self.layers):
             block = f"vision_model.encoder.layers.{layer}"
             vectors = ["ls1", "ls2", "norm1.weight", "norm2.weight", "attn.proj.bias", "mlp.fc2.bias"]
-            vectors += (
-                ["attn.q_norm.weight", "attn.k_norm.weight"] if self.big else ["norm1.bias", "norm2.bias"]
-            )
+            vectors += ["attn.q_norm.weight", "attn.k_norm.weight"] if self.big else ["norm1.bias", "norm2.bias"]
             yield from ((f"{block}.{name}", (width,)) for name in vectors)
             yield f"{block}.attn.qkv.weight", (3 * width, width)
             if not self.big:
@@ -163,9 +161,7 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "tiny": Preset(
-        Tower(64, 128, 3, 4, 56, big=False), Qwen3(640, 96, 160, 3, 6, 2, 24), shard_bytes=400_000
-    ),
+    "tiny": Preset(Tower(64, 128, 3, 4, 56, big=False), Qwen3(640, 96, 160, 3, 6, 2, 24), shard_bytes=400_000),
     "2b": Preset(
         Tower(1024, 4096, 24, 16, 448, big=False),
         Qwen3(151936, 2048, 6144, 4, 16, 8, 128),
@@ -239,9 +235,7 @@ def _write_shard(path: Path, tensors: Mapping[str, Shape], *, sparse: bool) -> N
 def _random_bf16(size: int) -> bytes:
     """Random bf16 numbers of a magnitude that weights have: the high byte is fixed to 0x3c or 0xbc."""
     data = bytearray(os.urandom(size))
-    data[1::2] = (
-        bytes(0x3C | (byte & 0x80) for byte in data[1::2]) if size < 1 << 20 else b"\x3c" * (size // 2)
-    )
+    data[1::2] = bytes(0x3C | (byte & 0x80) for byte in data[1::2]) if size < 1 << 20 else b"\x3c" * (size // 2)
     return bytes(data)
 
 
@@ -284,9 +278,7 @@ def _write_tokenizer(directory: Path, tokens: Mapping[str, int]) -> None:
     parts: dict[str, object] = dict.fromkeys(
         ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
     )
-    _write_json(
-        directory / "tokenizer.json", {"version": "1.0", **parts, "added_tokens": added, "model": model}
-    )
+    _write_json(directory / "tokenizer.json", {"version": "1.0", **parts, "added_tokens": added, "model": model})
     _write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 

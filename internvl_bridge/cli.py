@@ -33,9 +33,7 @@ class Order(StrEnum):
 Source = Annotated[Path, typer.Argument(help="Directory of the checkpoint to convert.", show_default=False)]
 Output = Annotated[
     Path,
-    typer.Argument(
-        help="Directory to create. It appears complete and verified, or not at all.", show_default=False
-    ),
+    typer.Argument(help="Directory to create. It appears complete and verified, or not at all.", show_default=False),
 ]
 Reference = Annotated[
     Path | None,

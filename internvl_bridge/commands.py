@@ -27,9 +27,7 @@ class Show:
     quiet: bool
 
 
-def convert(
-    source: Path, output: Path, wanted: Format, options: Options, *, dry_run: bool, show: Show
-) -> None:
+def convert(source: Path, output: Path, wanted: Format, options: Options, *, dry_run: bool, show: Show) -> None:
     """Convert ``source`` into the format ``wanted``, or say what would be done."""
     with exit_codes():
         conversion = prepare(source, output, wanted, options)

@@ -10,7 +10,7 @@ from internvl_bridge.progress import Progress, silent
 from internvl_bridge.report import ConversionReport
 from internvl_bridge.storage.checkpoint import INDEX_FILE, has_weights, open_checkpoint
 from internvl_bridge.storage.copying import write_file
-from internvl_bridge.storage.publishing import publishing, write_bytes, write_json
+from internvl_bridge.storage.publishing import copy_file, publishing, write_bytes, write_json
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.verification import Comparison, compare
 from internvl_bridge.verify_directories import compare_models
@@ -69,16 +69,16 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
     model, output = conversion.model, conversion.output
     verification = None
     with publishing(output) as partial:
-        advance = progress("Converting", conversion.data_bytes)
-        with FileReader() as readers:
-            for job in conversion.jobs:
-                write_file(partial, job, readers, advance)
         for path in conversion.copies:
-            write_bytes(partial / path.name, path.read_bytes())
+            copy_file(path, partial / path.name)
         for name, text in conversion.texts.items():
             write_bytes(partial / name, text.encode())
         if conversion.index is not None:
             write_json(partial / INDEX_FILE, conversion.index)
+        advance = progress("Converting", conversion.data_bytes)
+        with FileReader() as readers:
+            for job in conversion.jobs:
+                write_file(partial, job, readers, advance)
         if conversion.verify:
             expected = target_tensors(conversion.plan, model.checkpoint)
             written = open_checkpoint(partial)
@@ -89,7 +89,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         source=model.directory,
         output=output,
         format=model.format.other.value,
-        family=model.family.name,
+        family=model.described.family.name,
         tensors=len(conversion.plan.recipes),
         bytes=conversion.data_bytes,
         files=conversion.files,

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import BridgeError
-from internvl_bridge.mapping.schema import has_head
 from internvl_bridge.metadata.config_file import Format
-from internvl_bridge.model import Model, plan_conversion, portable_specs, read_model
+from internvl_bridge.model import Model, plan_conversion, read_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +54,16 @@ def inspect(path: str | Path) -> Inspection:
     dtypes: Counter[str] = Counter()
     for tensor in model.checkpoint.tensors.values():
         dtypes[tensor.dtype] += prod(tensor.shape)
-    text = model.dims.text
+    family, dims = model.described.family, model.described.dims
+    text = dims.text
     return Inspection(
         path=str(path),
         format=model.format.value,
         spelling=model.spelling.name if model.format is Format.HF else None,
-        family=model.family.name,
-        architecture=model.family.architecture if model.format is Format.CUSTOM else text.model_type,
-        tower=model.dims.vision.kind,
-        vision_layers=model.dims.vision.layers,
+        family=family.name,
+        architecture=family.architecture if model.format is Format.CUSTOM else text.model_type,
+        tower=dims.vision.kind,
+        vision_layers=dims.vision.layers,
         text_layers=text.layers,
         experts=text.experts.experts if text.experts else None,
         tensors=len(model.specs),
@@ -78,7 +78,6 @@ def inspect(path: str | Path) -> Inspection:
 
 def _planned(model: Model) -> tuple[bool | None, str | None]:
     try:
-        plan = plan_conversion(model)
+        return plan_conversion(model).tied, None
     except BridgeError as error:
         return None, str(error)
-    return not has_head(portable_specs(model, plan)), None

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from internvl_bridge.byte_plan import in_source_shards
+from internvl_bridge.checked_plan import CheckedPlan
 from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedModelError
-from internvl_bridge.mapping.families import INTERNLM2, LLAMA
+from internvl_bridge.mapping.families import LLAMA
 from internvl_bridge.mapping.plan import Plan
-from internvl_bridge.metadata.config_file import CONFIG_FILE, Format
+from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format
+from internvl_bridge.metadata.described import describe
 from internvl_bridge.metadata.files import carried_files, has_tokenizer, remote_code
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, kept_files, sidecar_text
 from internvl_bridge.metadata.tokenizer import IMAGE_CONTEXT, find_token, image_token_id
-from internvl_bridge.metadata.translation import to_custom_config, to_hf_config
-from internvl_bridge.model import Model, plan_conversion, read_model, tensor_facts
+from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config
+from internvl_bridge.model import Model, plan_conversion, read_model
 from internvl_bridge.sizes import parse_size
 from internvl_bridge.storage.checkpoint import INDEX_FILE, has_weights
 from internvl_bridge.storage.layout import (
@@ -28,6 +30,22 @@ from internvl_bridge.storage.layout import (
     reshard,
 )
 from internvl_bridge.storage.publishing import check_output
+
+# Fields of an HF text config that the custom format says elsewhere, or that say nothing about the model.
+_SAID_OTHERWISE = {
+    "model_type",
+    "architectures",
+    "tie_word_embeddings",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "_name_or_path",
+    "attention_bias",
+    "mlp_bias",
+    "head_dim",
+    "pretraining_tp",
+    "quantization_config",
+}
 
 Order = Literal["source", "name"]
 
@@ -95,14 +113,17 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
         )
     if reference is not None and has_weights(reference):
         read_model(reference)  # a reference that cannot be compared with must not surprise at the end
-    plan = plan_conversion(model)
-    shards = in_source_shards(plan, model.checkpoint)
+    checked = plan_conversion(model)
+    shards = in_source_shards(checked.plan, model.checkpoint)
     shards = shards if limit is None else reshard(shards, limit)
     jobs = file_jobs([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards])
 
     tokenizer_home = _tokenizer_home(source, reference, options.tokenizer)
-    config, notes = _config(model, plan, tokenizer_home)
-    texts = {CONFIG_FILE: config, SIDECAR_FILE: sidecar_text(source, model.format, model.family.name)}
+    config, notes = _config(model, checked, tokenizer_home)
+    texts = {
+        CONFIG_FILE: config,
+        SIDECAR_FILE: sidecar_text(source, model.format, model.described.family.name),
+    }
     if model.complement is not None:
         texts = {**model.complement.files, **texts}
     code = remote_code(reference) if reference and wanted is Format.CUSTOM else []
@@ -115,7 +136,7 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     return Conversion(
         model=model,
         output=output,
-        plan=plan,
+        plan=checked.plan,
         jobs=tuple(jobs),
         index=index_of(jobs, model.checkpoint.index_metadata) if needs_index(jobs) else None,
         texts=texts,
@@ -126,44 +147,76 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     )
 
 
-def _config(model: Model, plan: Plan, tokenizer_home: Path) -> tuple[str, list[str]]:
+def _config(model: Model, checked: CheckedPlan, tokenizer_home: Path) -> tuple[str, list[str]]:
     """The text of the output's config.json, and notes about it."""
-    tensors, old = tensor_facts(model, plan), model.complement
-    notes: list[str] = []
-    config: dict[str, Any]
+    tensors = TensorFacts(tied=checked.tied, mxfp4=checked.mxfp4, dtype=model.dtype)
+    old = model.complement.described if model.complement else None
+    described = model.described
     if model.format is Format.CUSTOM:
-        token = image_token_id(tokenizer_home)
-        if token >= model.dims.text.vocab:
-            raise ContradictionError(
-                f"The tokenizer in {tokenizer_home} has <IMG_CONTEXT> at id {token}, but the model has only "
-                f"{model.dims.text.vocab} embeddings.",
-                "Use the tokenizer that the checkpoint was saved with.",
-            )
-        config = to_hf_config(model.config.values, model.family, tensors, token, old.config if old else None)
-        if config["vision_feature_layer"] != -1:
-            notes.append(
-                f"vision_feature_layer is {config['vision_feature_layer']}: transformers 5 reads that, 4.57 "
-                f"and older fail with an AttributeError."
-            )
+        token = _image_token(model, tokenizer_home)
+        config, notes = to_hf_config(described, tensors, token, old), list(_notes_to_hf(model, checked))
     else:
-        config, assumed = to_custom_config(
-            model.config.values, model.family, tensors, old.config if old else None
-        )
-        if assumed:
-            values = ", ".join(f"{name} {config[name]!r}" for name in assumed)
-            notes.append(f"Neither sidecar nor --reference tells these, so they were assumed: {values}.")
-        if model.family in {LLAMA, INTERNLM2}:
-            says = f"as {old.origin} says" if old else "as no sidecar or --reference says otherwise"
-            notes.append(f"The language model has {model.family.name}'s names, {says}.")
+        config, assumed = to_custom_config(described, tensors, old)
+        notes = list(_notes_to_custom(model, {name: config[name] for name in assumed}))
         notes.extend(_tokenizer_notes(model, tokenizer_home))
-    if old is not None and config == old.config:
-        return old.files[CONFIG_FILE], notes
+    made = describe(ConfigFile(Path(CONFIG_FILE), "", config), model.specs, described.family)
+    if made.dims != described.dims:
+        raise ConfigError(
+            f"{described.file.path} and the sidecar or reference describe models of different sizes.",
+            "Give the reference that belongs to this checkpoint, or remove internvl_bridge.json.",
+        )
+    if model.complement is not None and old is not None and config == old.file.values:
+        return model.complement.files[CONFIG_FILE], notes
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n", notes
+
+
+def _image_token(model: Model, tokenizer_home: Path) -> int:
+    token, embeddings = image_token_id(tokenizer_home), model.described.dims.text.vocab
+    if token >= embeddings:
+        raise ContradictionError(
+            f"The tokenizer in {tokenizer_home} has {IMAGE_CONTEXT} at id {token}, but the model has only "
+            f"{embeddings} embeddings.",
+            "Use the tokenizer that the checkpoint was saved with.",
+        )
+    return token
+
+
+def _notes_to_hf(model: Model, checked: CheckedPlan) -> Iterator[str]:
+    layer = model.described.values.get("select_layer", -1)
+    if layer != -1:
+        yield (
+            f"vision_feature_layer is {layer}: transformers 5 reads that, 4.57 and older fail with an AttributeError."
+        )
+    if model.described.may_be_tied and not checked.tied:
+        yield (
+            "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
+            "own: that one is used."
+        )
+    yield (
+        "The output has weights, config.json and the tokenizer's files. It has no processor and no chat template "
+        "of its own yet: AutoProcessor needs those of the model's official HF release."
+    )
+
+
+def _notes_to_custom(model: Model, assumed: Mapping[str, Any]) -> Iterator[str]:
+    described, complement = model.described, model.complement
+    if assumed:
+        values = ", ".join(f"{name} {value!r}" for name, value in assumed.items())
+        yield f"Neither sidecar nor --reference tells these, so they were assumed: {values}."
+    if described.family.hf_model_type == LLAMA.hf_model_type:
+        says = f"as {complement.origin} says" if complement else "as no sidecar or --reference says otherwise"
+        yield f"The language model has {described.family.name}'s names, {says}."
+    known = {field.hf for field in described.text_fields} | _SAID_OTHERWISE
+    if unknown := sorted(described.text.keys() - known):
+        yield (
+            f"These fields of text_config are unknown to this version and were left out (the sidecar keeps them): "
+            f"{', '.join(unknown)}."
+        )
 
 
 def _tokenizer_notes(model: Model, tokenizer_home: Path) -> Iterator[str]:
     """What is odd about the tokenizer of an HF source; the custom format needs no token id."""
-    stated = model.config.values.get("image_token_id")
+    stated = model.described.values.get("image_token_id")
     found = set(find_token(tokenizer_home, IMAGE_CONTEXT).values())
     if not has_tokenizer(tokenizer_home):
         yield f"{tokenizer_home} holds no tokenizer, so that the output has none: copy the base model's."

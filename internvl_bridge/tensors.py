@@ -7,20 +7,16 @@ from typing import Any, Literal
 
 import torch
 
+from internvl_bridge.checked_plan import checked_plan
 from internvl_bridge.distance import squared_distance
 from internvl_bridge.errors import ConfigError, ContradictionError
-from internvl_bridge.mapping.contradictions import check_against
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import FAMILIES, Family, Table
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
 from internvl_bridge.mapping.planning import Direction, make_plan, unmatched_keys
-from internvl_bridge.mapping.schema import hf_schema
-from internvl_bridge.mapping.spellings import L1, SPELLINGS, Spelling, respell, spelled
-from internvl_bridge.metadata.config_file import ConfigFile, Format, detect_format
-from internvl_bridge.metadata.families import custom_family, hf_family
-from internvl_bridge.metadata.model_dimensions import model_dims
-from internvl_bridge.metadata.translation import description
-from internvl_bridge.model import spelling_of
+from internvl_bridge.mapping.spellings import L1, SPELLINGS, Spelling, respell, spelled, spelling_of
+from internvl_bridge.metadata.config_file import ConfigFile
+from internvl_bridge.metadata.described import describe
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -57,24 +53,15 @@ def plan_state_dict(
 ) -> Plan:
     """The plan behind :func:`convert_state_dict`, from specs alone."""
     if direction is Direction.TO_HF:
-        ours = next(known for known in SPELLINGS if known.name == spelling)
+        ours = next((known for known in SPELLINGS if known.name == spelling), None)
     else:
         ours = spelling_of(specs)
+    if ours is None:
+        raise ConfigError(f"{spelling!r} is no spelling of HF keys.", "Use 'L1', 'L2' or 'L3'.")
     if config is None:
         return make_plan(spelled(_table_for(specs, ours, direction), ours), specs, direction)
-    file = ConfigFile(Path("config"), "", config)
-    family = custom_family(file, specs) if detect_format(file) is Format.CUSTOM else hf_family(file, None)
-    dims = model_dims(description(config, family))
-    table = spelled(family.table(dims.text), ours)
-    plan = make_plan(table, specs, direction)
-    keys = set(plan.recipes) if direction is Direction.TO_HF else set(specs)
-    found = set(respell(dict.fromkeys(keys, TensorSpec("any", ())), ours, L1).recipes)
-    schema = {key: TensorSpec("any", shape) for key, shape in hf_schema(dims, found).items()}
-    expected = respell(schema, L1, ours)
-    if direction is Direction.TO_HF:
-        expected = make_plan(table, expected.targets, Direction.TO_CUSTOM)
-    check_against({key: spec.shape for key, spec in expected.targets.items()}, specs)
-    return plan
+    described = describe(ConfigFile(Path("config"), "", config), specs)
+    return checked_plan(described, specs, direction, ours).plan
 
 
 def compute_l2_distance(left: torch.nn.Module | StateDict, right: torch.nn.Module | StateDict) -> float:
@@ -118,8 +105,7 @@ def _table_for(specs: Mapping[str, TensorSpec], spelling: Spelling, direction: D
     family = min(FAMILIES, key=unexplained)
     if any(key.endswith(("attention.wqkv.weight", "attention.wqkv.bias")) for key in specs):
         raise ConfigError(
-            "The state dict has InternLM2's fused attention.wqkv, which cannot be split without the numbers "
-            "of heads.",
+            "The state dict has InternLM2's fused attention.wqkv, which cannot be split without the numbers of heads.",
             "Pass the contents of the model's config.json as config.",
         )
     return family.table(_UNKNOWN_DIMS)

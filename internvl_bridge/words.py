@@ -66,7 +66,7 @@ def plan_words(conversion: Conversion) -> Iterator[str]:
     """What a conversion would do, line by line; layers and experts that go alike share a line."""
     model = conversion.model
     yield (
-        f"Would convert {model.directory} ({model.format.value}, {model.family.name}) into "
+        f"Would convert {model.directory} ({model.format.value}, {model.described.family.name}) into "
         f"{conversion.output} ({model.format.other.value}). Proved: converting back restores every tensor."
     )
     for line, count in _plan_lines(conversion.plan).items():
@@ -88,10 +88,8 @@ def plan_as_json(conversion: Conversion) -> dict[str, object]:
         "source": str(conversion.model.directory),
         "output": str(conversion.output),
         "format": conversion.model.format.other.value,
-        "family": conversion.model.family.name,
-        "weights": [
-            {"name": job.name, "bytes": job.size, "tensors": list(job.keys)} for job in conversion.jobs
-        ],
+        "family": conversion.model.described.family.name,
+        "weights": [{"name": job.name, "bytes": job.size, "tensors": list(job.keys)} for job in conversion.jobs],
         "files": list(conversion.files),
         "left_behind": list(conversion.left_behind),
         "notes": list(conversion.notes),

@@ -132,10 +132,7 @@ def test_verify_exits_with_1_on_any_difference(custom: Custom, tmp_path: Path):
     assert "Different: 70 of 71" in changed.stdout
     assert "multi_modal_projector.layer_norm.bias, from element 2 on" in changed.stdout
     rewrite(source, lambda tensors: tensors.pop("mlp1.0.bias"))
-    assert (
-        "unexpected: multi_modal_projector.layer_norm.bias"
-        in invoke("verify", source, tmp_path / "hf").stdout
-    )
+    assert "unexpected: multi_modal_projector.layer_norm.bias" in invoke("verify", source, tmp_path / "hf").stdout
 
 
 def test_a_reference_that_lacks_keys_exits_with_1_and_keeps_the_output(custom: Custom, tmp_path: Path):
@@ -190,9 +187,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(custom: Custom, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["internlm2-300m"]
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["to-hf"], ["to-hf", "a"], ["frobnicate"], ["verify", "a", "b", "--x"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["to-hf"], ["to-hf", "a"], ["frobnicate"], ["verify", "a", "b", "--x"]])
 def test_wrong_usage_exits_with_2(arguments: list[str]):
     done = subprocess.run([*BRIDGE, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2

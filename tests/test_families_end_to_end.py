@@ -71,9 +71,7 @@ def test_internlm3_is_decided_by_its_keys(custom: Custom, tmp_path: Path):
         source = custom(name)
         edit_json(
             source / "config.json",
-            lambda c: c["llm_config"].update(
-                architectures=["InternLM3ForCausalLM"], qkv_bias=False, bias=False
-            ),
+            lambda c: c["llm_config"].update(architectures=["InternLM3ForCausalLM"], qkv_bias=False, bias=False),
         )
         report = internvl_bridge.to_hf(source, tmp_path / f"{name}-hf")
         assert report.family.startswith("InternLM3")
@@ -111,9 +109,7 @@ def test_internlm2_with_biases(custom: Custom, tmp_path: Path):
     keys = load_all(tmp_path / "hf")["language_model.model.layers.1.self_attn.k_proj.bias"]
     assert keys.tolist() == [*range(32, 48), *range(96, 112)]
     internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
-    assert (tmp_path / "back" / "model.safetensors").read_bytes() == (
-        source / "model.safetensors"
-    ).read_bytes()
+    assert (tmp_path / "back" / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
 
 def make_mxfp4(source: Path) -> None:
@@ -189,10 +185,20 @@ def test_a_reference_without_weights_still_tells_the_family(internlm2, tmp_path:
     assert report.reference is None
 
 
-def test_a_checkpoint_of_float8_and_int_tensors_keeps_its_dtypes(custom: Custom, tmp_path: Path):
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.bool, torch.int64])
+def test_dtypes_that_no_unquantised_weight_has_are_refused(dtype: torch.dtype, custom: Custom, tmp_path: Path):
     source = custom("qwen3-300m")
     tensors = load_file(source / "model.safetensors")
-    tensors["vision_model.encoder.layers.0.ls1"] = torch.zeros(32).to(torch.float8_e4m3fn)
+    tensors["vision_model.encoder.layers.0.ls1"] = torch.zeros(32).to(dtype)
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
-    internvl_bridge.to_hf(source, tmp_path / "hf")
-    assert load_all(tmp_path / "hf")["vision_tower.encoder.layer.0.lambda_1"].dtype == torch.float8_e4m3fn
+    with pytest.raises(UnsupportedModelError, match=r"layers\.0\.ls1 has dtype"):
+        internvl_bridge.to_hf(source, tmp_path / "hf")
+
+
+def test_mxfp4_blocks_of_another_dtype_are_refused(custom: Custom, tmp_path: Path):
+    source = custom("gptoss-300m")
+    make_mxfp4(source)
+    key = "language_model.model.layers.0.mlp.experts.down_proj_scales"
+    rewrite(source, lambda tensors: tensors.update({key: tensors[key].to(torch.bfloat16)}))
+    with pytest.raises(UnsupportedModelError, match="down_proj_scales has dtype BF16"):
+        internvl_bridge.to_hf(source, tmp_path / "hf")

@@ -127,9 +127,7 @@ def test_a_fused_tensor_that_cannot_be_divided(custom: Custom):
     refuse("to-hf", source, key, "[127, 64]", "heads=4, kv_heads=2, head_dim=16", "head counts")
 
 
-@pytest.mark.parametrize(
-    ("section", "stack"), [("llm_config", "language_model"), ("vision_config", "vision_model")]
-)
+@pytest.mark.parametrize(("section", "stack"), [("llm_config", "language_model"), ("vision_config", "vision_model")])
 def test_a_layer_count_that_config_contradicts(section: str, stack: str, custom: Custom):
     source = custom("qwen2-300m")
     edit_json(source / "config.json", lambda config: config[section].update(num_hidden_layers=3))
@@ -139,8 +137,23 @@ def test_a_layer_count_that_config_contradicts(section: str, stack: str, custom:
 @pytest.mark.parametrize("section", ["llm_config", "vision_config"])
 def test_an_absurd_layer_count_does_not_hang(section: str, custom: Custom):
     source = custom("qwen2-300m")
+    edit_json(source / "config.json", lambda config: config[section].update(num_hidden_layers=10**9))
+    refuse("to-hf", source, "1000000000", "has only 65 tensors")
     edit_json(source / "config.json", lambda config: config[section].update(num_hidden_layers=10**12))
-    refuse("to-hf", source, "1000000000000", "has only 65 tensors")
+    refuse("to-hf", source, "1000000000000", "no model has there")
+
+
+def test_an_absurd_number_of_experts_does_not_hang(custom: Custom):
+    source = custom("qwen3moe-6b")
+    edit_json(source / "config.json", lambda config: config["llm_config"].update(num_experts=10**9))
+    refuse("to-hf", source, "2000000000", "has only 81 tensors")
+
+
+def test_a_tensor_without_elements(custom: Custom):
+    source = custom("internlm2-300m")
+    key = "language_model.model.layers.0.attention.wqkv.weight"
+    rewrite(source, lambda tensors: tensors.update({key: torch.zeros(3 * 10**8, 0)}))
+    refuse("to-hf", source, key, "[300000000, 0]", "holds nothing")
 
 
 def test_bias_that_config_denies(custom: Custom):
@@ -157,9 +170,7 @@ def test_an_unknown_language_model(custom: Custom):
 
 def test_mono_internvl_is_named(custom: Custom):
     source = custom("internlm2-300m")
-    edit_json(
-        source / "config.json", lambda c: c["llm_config"].update(architectures=["InternLM2VEForCausalLM"])
-    )
+    edit_json(source / "config.json", lambda c: c["llm_config"].update(architectures=["InternLM2VEForCausalLM"]))
     refuse("to-hf", source, "Mono-InternVL")
 
 
@@ -204,9 +215,7 @@ def test_the_wrong_direction(hf: Path):
 
 def test_mixed_spellings(hf: Path):
     def respell(tensors):
-        tensors["model.multi_modal_projector.linear_1.bias"] = tensors.pop(
-            "multi_modal_projector.linear_1.bias"
-        )
+        tensors["model.multi_modal_projector.linear_1.bias"] = tensors.pop("multi_modal_projector.linear_1.bias")
 
     rewrite(hf, respell)
     refuse("to-custom", hf, "model.multi_modal_projector.linear_1.bias")
@@ -241,9 +250,7 @@ def test_pickled_weights_are_never_opened(custom: Custom):
 def test_stale_shards(custom: Custom):
     source = custom("qwen2-300m")
     (source / "model-00001-of-00002.safetensors").write_bytes((source / "model.safetensors").read_bytes())
-    refuse(
-        "to-hf", source, "model-00001-of-00002.safetensors", "does not belong", "Move the stale files away"
-    )
+    refuse("to-hf", source, "model-00001-of-00002.safetensors", "does not belong", "Move the stale files away")
 
 
 def test_an_output_that_exists(custom: Custom, tmp_path: Path):

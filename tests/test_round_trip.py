@@ -17,15 +17,11 @@ Custom = Callable[[str], Path]
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes() for path in directory.iterdir() if path.name != "internvl_bridge.json"
-    }
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "internvl_bridge.json"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_file_of_a_custom_checkpoint_comes_back_byte_for_byte(
-    name: str, custom: Custom, tmp_path: Path
-):
+def test_every_file_of_a_custom_checkpoint_comes_back_byte_for_byte(name: str, custom: Custom, tmp_path: Path):
     source = custom(name)
     there = internvl_bridge.to_hf(source, tmp_path / "hf")
     back = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
@@ -95,9 +91,7 @@ def test_scattering_over_shards_changes_no_tensor(
 def test_groups_that_lie_in_different_shards_are_gathered(custom: Custom, tmp_path: Path):
     source = custom("qwen3-300m")
     internvl_bridge.to_hf(source, tmp_path / "hf")
-    shard(
-        tmp_path / "hf", lambda key: next((n for n, r in enumerate("qkv") if f"attention.{r}_proj" in key), 1)
-    )
+    shard(tmp_path / "hf", lambda key: next((n for n, r in enumerate("qkv") if f"attention.{r}_proj" in key), 1))
     report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
     assert "model-00003-of-00003.safetensors" not in report.files
     assert internvl_bridge.verify(source, tmp_path / "back").identical

@@ -26,16 +26,12 @@ def config_of(directory: Path):
     return json.loads((directory / "config.json").read_text())
 
 
-@pytest.mark.parametrize(
-    "name", ["qwen2-300m", "qwen3-6b", "phi3-300m", "gptoss-300m", "llama-6b", "qwen3moe-6b"]
-)
+@pytest.mark.parametrize("name", ["qwen2-300m", "qwen3-6b", "phi3-300m", "gptoss-300m", "llama-6b", "qwen3moe-6b"])
 def test_without_config_the_keys_tell_the_family(name: str, custom: Custom):
     source = custom(name)
     tensors = load_all(source)
     there = internvl_bridge.convert_state_dict(tensors, "to-hf")
-    assert (
-        there.keys() == internvl_bridge.convert_state_dict(tensors, "to-hf", config=config_of(source)).keys()
-    )
+    assert there.keys() == internvl_bridge.convert_state_dict(tensors, "to-hf", config=config_of(source)).keys()
     back = internvl_bridge.convert_state_dict(there, "to-custom")
     assert back.keys() == tensors.keys()
     assert all(same_bits(back[key], tensors[key]) for key in tensors)

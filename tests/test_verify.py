@@ -32,9 +32,7 @@ def test_twins_are_identical_in_both_orders(pair):
 
 def test_the_distance_is_the_euclidean_norm_over_all_tensors(pair):
     source, hf = pair
-    rewrite(
-        hf, lambda t: [t[KEY].view(-1)[5:6].add_(3), t["multi_modal_projector.linear_1.bias"][:4].add_(2)]
-    )
+    rewrite(hf, lambda t: [t[KEY].view(-1)[5:6].add_(3), t["multi_modal_projector.linear_1.bias"][:4].add_(2)])
     comparison = internvl_bridge.verify(source, hf)
     changed = load_all(hf)
     original = internvl_bridge.convert_state_dict(load_all(source), "to-hf")
@@ -111,9 +109,7 @@ def test_missing_unexpected_and_mismatched_tensors_are_all_named(pair):
     comparison = internvl_bridge.verify(source, hf)
     assert comparison.missing == ("language_model.model.norm.weight",)
     assert comparison.unexpected == ("vision_tower.stray",)
-    assert comparison.mismatched["language_model.lm_head.weight"].startswith(
-        "BF16 [600, 64] was expected, F32"
-    )
+    assert comparison.mismatched["language_model.lm_head.weight"].startswith("BF16 [600, 64] was expected, F32")
     assert comparison.mismatched["multi_modal_projector.linear_2.bias"].endswith("BF16 [5] found")
     assert not comparison.complete
     assert not comparison.identical
@@ -140,9 +136,7 @@ def test_hf_checkpoints_in_different_spellings_can_be_compared(pair, tmp_path: P
     other.mkdir()
     (other / "config.json").write_bytes((stored / "config.json").read_bytes())
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
-    assert [d.key for d in internvl_bridge.verify(hf, other).differences] == [
-        "model.language_model.norm.weight"
-    ]
+    assert [d.key for d in internvl_bridge.verify(hf, other).differences] == ["model.language_model.norm.weight"]
 
 
 def test_a_reference_that_differs_in_values_is_information(pair, tmp_path: Path):

@@ -60,8 +60,8 @@ def _layer_counts(keys: Iterable[str]) -> dict[str, int]:
 def _missing_remedy(missing: list[str]) -> str:
     if len(missing) == 1 and missing[0].endswith(("lm_head.weight", "output.weight")):
         return (
-            "If the model shares its input embeddings as output head, set tie_word_embeddings to true "
-            "in config.json; otherwise the checkpoint is incomplete: save or download it again."
+            "The checkpoint is incomplete: save or download it again. Only if you know that the model uses its "
+            "input embeddings as output head, set tie_word_embeddings to true in config.json."
         )
     return "The checkpoint is incomplete: save or download it again."
 

@@ -43,6 +43,10 @@ class ExpertDims:
         """Whether the layer with this index (from 0) has experts instead of one MLP."""
         return layer not in self.dense_layers and (layer + 1) % self.step == 0
 
+    def layers_of(self, layers: int) -> int:
+        """How many of so many layers have experts, at least."""
+        return max(0, layers // self.step - len(self.dense_layers))
+
 
 @dataclass(frozen=True, slots=True)
 class TextDims:

@@ -123,9 +123,7 @@ def compose(outer: Plan, inner: Plan) -> Plan:
     """
     made = inner.targets
     if made != outer.sources:
-        changed = sorted(
-            key for key in made.keys() | outer.sources.keys() if made.get(key) != outer.sources.get(key)
-        )
+        changed = sorted(key for key in made.keys() | outer.sources.keys() if made.get(key) != outer.sources.get(key))
         raise ContradictionError(
             f"Two plans do not meet at {', '.join(changed[:3])}.",
             "The second must start from exactly the tensors that the first one makes.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from internvl_bridge.mapping.patterns import KeyPattern
 from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity
-from internvl_bridge.mapping.planning import Direction, make_plan
+from internvl_bridge.mapping.planning import Direction, explain_unknown_keys, make_plan, unmatched_keys
 from internvl_bridge.mapping.transforms import Rename, Transform
 
 
@@ -93,3 +93,13 @@ def detect_spelling(keys: Iterable[str]) -> Spelling | None:
 def _explains(spelling: Spelling, keys: list[str]) -> bool:
     patterns = [pattern for rename in spelling.renames for pattern in rename.hf_patterns]
     return all(any(pattern.matches(key) for pattern in patterns) for key in keys)
+
+
+def spelling_of(keys: Iterable[str]) -> Spelling:
+    """The spelling of HF ``keys``. Raises UnknownKeyError, naming the odd ones, if none explains all."""
+    known = list(keys)
+    spelling = detect_spelling(known)
+    if spelling is None:
+        unexplained = (unmatched_keys(s.renames, known, Direction.TO_CUSTOM) for s in SPELLINGS)
+        raise explain_unknown_keys(min(unexplained, key=len))
+    return spelling

@@ -109,9 +109,7 @@ class Fuse:
 
     def _fused_recipe(self, fused: str, keys: Mapping[str, str], specs: Specs) -> Recipe:
         missing = [
-            pattern.format(self.fused.match(fused) or {})
-            for role, pattern in self.parts.items()
-            if role not in keys
+            pattern.format(self.fused.match(fused) or {}) for role, pattern in self.parts.items() if role not in keys
         ]
         if missing:
             raise IncompleteGroupError(
@@ -122,9 +120,7 @@ class Fuse:
         parts = {role: specs[keys[role]] for role in self.parts}
         kinds = {(part.dtype, part.shape[1:]) for part in parts.values()}
         if len(kinds) != 1 or not all(part.shape for part in parts.values()):
-            listed = ", ".join(
-                f"{keys[role]} {part.dtype} {list(part.shape)}" for role, part in parts.items()
-            )
+            listed = ", ".join(f"{keys[role]} {part.dtype} {list(part.shape)}" for role, part in parts.items())
             raise ContradictionError(
                 f"{fused} cannot be made of tensors of different dtypes or widths: {listed}.",
                 "Save the checkpoint again with one dtype for all of them.",
@@ -140,8 +136,7 @@ class Fuse:
         for role, part in parts.items():
             if taken[role] != part.elements:
                 raise ContradictionError(
-                    f"{keys[role]} has shape {list(part.shape)}, which is not its share of {fused} "
-                    f"{list(spec.shape)}.",
+                    f"{keys[role]} has shape {list(part.shape)}, which is not its share of {fused} {list(spec.shape)}.",
                     "Check the head counts in config.json, or save the checkpoint again.",
                 )
         return Recipe(spec, joined(runs))

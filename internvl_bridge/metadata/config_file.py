@@ -47,9 +47,7 @@ def read_json_file(path: Path) -> ConfigFile:
         return ConfigError(f"{path} cannot be used: {reason}.", "Correct it or save the checkpoint again.")
 
     if not path.is_file():
-        raise ConfigError(
-            f"{path} is not there, or is no file.", "Give the directory of a complete checkpoint."
-        )
+        raise ConfigError(f"{path} is not there, or is no file.", "Give the directory of a complete checkpoint.")
     if path.stat().st_size > _LARGEST:
         raise malformed(f"it has more than {_LARGEST} bytes")
     raw = path.read_bytes()
@@ -71,19 +69,14 @@ def detect_format(config: ConfigFile) -> Format:
     architectures = config.values.get("architectures") or ([_ARCHITECTURES[found]] if found else [])
     if found is None or architectures != [_ARCHITECTURES[found]]:
         raise UnsupportedModelError(
-            f"{config.path} describes a model of type {model_type!r} with architectures {architectures!r}, "
+            f"{config.path} describes a model of type {str(model_type)[:80]!r} with architectures "
+            f"{str(architectures)[:80]}, "
             f"not an InternVL model in the custom format ('internvl_chat', InternVLChatModel) or in the HF "
             f"format ('internvl', InternVLForConditionalGeneration).",
             "Give the directory of such a checkpoint; relatives such as Mono-InternVL, InternVL-U, "
             "Intern-S1 and Eagle are different models.",
         )
     return found
-
-
-def sections(config: ConfigFile) -> None:
-    """Raise ConfigError unless ``config``, of either format, describes a tower and a language model."""
-    section(config, "vision_config")
-    section(config, "llm_config" if detect_format(config) is Format.CUSTOM else "text_config")
 
 
 def section(config: ConfigFile, name: str) -> Config:

@@ -1,8 +1,9 @@
 """What one format can say and the other cannot: refused, as the result would be fluent and wrong."""
 
 from internvl_bridge.errors import UnsupportedModelError
-from internvl_bridge.mapping.families import INTERNLM3, Family
-from internvl_bridge.metadata.config_file import Config
+from internvl_bridge.mapping.families import INTERNLM3
+from internvl_bridge.metadata.config_file import Format
+from internvl_bridge.metadata.described import Described
 
 HF_VISION_CONSTANTS = {
     "model_type": "internvl_vision",
@@ -18,55 +19,53 @@ HF_CONSTANTS = {
 }
 
 
-def check_expressible(config: Config) -> None:
+def check_expressible(model: Described) -> None:
     """Raise UnsupportedModelError for what the classes of the other format cannot express."""
-    if "llm_config" in config:
-        _check_custom(config)
+    if model.format is Format.CUSTOM:
+        _check_pixel_shuffle(model)
     else:
-        _check_hf(config)
+        _check_constants(model)
+    _check_layer(model)
+    _check_biases(model)
 
 
-def check_biases(text_config: Config, family: Family) -> None:
-    """Raise UnsupportedModelError for an InternLM3 (``text_config``: its description) that is no Llama.
-
-    InternLM3 has one flag for q, k and v and another for everything else; HF's Llama draws the line
-    behind the output projection.
-    """
-    biases = [text_config.get(name, False) for name in ("attention_bias", "mlp_bias")]
-    if family.architecture == INTERNLM3.architecture and biases[0] != biases[1]:
-        raise UnsupportedModelError(
-            "config.json describes an InternLM3 whose qkv_bias and bias differ, which HF's Llama cannot.",
-            "This model cannot be converted.",
-        )
-
-
-def _check_custom(custom: Config) -> None:
-    _one_layer(custom, "select_layer")
-    version = custom.get("ps_version", "v1")
+def _check_pixel_shuffle(custom: Described) -> None:
+    version = custom.values.get("ps_version", "v1")
     if version != "v2":
+        stated = "" if "ps_version" in custom.values else " (by default)"
         raise UnsupportedModelError(
-            f"config.json has ps_version {version!r}{'' if 'ps_version' in custom else ' (by default)'}: the "
-            f"pixel shuffle of v1 transposes the token grid, and transformers has no equivalent, so the "
-            f"converted model would answer fluently and wrongly.",
+            f"{custom.file.path} has ps_version {str(version)[:80]!r}{stated}: the pixel shuffle of v1 transposes "
+            f"the token grid, and transformers has no equivalent, so the converted model would answer fluently "
+            f"and wrongly.",
             "Only ps_version 'v2' can be converted.",
         )
 
 
-def _check_hf(hf: Config) -> None:
-    vision = hf.get("vision_config", {})
-    for holder, constants in ((hf, HF_CONSTANTS), (vision, HF_VISION_CONSTANTS)):
+def _check_constants(hf: Described) -> None:
+    for holder, constants in ((hf.values, HF_CONSTANTS), (hf.vision, HF_VISION_CONSTANTS)):
         for name, value in constants.items():
             if name != "architectures" and holder.get(name, value) != value:
                 raise UnsupportedModelError(
-                    f"config.json has {name} {holder[name]!r}; the custom format knows only {value!r}.",
+                    f"{hf.file.path} has {name} {str(holder[name])[:80]!r}; the custom format knows only {value!r}.",
                     "This model cannot be expressed in the custom format.",
                 )
-    _one_layer(hf, "vision_feature_layer")
 
 
-def _one_layer(config: Config, name: str) -> None:
-    if not isinstance(config.get(name, -1), int):
+def _check_layer(model: Described) -> None:
+    name = "select_layer" if model.format is Format.CUSTOM else "vision_feature_layer"
+    layer, layers = model.values.get(name, -1), model.dims.vision.layers
+    if not -layers - 1 <= layer <= layers:
         raise UnsupportedModelError(
-            f"config.json has {name} {config[name]!r}; the custom format takes one layer.",
+            f"{model.file.path} has {name} {layer}, but the vision tower has {layers} layers.",
+            "Use the config.json that the checkpoint was saved with.",
+        )
+
+
+def _check_biases(model: Described) -> None:
+    """InternLM3 has one flag for q, k and v and one for all else; Llama's line is behind the output projection."""
+    text = model.dims.text
+    if model.family.architecture == INTERNLM3.architecture and text.attention_bias != text.mlp_bias:
+        raise UnsupportedModelError(
+            f"{model.file.path} describes an InternLM3 whose qkv_bias and bias differ, which HF's Llama cannot.",
             "This model cannot be converted.",
         )

@@ -21,9 +21,7 @@ def custom_family(config: ConfigFile, keys: Iterable[str]) -> Family:
             found = next((family for family in FAMILIES if family.architecture == architecture), None)
         case None:
             architecture = str(llm.get("model_type"))
-            by_type = [
-                f for f in FAMILIES if f.architecture.lower() == f"{architecture.replace('_', '')}forcausallm"
-            ]
+            by_type = [f for f in FAMILIES if f.architecture.lower() == f"{architecture.replace('_', '')}forcausallm"]
             found = by_type[0] if by_type else None
         case _:
             raise ConfigError(

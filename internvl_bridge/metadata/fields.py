@@ -1,13 +1,14 @@
-"""The fields of config.json that both formats have, under which names and with which defaults."""
+"""The fields of config.json that both formats have: names, kinds of values, and defaults."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from internvl_bridge.errors import ConfigError
-from internvl_bridge.metadata.rope import canonical_scaling, old_style_scaling
+from internvl_bridge.metadata import kinds
+from internvl_bridge.metadata.kinds import Kind, optional
+from internvl_bridge.metadata.rope import canonical_scaling, typed_scaling
 
-ABSENT = object()
+ABSENT: Any = object()
 """The value of a field that is not there; both formats' classes then use the same default."""
 
 
@@ -17,120 +18,161 @@ def _unchanged(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One quantity, its name in each format, what its absence means there, and how its value is spelled.
+    """One quantity: its name in each format, its kind, what its absence means, how its value is spelled.
 
     ``to_custom(to_hf(value))`` means what ``value`` means.
     """
 
     custom: str
     hf: str
+    kind: Kind
     custom_default: Any = ABSENT
     hf_default: Any = ABSENT
     to_hf: Callable[[Any], Any] = _unchanged
     to_custom: Callable[[Any], Any] = _unchanged
 
 
-def same(*names: str) -> tuple[Field, ...]:
-    """Fields with one name, and the same default in both formats."""
-    return tuple(Field(name, name) for name in names)
+def same(kind: Kind, *names: str) -> tuple[Field, ...]:
+    """Fields of one kind with one name and the same default in both formats."""
+    return tuple(Field(name, name, kind) for name in names)
 
 
 def _pair(side: Any) -> Any:
-    return [side, side] if isinstance(side, int) else side
+    return side if isinstance(side, list) else [side, side]
 
 
 def _side(pair: Any) -> Any:
-    match pair:
-        case int(side) | [int(side)]:
-            return side
-        case [int(height), int(width)] if height == width:
-            return height
-    raise ConfigError(
-        f"config.json has the image or patch size {pair!r}; the custom format knows only squares.",
-        "A tower with other sizes cannot be converted.",
-    )
+    return pair[0] if isinstance(pair, list) else pair
 
 
 # Defaults: the custom class describes the 6B tower (hidden 3200), the HF class the 300M one.
 VISION_FIELDS = (
-    Field("hidden_size", "hidden_size", 3200, 1024),
-    Field("intermediate_size", "intermediate_size", 12800, 4096),
-    Field("num_hidden_layers", "num_hidden_layers", 48, 24),
-    Field("num_attention_heads", "num_attention_heads", 25, 16),
-    Field("num_channels", "num_channels", 3, 3),
-    Field("hidden_act", "hidden_act", "gelu", "gelu"),
-    Field("initializer_range", "initializer_range", 0.02, 0.02),
-    Field("layer_norm_eps", "layer_norm_eps", 1e-6, 1e-6),
-    Field("norm_type", "norm_type", "rms_norm", "layer_norm"),
-    Field("qkv_bias", "attention_bias", False, False),
-    Field("qk_normalization", "use_qk_norm", True, False),
-    Field("attention_dropout", "attention_dropout", 0.0, 0.0),
-    Field("dropout", "hidden_dropout_prob", 0.0, 0.0),
-    Field("image_size", "image_size", 224, [448, 448], _pair, _side),
-    Field("patch_size", "patch_size", 14, [14, 14], _pair, _side),
+    Field("hidden_size", "hidden_size", kinds.positive, 3200, 1024),
+    Field("intermediate_size", "intermediate_size", kinds.positive, 12800, 4096),
+    Field("num_hidden_layers", "num_hidden_layers", kinds.positive, 48, 24),
+    Field("num_attention_heads", "num_attention_heads", kinds.positive, 25, 16),
+    Field("num_channels", "num_channels", kinds.positive, 3, 3),
+    Field("hidden_act", "hidden_act", kinds.word, "gelu", "gelu"),
+    Field("initializer_range", "initializer_range", kinds.number, 0.02, 0.02),
+    Field("layer_norm_eps", "layer_norm_eps", kinds.positive_number, 1e-6, 1e-6),
+    Field("norm_type", "norm_type", kinds.word, "rms_norm", "layer_norm"),
+    Field("qkv_bias", "attention_bias", kinds.flag, False, False),
+    Field("qk_normalization", "use_qk_norm", kinds.flag, True, False),
+    Field("attention_dropout", "attention_dropout", kinds.number, 0.0, 0.0),
+    Field("dropout", "hidden_dropout_prob", kinds.number, 0.0, 0.0),
+    Field("image_size", "image_size", kinds.square, 224, [448, 448], _pair, _side),
+    Field("patch_size", "patch_size", kinds.square, 14, [14, 14], _pair, _side),
 )
 
 TOP_FIELDS = (
-    Field("downsample_ratio", "downsample_ratio", 0.5, 0.5),
-    Field("select_layer", "vision_feature_layer", -1, -1),
+    Field("downsample_ratio", "downsample_ratio", kinds.ratio, 0.5, 0.5),
+    Field("select_layer", "vision_feature_layer", kinds.index, -1, -1),
 )
 
-_ROPE = (
-    *same("rope_theta", "partial_rotary_factor"),
-    Field("rope_scaling", "rope_scaling", None, None, canonical_scaling, old_style_scaling),
-)
-ROPE_FIELDS = frozenset(field.hf for field in _ROPE)
+ROPE_FIELDS = frozenset({"rope_theta", "rope_scaling", "partial_rotary_factor"})
 """What describes rotary embeddings in an HF config of transformers 4."""
+
+
+def _anything(_: Any) -> bool:
+    return True  # rope_scaling has a module of its own, which refuses what it does not understand
+
+
+def _rope(custom_type_key: str, custom_type_names: dict[str, str], default: Any = None) -> tuple[Field, ...]:
+    """Rotary embeddings; the custom class reads the kind of scaling under ``custom_type_key``."""
+
+    def to_custom(scaling: Any) -> Any:
+        return typed_scaling(scaling, custom_type_key, custom_type_names)
+
+    return (
+        *same(kinds.positive_number, "rope_theta"),
+        *same(optional(kinds.positive_number), "partial_rotary_factor"),
+        Field("rope_scaling", "rope_scaling", _anything, default, default, canonical_scaling, to_custom),
+    )
+
+
+# Classes of transformers 4.37 and remote code read "type"; those that came later read "rope_type".
+_OLD_ROPE, _NEW_ROPE = _rope("type", {}), _rope("rope_type", {})
 
 _COMMON = (
     *same(
+        kinds.positive,
         "vocab_size",
         "hidden_size",
         "intermediate_size",
         "num_hidden_layers",
         "num_attention_heads",
-        "num_key_value_heads",
-        "hidden_act",
         "max_position_embeddings",
-        "initializer_range",
-        "rms_norm_eps",
-        "use_cache",
-        "attention_dropout",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
     ),
-    *_ROPE,
+    *same(optional(kinds.positive), "num_key_value_heads"),
+    *same(kinds.word, "hidden_act"),
+    *same(kinds.number, "initializer_range", "attention_dropout"),
+    *same(kinds.positive_number, "rms_norm_eps"),
+    *same(optional(kinds.flag), "use_cache"),
+    *same(optional(kinds.token_ids), "bos_token_id", "eos_token_id", "pad_token_id"),
 )
-_SLIDING = same("sliding_window", "use_sliding_window", "max_window_layers", "layer_types")
-_ROUTER = same("num_experts_per_tok", "output_router_logits", "router_aux_loss_coef")
-_HEADS = same("head_dim", "attention_bias")
+_SLIDING = (
+    *same(optional(kinds.positive), "sliding_window"),
+    *same(optional(kinds.flag), "use_sliding_window"),
+    *same(optional(kinds.index), "max_window_layers"),
+    *same(optional(kinds.words), "layer_types"),
+)
+_ROUTER = (
+    *same(kinds.positive, "num_experts_per_tok"),
+    *same(kinds.flag, "output_router_logits"),
+    *same(kinds.number, "router_aux_loss_coef"),
+)
+_HEADS = (*same(optional(kinds.positive), "head_dim"), *same(kinds.flag, "attention_bias"))
 
 _BY_HF_CLASS = {
-    "qwen2": _COMMON + _SLIDING,
-    "qwen3": _COMMON + _SLIDING + _HEADS,
-    "qwen3_moe": _COMMON
-    + _SLIDING
-    + _HEADS
-    + _ROUTER
-    + same(
-        "num_experts", "moe_intermediate_size", "decoder_sparse_step", "mlp_only_layers", "norm_topk_prob"
+    "qwen2": _COMMON + _OLD_ROPE + _SLIDING,
+    "qwen3": _COMMON + _NEW_ROPE + _SLIDING + _HEADS,
+    "qwen3_moe": (
+        *_COMMON,
+        *_NEW_ROPE,
+        *_SLIDING,
+        *_HEADS,
+        *_ROUTER,
+        *same(kinds.positive, "num_experts", "moe_intermediate_size", "decoder_sparse_step"),
+        *same(optional(kinds.indices), "mlp_only_layers"),
+        *same(kinds.flag, "norm_topk_prob"),
     ),
-    "llama": _COMMON + _HEADS + same("mlp_bias", "pretraining_tp"),
-    "phi3": _COMMON + same("resid_pdrop", "embd_pdrop", "original_max_position_embeddings", "sliding_window"),
-    "gpt_oss": _COMMON
-    + _HEADS
-    + _ROUTER
-    + same("num_local_experts", "sliding_window", "layer_types", "swiglu_alpha", "swiglu_limit"),
+    "llama": (
+        *_COMMON,
+        *_OLD_ROPE,
+        *_HEADS,
+        *same(kinds.flag, "mlp_bias"),
+        *same(optional(kinds.index), "pretraining_tp"),
+    ),
+    "phi3": (
+        *_COMMON,
+        *_rope("type", {"longrope": "su"}),  # Phi-3's own class calls it so; transformers knows both
+        *same(kinds.number, "resid_pdrop", "embd_pdrop"),
+        *same(optional(kinds.positive), "original_max_position_embeddings", "sliding_window"),
+    ),
+    "gpt_oss": (
+        *_COMMON,
+        *_rope("rope_type", {}, default=ABSENT),  # the only class that scales when nothing is said
+        *_HEADS,
+        *_ROUTER,
+        *same(kinds.positive, "num_local_experts"),
+        *same(optional(kinds.positive), "sliding_window"),
+        *same(optional(kinds.words), "layer_types"),
+        *same(kinds.number, "swiglu_alpha", "swiglu_limit"),
+    ),
 }
-# InternLM's own classes spell biases their own way and never state head_dim.
+# InternLM's own classes spell biases their own way, and InternLM2's never states head_dim.
 _BY_CUSTOM_CLASS = {
-    "InternLM2ForCausalLM": (*_COMMON, Field("bias", "attention_bias", True, False)),
+    "InternLM2ForCausalLM": (
+        *_COMMON,
+        *_OLD_ROPE,
+        Field("bias", "attention_bias", kinds.flag, True, False),
+    ),
     "InternLM3ForCausalLM": (
         *_COMMON,
-        *same("head_dim"),
-        Field("qkv_bias", "attention_bias", False, False),
-        Field("bias", "mlp_bias", False, False),
+        *_OLD_ROPE,
+        *same(optional(kinds.positive), "head_dim"),
+        Field("qkv_bias", "attention_bias", kinds.flag, False, False),
+        Field("bias", "mlp_bias", kinds.flag, False, False),
     ),
 }
 

@@ -1,12 +1,12 @@
-"""Read the dimensions of a model from a description of it (see translation)."""
+"""Read the dimensions of a model from its config, in HF terms."""
 
 from typing import Any
 
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.mapping.dimensions import ExpertDims, ModelDims, TextDims, VisionDims
+from internvl_bridge.metadata import kinds
 from internvl_bridge.metadata.config_file import Config
 
-_SMALLEST_RATIO = 1 / 64
 _HEAD_DIM = {"qwen3": 128, "gpt_oss": 64}
 _ATTENTION_BIAS = {"gpt_oss": True}
 
@@ -18,7 +18,7 @@ def model_dims(hf: Config) -> ModelDims:
     """
     vision = _vision(hf["vision_config"])
     ratio = hf.get("downsample_ratio", 0.5)
-    if type(ratio) not in (int, float) or not _SMALLEST_RATIO <= ratio <= 1:
+    if not kinds.ratio(ratio):
         raise _senseless("downsample_ratio", ratio)
     shuffled = int(1 / ratio) ** 2
     return ModelDims(vision, _text(hf["text_config"]), shuffled)
@@ -28,11 +28,14 @@ def _vision(vision: Config) -> VisionDims:
     norm = vision["norm_type"]
     if norm not in ("layer_norm", "rms_norm"):
         raise _senseless("vision_config.norm_type", norm)
+    hidden, heads = _whole(vision, "hidden_size"), _whole(vision, "num_attention_heads")
+    if hidden % heads:
+        raise _senseless("vision_config.num_attention_heads", heads)
     return VisionDims(
-        hidden=_whole(vision, "hidden_size"),
+        hidden=hidden,
         intermediate=_whole(vision, "intermediate_size"),
         layers=_whole(vision, "num_hidden_layers"),
-        heads=_whole(vision, "num_attention_heads"),
+        heads=heads,
         channels=_whole(vision, "num_channels"),
         image_size=_first(vision, "image_size"),
         patch_size=_first(vision, "patch_size"),
@@ -73,7 +76,7 @@ def _experts(text: Config) -> ExpertDims | None:
             return ExpertDims(count, intermediate, 1, frozenset())
         case "qwen3_moe":
             dense = text.get("mlp_only_layers") or []
-            if not isinstance(dense, list) or not all(type(layer) is int for layer in dense):
+            if not kinds.indices(dense):
                 raise _senseless("mlp_only_layers", dense)
             return ExpertDims(
                 _whole(text, "num_experts"),
@@ -88,7 +91,7 @@ def _experts(text: Config) -> ExpertDims | None:
 def _whole(section: Config, name: str, default: int | None = None) -> int:
     value = section.get(name)
     value = default if value is None else value
-    if type(value) is not int or value < 1:
+    if not isinstance(value, int) or not kinds.positive(value):
         raise _senseless(name, value)
     return value
 
@@ -100,6 +103,6 @@ def _first(section: Config, name: str) -> int:
 
 def _senseless(name: str, value: Any) -> ConfigError:
     return ConfigError(
-        f"config.json has {name} {value!r}, from which no tensor shape follows.",
+        f"config.json has {name} {str(value)[:80]!r}, from which no tensor shape follows.",
         "Use the config.json that the checkpoint was saved with.",
     )

@@ -4,67 +4,100 @@ transformers 5 writes ``rope_parameters`` (base and scaling together); transform
 ``rope_theta`` and ``rope_scaling`` and falls back to a base of 10000 in silence.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from internvl_bridge.errors import ConfigError
+from internvl_bridge.metadata import kinds
 from internvl_bridge.metadata.config_file import Config
 
 _ORIGINAL = "original_max_position_embeddings"
+_TYPE_KEYS = ("rope_type", "type")
+_ALIASES = {"su": "longrope"}
+# The numbers without which each kind of scaling is not defined.
+_NEEDED = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", _ORIGINAL),
+    "longrope": ("short_factor", "long_factor"),
+}
 
 
 def canonical_scaling(scaling: Any) -> Any:
-    """``rope_scaling`` with ``rope_type`` as its only type key; None when it scales nothing."""
-    if not isinstance(scaling, dict):
-        return scaling
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    rest = {key: value for key, value in scaling.items() if key not in {"type", "rope_type"}}
-    if kind == "default":
+    """``rope_scaling`` with ``rope_type`` as its only type key; None when it scales nothing.
+
+    Raises ConfigError for anything but null or a known kind of scaling with its numbers.
+    """
+    if scaling is None:
         return None
-    return {"rope_type": "longrope" if kind == "su" else kind, **rest}
+    stated = [scaling[key] for key in _TYPE_KEYS if key in scaling] if isinstance(scaling, dict) else []
+    types = [_ALIASES.get(kind, kind) for kind in stated if isinstance(kind, str)]
+    if len(types) != len(stated) or len(set(types)) != 1 or types[0] not in _NEEDED:
+        raise _not_understood(scaling)
+    rest = {key: value for key, value in scaling.items() if key not in _TYPE_KEYS}
+    if not all(_is_number(rest.get(name)) for name in _NEEDED[types[0]]):
+        raise _not_understood(scaling)
+    if types[0] != "default":
+        return {"rope_type": types[0], **rest}
+    if rest:
+        raise _not_understood(scaling)
+    return None
 
 
-def old_style_scaling(scaling: Any) -> Any:
-    """``rope_scaling`` as transformers 4.37 and the remote code validate it: ``type``, no ``rope_type``."""
-    if not isinstance(scaling, dict):
-        return scaling
-    return {"type": scaling["rope_type"], **{k: v for k, v in scaling.items() if k != "rope_type"}}
+def typed_scaling(scaling: Any, key: str, names: Mapping[str, str]) -> Any:
+    """A canonical scaling with its kind under ``key``, called by its name in ``names`` if it has one there."""
+    if scaling is None:
+        return None
+    kind = scaling["rope_type"]
+    return {key: names.get(kind, kind), **{k: v for k, v in scaling.items() if k != "rope_type"}}
 
 
 def in_old_spelling(text_config: Config) -> dict[str, Any]:
     """``text_config`` as transformers 4 would have written it.
 
-    Raises ConfigError if it is spelled in both ways and they disagree.
+    Raises ConfigError if it is spelled in both ways and they disagree, or is not understood.
     """
     result = dict(text_config)
     parameters = result.pop("rope_parameters", None)
-    if isinstance(parameters, dict):
-        if any(isinstance(value, dict) for value in parameters.values()):
-            raise ConfigError(
-                "text_config.rope_parameters differs by layer type, which this model family never does.",
-                "Use the config.json that the checkpoint was saved with.",
-            )
+    if "rope_scaling" in result:
+        result["rope_scaling"] = canonical_scaling(result["rope_scaling"])
+    if parameters is not None:
+        if not isinstance(parameters, dict):
+            raise _not_understood(parameters)
         flat = dict(parameters)
         for name in ("rope_theta", "partial_rotary_factor"):
             if name in flat:
                 _agree(result, name, flat.pop(name))
-        result["rope_scaling"] = canonical_scaling(result.get("rope_scaling"))
         if flat.get(_ORIGINAL) == result.get(_ORIGINAL):
             flat.pop(_ORIGINAL, None)  # transformers 5 repeats here what Phi-3 says one level up
-        if result["rope_scaling"] is None:
-            result["rope_scaling"] = canonical_scaling(flat)
+        scaling = canonical_scaling({"rope_type": "default"} | flat)
+        if result.get("rope_scaling") is None:
+            result["rope_scaling"] = scaling
         else:
-            _agree(result, "rope_scaling", canonical_scaling(flat))
-    elif "rope_scaling" in result:
-        result["rope_scaling"] = canonical_scaling(result["rope_scaling"])
+            _agree(result, "rope_scaling", scaling)
     if result.get("model_type") == "qwen3_moe" and "num_local_experts" in result:
         _agree(result, "num_experts", result.pop("num_local_experts"))
     return result
 
 
+def _is_number(value: Any) -> bool:
+    values = value if isinstance(value, list) and value else [value]
+    return all(map(kinds.number, values))
+
+
 def _agree(config: dict[str, Any], name: str, value: Any) -> None:
     if config.setdefault(name, value) != value:
         raise ConfigError(
-            f"text_config says twice what {name} is: {config[name]!r} and {value!r}, spelled for "
-            f"transformers 4 and 5.",
+            f"text_config says twice what {name} is: {config[name]!r} and {value!r}, spelled for transformers 4 and 5.",
             "Correct or remove one of the two in config.json.",
         )
+
+
+def _not_understood(scaling: Any) -> ConfigError:
+    return ConfigError(
+        f"config.json scales rotary embeddings in a way that is not understood: {str(scaling)[:200]}. Known "
+        f"kinds are {', '.join(_NEEDED)}, each with its numbers and one type.",
+        "Correct rope_scaling or rope_parameters; a wrong one makes the model answer fluently and wrongly.",
+    )

@@ -1,20 +1,15 @@
 """The sidecar ``internvl_bridge.json``: what the output's format cannot hold, kept for the way back."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from internvl_bridge.errors import ConfigError
-from internvl_bridge.metadata.config_file import (
-    CONFIG_FILE,
-    Config,
-    ConfigFile,
-    Format,
-    detect_format,
-    read_json_file,
-    sections,
-)
+from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format, read_json_file
+from internvl_bridge.metadata.described import Described, describe
+from internvl_bridge.metadata.expressible import check_expressible
+from internvl_bridge.metadata.families import family_named
 from internvl_bridge.strict_json import parse_json_object
 
 SIDECAR_FILE = "internvl_bridge.json"
@@ -34,15 +29,14 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Complement:
-    """How the other format described this model: its family and its files, verbatim, by name.
+    """How the other format describes this model, and its files, verbatim, by name.
 
     ``origin`` is the file or directory it was read from.
     """
 
     origin: Path
-    family: str
     files: Mapping[str, str]
-    config: Config
+    described: Described
 
 
 def kept_files(format_: Format) -> tuple[str, ...]:
@@ -60,13 +54,13 @@ def sidecar_text(source: Path, format_: Format, family: str) -> str:
 def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
     """The complement beside a checkpoint, if there is one and it describes the format ``wanted``.
 
-    Raises ConfigError if there is one that is malformed or of a newer version.
+    Raises a BridgeError if there is one that is malformed, of another version, or contradicts itself.
     """
     path = directory / SIDECAR_FILE
     if not path.is_file():
         return None
     contents = read_json_file(path).values
-    if contents.get("version") != _VERSION:
+    if type(contents.get("version")) is not int or contents["version"] != _VERSION:
         raise _unusable(path, f"it has version {contents.get('version')!r}, this program knows {_VERSION}")
     match contents:
         case {
@@ -82,17 +76,41 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
     if format_ != wanted.value:
         return None
     text = files[CONFIG_FILE]
-    config = ConfigFile(path, text, parse_json_object(text.encode(), lambda why: _unusable(path, why)))
-    sections(config)
-    if detect_format(config) is not wanted:
-        raise _unusable(path, f"its config.json is not of the {wanted.value} format")
-    kept = {name: text for name, text in files.items() if name in _KEPT[wanted]}
-    return Complement(path, family, kept, config.values)
+    values = parse_json_object(text.encode(), lambda why: _unusable(path, f"its config.json is {why}"))
+    described = _described(ConfigFile(path, text, values), wanted, family)
+    return Complement(path, {name: text for name, text in files.items() if name in _KEPT[wanted]}, described)
 
 
-def reference_complement(reference: ConfigFile, family: str) -> Complement:
-    """The complement that a reference model provides: its config.json."""
-    return Complement(reference.path.parent, family, {CONFIG_FILE: reference.text}, reference.values)
+def reference_complement(config: ConfigFile, wanted: Format, keys: Iterable[str]) -> Complement:
+    """The complement that a reference model provides: its config.json, and the family of its ``keys``.
+
+    Raises a BridgeError unless it is of the format ``wanted``.
+    """
+    described = describe(config, keys)
+    if described.format is not wanted:
+        raise ConfigError(
+            f"The reference {config.path.parent} is not in the {wanted.value} format, which the output will have.",
+            "Give the directory of a model in the output's format.",
+        )
+    check_expressible(described)
+    return Complement(config.path.parent, {CONFIG_FILE: config.text}, described)
+
+
+def _described(config: ConfigFile, wanted: Format, recorded: str) -> Described:
+    """The config in a sidecar, which must be of the family that the sidecar records."""
+    family = family_named(recorded)
+    if family is None:
+        raise _unusable(config.path, f"it records the unknown family {recorded[:80]!r}")
+    described = describe(config, twin=family)
+    if described.format is not wanted:
+        raise _unusable(config.path, f"its config.json is not of the {wanted.value} format")
+    if described.family.architecture != family.architecture:
+        raise _unusable(
+            config.path,
+            f"it records the family {family.name}, but its config.json is of {described.family.name}",
+        )
+    check_expressible(described)
+    return replace(described, family=family)
 
 
 def _unusable(path: Path, reason: str) -> ConfigError:

@@ -40,9 +40,7 @@ def find_token(directory: Path, token: str) -> dict[str, int]:
         "added_tokens.json": _in_added_tokens,
         "tokenizer_config.json": _in_tokenizer_config,
     }
-    ids = {
-        name: find(directory / name, token) for name, find in sources.items() if (directory / name).is_file()
-    }
+    ids = {name: find(directory / name, token) for name, find in sources.items() if (directory / name).is_file()}
     return {name: number for name, number in ids.items() if number is not None}
 
 

@@ -14,9 +14,10 @@ from typing import Any
 from internvl_bridge.errors import ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.metadata.config_file import Config
+from internvl_bridge.metadata.described import Described, translated
 from internvl_bridge.metadata.expressible import HF_CONSTANTS, HF_VISION_CONSTANTS
-from internvl_bridge.metadata.fields import ABSENT, ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS, Field, text_fields
-from internvl_bridge.metadata.rope import in_old_spelling, old_style_scaling
+from internvl_bridge.metadata.fields import ABSENT, ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS, Field
+from internvl_bridge.metadata.rope import typed_scaling
 
 # What the custom format says and HF's config cannot; upstream's current releases all say this.
 _CUSTOM_ASSUMPTIONS: dict[str, Any] = {
@@ -43,161 +44,136 @@ class TensorFacts:
     dtype: str
 
 
-def to_hf_config(
-    custom: Config, family: Family, tensors: TensorFacts, image_token_id: int, old: Config | None
-) -> dict[str, Any]:
+def to_hf_config(custom: Described, tensors: TensorFacts, image_token_id: int, old: Described | None) -> dict[str, Any]:
     """The HF config.json for a custom one, readable by every transformers from 4.52 on."""
-    result: dict[str, Any] = deepcopy(dict(old or {}))
-    fresh = in_old_hf_spelling(result)
-    _set(result, fresh, HF_CONSTANTS, HF_CONSTANTS)
-    _set(result, fresh, {"image_token_id": image_token_id}, {"image_token_id": 151667})
-    _set(result, fresh, _translated(custom, TOP_FIELDS), _hf_defaults(TOP_FIELDS))
-    _set(result, fresh, {"image_seq_length": tokens_per_tile(custom)}, {"image_seq_length": 256})
-    _set(result, fresh, {"tie_word_embeddings": tensors.tied}, {"tie_word_embeddings": True})
-    _put_quantization(result, _quantization(custom, tensors), implied=None)
-    _put_dtype(result, custom.get("torch_dtype") or tensors.dtype, fresh.get("torch_dtype"))
+    result: dict[str, Any] = deepcopy(dict(old.file.values)) if old else {}
+    meaning: Config = old.values if old else {}
+    top = {
+        "image_token_id": image_token_id,
+        "image_seq_length": tokens_per_tile(custom.values),
+        "tie_word_embeddings": tensors.tied,
+        **translated(custom.values, TOP_FIELDS),
+    }
+    # An old config that leaves something out means its class's default; a new one leaves nothing out.
+    _merge(result, meaning, {**HF_CONSTANTS, **top}, _HF_DEFAULTS if old else {})
+    _put_quantization(result, _quantization(custom.values, tensors), implied=None)
+    _put_dtype(result, custom.values.get("torch_dtype") or tensors.dtype, meaning.get("torch_dtype"))
 
-    vision, fresh_vision = result.setdefault("vision_config", {}), fresh.get("vision_config", {})
-    _set(vision, fresh_vision, HF_VISION_CONSTANTS, HF_VISION_CONSTANTS)
-    vision_values = _translated(custom["vision_config"], VISION_FIELDS)
-    _set(vision, fresh_vision, vision_values, _hf_defaults(VISION_FIELDS))
-    _set(
-        vision,
-        fresh_vision,
-        {"projection_dropout": vision_values["hidden_dropout_prob"]},
-        {"projection_dropout": 0.0},
-    )
+    vision = translated(custom.vision, VISION_FIELDS)
+    vision |= {**HF_VISION_CONSTANTS, "projection_dropout": vision["hidden_dropout_prob"]}
+    defaults = {**HF_VISION_CONSTANTS, "projection_dropout": 0.0, **_hf_defaults(VISION_FIELDS)}
+    _merge(result.setdefault("vision_config", {}), old.vision if old else {}, vision, defaults if old else {})
 
-    text, fresh_text = result.setdefault("text_config", {}), fresh.get("text_config", {})
-    fields = _text_fields(family)
-    values = _translated(custom["llm_config"], fields)
-    changed = _set(text, fresh_text, {"model_type": family.hf_model_type, **values}, _hf_defaults(fields))
-    if changed & ROPE_FIELDS:
-        text.pop("rope_parameters", None)
-        rope = {**fresh_text, **values}
-        text.update({name: rope[name] for name in ROPE_FIELDS if name in rope})
-        if family.hf_model_type == "phi3":  # the only class that insists on the old spelling
-            text["rope_scaling"] = old_style_scaling(text["rope_scaling"])
-    if "num_experts" in changed:
-        text.pop("num_local_experts", None)
-    _set(text, fresh_text, {"tie_word_embeddings": tensors.tied}, {"tie_word_embeddings": False})
+    text = {"model_type": custom.family.hf_model_type, **translated(custom.text, custom.text_fields)}
+    text["tie_word_embeddings"] = tensors.tied
+    defaults = {"tie_word_embeddings": False, **_hf_defaults(custom.text_fields)}
+    _merge_text(result.setdefault("text_config", {}), old.text if old else {}, text, defaults if old else {})
     return result
 
 
 def to_custom_config(
-    hf: Config, family: Family, tensors: TensorFacts, old: Config | None
+    hf: Described, tensors: TensorFacts, old: Described | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The custom config.json for an HF one, and the names of the fields whose values were assumed.
 
     Without ``old``, what HF's config cannot say is filled in with what upstream's current releases
-    use.
+    use, and every field is written, so that readers need no knowledge of the custom class's defaults.
     """
-    hf = in_old_hf_spelling(hf)
-    named = hf.get("torch_dtype") or tensors.dtype
-    result = deepcopy(dict(old)) if old is not None else _new_custom_config(family, named)
+    named = hf.values.get("torch_dtype") or tensors.dtype
+    result = deepcopy(dict(old.file.values)) if old else _new_custom_config(hf.family, named)
     _put_dtype(result, named, result.get("torch_dtype") or tensors.dtype)
-    _put_custom(result, hf, TOP_FIELDS)
-    _put_custom(result["vision_config"], hf.get("vision_config", {}), VISION_FIELDS)
-    fields = _text_fields(family)
-    _put_custom(result["llm_config"], hf["text_config"], fields)
+    for target, source, fields in (
+        (result, hf.values, TOP_FIELDS),
+        (result["vision_config"], hf.vision, VISION_FIELDS),
+        (result["llm_config"], hf.text, hf.text_fields),
+    ):
+        _put_custom(target, source, fields, explicit=old is None)
     for holder in (result, result["llm_config"]):
-        if holder.get("tie_word_embeddings", False) != tensors.tied:
+        if old is None or (holder.get("tie_word_embeddings") or False) != tensors.tied:
             holder["tie_word_embeddings"] = tensors.tied
-    _put_quantization(result, _quantization(hf, tensors), implied=_MXFP4)
-    tokens = _whole(hf, "image_seq_length", 256)
+    _put_quantization(result, _quantization(hf.values, tensors), implied=_MXFP4)
+    tokens = hf.values.get("image_seq_length", 256)
     if old is None or tokens_per_tile(result) != tokens:
-        side = isqrt(tokens) * result["vision_config"].get("patch_size", 14)
-        result["force_image_size"] = round(side / result.get("downsample_ratio", 0.5))
-    assumed = () if old is not None else ("template", *_CUSTOM_ASSUMPTIONS)
+        result["force_image_size"] = _image_size(tokens, result)
+    assumed = () if old else ("template", *_CUSTOM_ASSUMPTIONS)
     return result, assumed
-
-
-def description(config: Config, family: Family) -> dict[str, Any]:
-    """The sections of either format's config that decide about tensors, as an HF config spells them."""
-    if "llm_config" in config:
-        return {
-            **_translated(config, TOP_FIELDS),
-            "vision_config": _translated(config["vision_config"], VISION_FIELDS),
-            "text_config": {
-                "model_type": family.hf_model_type,
-                **_translated(config["llm_config"], _text_fields(family)),
-            },
-        }
-    hf = in_old_hf_spelling(config)
-    return {**hf, "vision_config": {**_hf_defaults(VISION_FIELDS), **hf.get("vision_config", {})}}
-
-
-def states_tied(config: Config) -> bool:
-    """Whether ``config`` lets the output head be the input embeddings, at either of its two levels."""
-    section_name = "llm_config" if "llm_config" in config else "text_config"
-    flags = [config.get("tie_word_embeddings"), config[section_name].get("tie_word_embeddings")]
-    unstated = flags == [None, None] and section_name == "text_config"
-    return True in flags or unstated
-
-
-def in_old_hf_spelling(hf: Config) -> dict[str, Any]:
-    """An HF config as transformers 4 would have written it (the input is not changed)."""
-    result = deepcopy(dict(hf))
-    dtype = result.pop("dtype", None)
-    if dtype is not None:
-        result.setdefault("torch_dtype", dtype)
-    if isinstance(result.get("text_config"), dict):
-        result["text_config"] = in_old_spelling(result["text_config"])
-    return result
 
 
 def tokens_per_tile(custom: Config) -> int:
     """How many ``<IMG_CONTEXT>`` tokens one image tile becomes."""
-    vision = custom["vision_config"]
-    side = _whole(custom, "force_image_size", 0) or _whole(vision, "image_size", 224)
-    ratio = custom.get("downsample_ratio", 0.5)
-    return int((side // _whole(vision, "patch_size", 14)) ** 2 * ratio**2)
+    vision, ratio = custom["vision_config"], custom.get("downsample_ratio", 0.5)
+    side = custom.get("force_image_size") or _side(vision.get("image_size", 224))
+    return int((side // _side(vision.get("patch_size", 14))) ** 2 * ratio**2)
 
 
-def _translated(section: Config, fields: Iterable[Field]) -> dict[str, Any]:
-    pairs = ((field, section.get(field.custom, field.custom_default)) for field in fields)
-    return {field.hf: field.to_hf(value) for field, value in pairs if value is not ABSENT}
-
-
-def _whole(section: Config, name: str, default: int) -> int:
-    value = section.get(name)
-    value = default if value is None else value
-    if type(value) is not int or value < 0:
+def _image_size(tokens: int, custom: Config) -> int:
+    """The side of a tile, in pixels, that becomes so many tokens."""
+    side = isqrt(tokens) * _side(custom["vision_config"].get("patch_size", 14))
+    size: int = round(side / custom.get("downsample_ratio", 0.5))
+    if tokens_per_tile({**custom, "force_image_size": size}) != tokens:
         raise ConfigError(
-            f"config.json has {name} {value!r}, which is not a number of pixels, patches or tokens.",
+            f"config.json has image_seq_length {tokens}, which no square tile of its patches has.",
             "Use the config.json that the checkpoint was saved with.",
         )
-    return value
+    return size
 
 
-def _text_fields(family: Family) -> tuple[Field, ...]:
-    return text_fields(family.architecture, family.hf_model_type)
+def _side(value: Any) -> int:
+    return int(value[0] if isinstance(value, list) else value)
 
 
 def _hf_defaults(fields: Iterable[Field]) -> dict[str, Any]:
     return {field.hf: field.hf_default for field in fields}
 
 
-def _set(target: dict[str, Any], meaning: Config, values: Config, defaults: Config) -> set[str]:
-    """Write ``values`` into ``target`` where its ``meaning`` differs; the names that were written."""
-    changed = {
-        name
-        for name, value in values.items()
-        if (name not in meaning and (not meaning or defaults.get(name, ABSENT) != value))
-        or (name in meaning and meaning[name] != value)
-    }
-    target.update({name: values[name] for name in values if name in changed})
+_HF_DEFAULTS = {
+    **HF_CONSTANTS,
+    **_hf_defaults(TOP_FIELDS),
+    "image_token_id": 151667,
+    "image_seq_length": 256,
+    "tie_word_embeddings": True,
+}
+
+
+def _merge(old: dict[str, Any], meaning: Config, values: Config, defaults: Config) -> set[str]:
+    """Make ``old`` say ``values``, with as few changes as possible; the names that had to change.
+
+    ``meaning`` is ``old`` in the spelling of transformers 4, and ``defaults`` what it means that a name
+    is not there. A value of ABSENT is taken out.
+    """
+    changed = {name for name, value in values.items() if meaning.get(name, defaults.get(name, ABSENT)) != value}
+    for name in changed:
+        if values[name] is ABSENT:
+            old.pop(name, None)
+        else:
+            old[name] = values[name]
     return changed
 
 
-def _put_custom(target: dict[str, Any], hf: Config, fields: Iterable[Field]) -> None:
-    """Write the HF values into the custom ``target`` wherever it means something else."""
+def _merge_text(old: dict[str, Any], meaning: Config, values: Config, defaults: Config) -> None:
+    """As ``_merge``, for a text config, which transformers 5 spells otherwise."""
+    changed = _merge(old, meaning, values, defaults)
+    if changed & ROPE_FIELDS:
+        old.pop("rope_parameters", None)
+        rope = {name: {**meaning, **values}.get(name, ABSENT) for name in ROPE_FIELDS}
+        old.update({name: value for name, value in rope.items() if value is not ABSENT})
+        if values["model_type"] == "phi3":  # the only class of transformers 4 that insists on this key
+            old["rope_scaling"] = typed_scaling(old.get("rope_scaling"), "type", {})
+    if "num_experts" in changed:
+        old.pop("num_local_experts", None)
+
+
+def _put_custom(target: dict[str, Any], hf: Config, fields: Iterable[Field], *, explicit: bool) -> None:
+    """Write the HF values into the custom ``target`` wherever it means something else, or ``explicit``ly."""
     for field in fields:
         wanted = hf.get(field.hf, field.hf_default)
-        if wanted is ABSENT:
-            continue
         current = target.get(field.custom, field.custom_default)
-        if current is ABSENT or field.to_hf(current) != wanted:
+        means = current if current is ABSENT else field.to_hf(current)
+        if means == wanted and (field.custom in target or not explicit):
+            continue
+        if wanted is ABSENT:
+            target.pop(field.custom, None)
+        else:
             target[field.custom] = field.to_custom(wanted)
 
 
@@ -207,16 +183,23 @@ def _quantization(config: Config, tensors: TensorFacts) -> Any:
     method = stated.get("quant_method") if isinstance(stated, dict) else stated
     if stated is not None and not (method == "mxfp4" and tensors.mxfp4):
         raise UnsupportedModelError(
-            f"config.json has a quantization_config of method {method!r}; only GPT-OSS experts in MXFP4 can "
-            f"be converted in their quantised form.",
-            "Convert the unquantised checkpoint and quantise the result.",
+            f"config.json has a quantization_config of method {str(method)[:80]!r}, but the tensors are not "
+            f"quantised in that way (or in a way that can be converted: only GPT-OSS experts in MXFP4 can).",
+            "Remove quantization_config if the weights are not quantised; else convert the unquantised "
+            "checkpoint and quantise the result.",
         )
     return _MXFP4 if tensors.mxfp4 and stated is None else stated
 
 
 def _stated_quantization(config: Config) -> Any:
-    holders = (config, config.get("llm_config", {}), config.get("text_config", {}))
-    return next((h["quantization_config"] for h in holders if h.get("quantization_config")), None)
+    stated = (holder.get("quantization_config") for holder in _holders(config))
+    return next((value for value in stated if value), None)
+
+
+def _holders(config: Config) -> list[Any]:
+    """The config and those of its sections in which a quantization_config can stand."""
+    sections = (config.get("llm_config"), config.get("text_config"))
+    return [config, *(section for section in sections if isinstance(section, dict))]
 
 
 def _put_quantization(target: dict[str, Any], wanted: Any, implied: Any) -> None:
@@ -226,7 +209,7 @@ def _put_quantization(target: dict[str, Any], wanted: Any, implied: Any) -> None
     """
     if (_stated_quantization(target) or implied) == wanted:
         return
-    for holder in (target, target.get("llm_config", {}), target.get("text_config", {})):
+    for holder in _holders(target):
         holder.pop("quantization_config", None)
     if wanted is not None:
         target["quantization_config"] = wanted

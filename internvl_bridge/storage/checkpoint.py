@@ -88,9 +88,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
             tensors[key] = StoredTensor(entry.dtype, entry.shape, len(shards), piece)
         shards.append(Shard(path, header.metadata))
     if weight_map is not None:
-        _check_index(
-            directory / INDEX_FILE, weight_map, {k: shards[t.shard].path.name for k, t in tensors.items()}
-        )
+        _check_index(directory / INDEX_FILE, weight_map, {k: shards[t.shard].path.name for k, t in tensors.items()})
     return Checkpoint(directory, tuple(shards), tensors, index_metadata)
 
 

@@ -102,9 +102,7 @@ def parse_header(path: Path, raw: bytes, file_size: int) -> Header:
             raise _malformed(path, f"it {problem} the tensor {key}")
         position = entry.stop
     if data_start + position != file_size:
-        raise _malformed(
-            path, f"its tensors end at byte {data_start + position}, but the file has {file_size} bytes"
-        )
+        raise _malformed(path, f"its tensors end at byte {data_start + position}, but the file has {file_size} bytes")
     return Header(ordered, metadata, data_start)
 
 
@@ -146,9 +144,7 @@ def _entry(path: Path, key: str, value: object) -> Entry:
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise _malformed(path, f"the tensor {key} has a size or offset that is not a whole number below 2^63")
     if _byte_length_of(dtype, shape) != stop - start:
-        raise _malformed(
-            path, f"the tensor {key} ({dtype} {shape[:8]}) does not fit its {stop - start} bytes of data"
-        )
+        raise _malformed(path, f"the tensor {key} ({dtype} {shape[:8]}) does not fit its {stop - start} bytes of data")
     return Entry(sys.intern(dtype), tuple(shape), start, stop)
 
 

@@ -5,7 +5,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,9 +16,7 @@ def check_output(source: Path, output: Path) -> None:
     """Raise OutputError if ``output`` must not be created: it exists, or lies in or around ``source``."""
     inside, around = Path(os.path.realpath(output)), Path(os.path.realpath(source))
     if inside == around or inside in around.parents or around in inside.parents:
-        raise OutputError(
-            f"{output} and {source} lie within each other.", "Give an output directory of its own."
-        )
+        raise OutputError(f"{output} and {source} lie within each other.", "Give an output directory of its own.")
     is_free = not os.path.lexists(output) or _is_empty_directory(output)
     if not output.name or not is_free:
         raise OutputError(
@@ -57,9 +55,19 @@ def publishing(output: Path) -> Iterator[Path]:
         _sync_directory(partial)
         partial.rename(output)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         raise
-    _sync_directory(output.parent)
+    with suppress(OSError):  # the output is complete and in place: its parent need not be readable
+        _sync_directory(output.parent)
+
+
+def _remove(partial: Path) -> None:
+    """Remove ``partial`` however impatiently the user interrupts that."""
+    while True:
+        try:
+            return shutil.rmtree(partial, ignore_errors=True)
+        except KeyboardInterrupt:
+            continue
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -67,6 +75,13 @@ def write_bytes(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
         _sync(file)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Create ``target`` with the contents of ``source``, of any size, and make it durable."""
+    with source.open("rb") as ours, target.open("xb") as theirs:
+        shutil.copyfileobj(ours, theirs)
+        _sync(theirs)
 
 
 def write_json(path: Path, value: object) -> None:

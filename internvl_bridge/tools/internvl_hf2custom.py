@@ -46,9 +46,7 @@ def main(custom_path: CustomPath, hf_path: HfPath, save_path: SavePath) -> None:
     """Convert HF weights into the custom format, with config and tokenizer of an existing custom model."""
     with exit_codes():
         with progress_bar(quiet=False) as progress:
-            report = to_custom(
-                hf_path, save_path, reference=custom_path, tokenizer=custom_path, progress=progress
-            )
+            report = to_custom(hf_path, save_path, reference=custom_path, tokenizer=custom_path, progress=progress)
         typer.echo("\n".join(words(report, custom_path)))
         if not report.ok:
             raise typer.Exit(DIFFERS)

@@ -22,22 +22,16 @@ def test_what_agrees_is_accepted_in_any_order() -> None:
 
 
 def test_one_missing_tensor_is_named() -> None:
-    with pytest.raises(
-        MissingKeyError, match=r"^config\.json describes b, but the checkpoint does not have it\. "
-    ):
+    with pytest.raises(MissingKeyError, match=r"^config\.json describes b, but the checkpoint does not have it\. "):
         check({"a": (1,), "b": (1,)}, {"a": (1,)})
 
 
 def test_many_missing_tensors_are_counted() -> None:
-    with pytest.raises(
-        MissingKeyError, match=r"describes a, b, c and 2 more tensors, .* does not have them\."
-    ):
+    with pytest.raises(MissingKeyError, match=r"describes a, b, c and 2 more tensors, .* does not have them\."):
         check(dict.fromkeys("edcba", (1,)), {})
 
 
-@pytest.mark.parametrize(
-    "head", ["language_model.lm_head.weight", "language_model.output.weight", "lm_head.weight"]
-)
+@pytest.mark.parametrize("head", ["language_model.lm_head.weight", "language_model.output.weight", "lm_head.weight"])
 def test_a_missing_head_may_be_a_tied_one(head: str) -> None:
     with pytest.raises(MissingKeyError) as error:
         check({"a": (1,), head: (1,)}, {"a": (1,)})
@@ -58,9 +52,7 @@ def test_tensors_that_config_json_does_not_describe_are_named(extra: str, pronou
         check({"a": (1,)}, dict.fromkeys(["a", *extra], (1,)))
 
     named = ", ".join(extra)
-    assert error.value.reason == (
-        f"The checkpoint has {named}, but config.json describes a model without {pronoun}."
-    )
+    assert error.value.reason == (f"The checkpoint has {named}, but config.json describes a model without {pronoun}.")
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (6,), (2, 3, 1), ()])

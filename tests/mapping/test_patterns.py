@@ -67,9 +67,7 @@ def test_segments_are_counted_unless_their_number_varies() -> None:
     assert KeyPattern("vision_tower.{rest}").segments is None
 
 
-@given(
-    layer=st.integers(0, 10**6), fc=st.sampled_from(["fc1", "fc2"]), param=st.sampled_from(["weight", "bias"])
-)
+@given(layer=st.integers(0, 10**6), fc=st.sampled_from(["fc1", "fc2"]), param=st.sampled_from(["weight", "bias"]))
 def test_a_formatted_key_matches_with_the_same_bindings(layer: int, fc: str, param: str) -> None:
     pattern = KeyPattern("vision_tower.encoder.layer.{layer}.mlp.{fc}.{param}")
     bindings = {"layer": str(layer), "fc": fc, "param": param}

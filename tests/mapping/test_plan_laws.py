@@ -41,9 +41,7 @@ def with_joined_runs(plan: Plan) -> Plan:
 
 @st.composite
 def spec_sets(draw: st.DrawFn) -> Specs:
-    shapes = draw(
-        st.lists(st.lists(st.integers(1, 4), min_size=0, max_size=3).map(tuple), min_size=1, max_size=4)
-    )
+    shapes = draw(st.lists(st.lists(st.integers(1, 4), min_size=0, max_size=3).map(tuple), min_size=1, max_size=4))
     return {f"source{number}": TensorSpec("F32", shape) for number, shape in enumerate(shapes)}
 
 

@@ -156,13 +156,9 @@ def test_an_incomplete_group_names_what_is_missing_and_what_is_there(lost: str, 
 
 
 def test_groups_of_different_layers_do_not_complete_each_other() -> None:
-    specs = {
-        f"vision_tower.encoder.layer.{i}.attention.{role}_proj.bias": SPEC for i, role in enumerate("qkv")
-    }
+    specs = {f"vision_tower.encoder.layer.{i}.attention.{role}_proj.bias": SPEC for i, role in enumerate("qkv")}
 
-    with pytest.raises(
-        IncompleteGroupError, match=r"layer\.0\.attention\.k_proj\.bias, .*v_proj\.bias is missing"
-    ):
+    with pytest.raises(IncompleteGroupError, match=r"layer\.0\.attention\.k_proj\.bias, .*v_proj\.bias is missing"):
         make_plan(QWEN2.table(TEXT), specs, TO_CUSTOM)
 
 
@@ -203,8 +199,7 @@ def test_thirds_of_different_sizes_are_refused() -> None:
         make_plan(QWEN2.table(TEXT), specs, TO_CUSTOM)
 
     assert error.value.reason == (
-        f"{VIT}.q_proj.bias has shape [4], which is not its share of "
-        f"vision_model.encoder.layers.0.attn.qkv.bias [6]."
+        f"{VIT}.q_proj.bias has shape [4], which is not its share of vision_model.encoder.layers.0.attn.qkv.bias [6]."
     )
 
 
@@ -243,9 +238,7 @@ def test_parts_that_contradict_the_head_counts_are_refused_even_if_their_sum_fit
     rows = {"q": 6, "k": 12, "v": 6}
     specs = {f"{LLM}.{role}_proj.weight": TensorSpec("BF16", (rows[role], 5)) for role in "qkv"}
 
-    with pytest.raises(
-        ContradictionError, match=r"q_proj\.weight has shape \[6, 5\], which is not its share"
-    ):
+    with pytest.raises(ContradictionError, match=r"q_proj\.weight has shape \[6, 5\], which is not its share"):
         make_plan(INTERNLM2.table(TEXT), specs, TO_CUSTOM)
 
 

@@ -83,9 +83,7 @@ def test_the_mixture_that_passes_for_l2_is_refused_by_the_table() -> None:
     specs = in_two_spellings(L2, L3)
 
     assert detect_spelling(specs) is L2
-    with pytest.raises(
-        UnknownKeyError, match=r"^Unknown tensor model\.language_model\.model\.norm\.weight: "
-    ):
+    with pytest.raises(UnknownKeyError, match=r"^Unknown tensor model\.language_model\.model\.norm\.weight: "):
         make_plan(spelled(QWEN2.table(TWIN.dims.text), L2), specs, Direction.TO_CUSTOM)
 
 

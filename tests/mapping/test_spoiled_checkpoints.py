@@ -95,18 +95,14 @@ def test_a_renamed_key_is_unknown(language: str, data: st.DataObject, direction)
 @every_language
 @few
 @given(data=st.data(), direction=directions)
-def test_a_layer_more_than_config_json_says_is_a_contradiction(
-    language: str, data: st.DataObject, direction
-) -> None:
+def test_a_layer_more_than_config_json_says_is_a_contradiction(language: str, data: st.DataObject, direction) -> None:
     twin = data.draw(twins(language))
     specs = source(twin, direction)
     stack = data.draw(
         st.sampled_from(
             [
                 "language_model.model.layers.",
-                "vision_model.encoder.layers."
-                if direction is Direction.TO_HF
-                else "vision_tower.encoder.layer.",
+                "vision_model.encoder.layers." if direction is Direction.TO_HF else "vision_tower.encoder.layer.",
             ]
         )
     )
@@ -130,6 +126,4 @@ def test_a_tensor_of_another_shape_is_a_contradiction(language: str, data: st.Da
     with pytest.raises(ContradictionError) as error:
         plan_and_check(twin, specs, Direction.TO_HF)
 
-    assert str(error.value).startswith(
-        f"{key} has shape {[*shape, 1]}, but config.json describes {[*shape]}."
-    )
+    assert str(error.value).startswith(f"{key} has shape {[*shape, 1]}, but config.json describes {[*shape]}.")

@@ -78,12 +78,8 @@ def test_grouped_weights_alternate_by_key_value_head(family: Family) -> None:
 
     assert to_hf.recipes == {
         f"{part}.q_proj.weight": Recipe(TensorSpec("BF16", (12, 5)), (Run(fused, 0, 30), Run(fused, 60, 90))),
-        f"{part}.k_proj.weight": Recipe(
-            TensorSpec("BF16", (6, 5)), (Run(fused, 30, 45), Run(fused, 90, 105))
-        ),
-        f"{part}.v_proj.weight": Recipe(
-            TensorSpec("BF16", (6, 5)), (Run(fused, 45, 60), Run(fused, 105, 120))
-        ),
+        f"{part}.k_proj.weight": Recipe(TensorSpec("BF16", (6, 5)), (Run(fused, 30, 45), Run(fused, 90, 105))),
+        f"{part}.v_proj.weight": Recipe(TensorSpec("BF16", (6, 5)), (Run(fused, 45, 60), Run(fused, 105, 120))),
     }
     assert make_plan(family.table(TEXT), to_hf.targets, Direction.TO_CUSTOM).recipes == {
         fused: Recipe(

@@ -61,9 +61,7 @@ def test_several_layers_or_none_are_refused(layer: Any) -> None:
         ("vision_config", "use_mean_pooling", False),
     ],
 )
-def test_hf_settings_that_the_custom_classes_lack_are_refused(
-    section: str | None, name: str, value: Any
-) -> None:
+def test_hf_settings_that_the_custom_classes_lack_are_refused(section: str | None, name: str, value: Any) -> None:
     hf = deepcopy(dict(HF))
     (hf if section is None else hf[section])[name] = value
 

@@ -47,9 +47,7 @@ def hf_config(**text: Any) -> ConfigFile:
         ("GptOssForCausalLM", "gpt_oss", GPT_OSS),
     ],
 )
-def test_the_architecture_or_else_the_type_names_the_family(
-    architecture: str, model_type: str, family: Family
-) -> None:
+def test_the_architecture_or_else_the_type_names_the_family(architecture: str, model_type: str, family: Family) -> None:
     assert custom_family(custom_config(architectures=[architecture]), ()) is family
     assert custom_family(custom_config(architectures=[architecture], model_type="other"), ()) is family
     assert custom_family(custom_config(model_type=model_type), ()) is family

@@ -93,9 +93,7 @@ def test_the_defaults_of_the_whole_hf_config_are_those_of_transformers() -> None
 
     written = InternVLConfig().to_dict()
 
-    assert {field.hf: field.hf_default for field in TOP_FIELDS} == {
-        field.hf: written[field.hf] for field in TOP_FIELDS
-    }
+    assert {field.hf: field.hf_default for field in TOP_FIELDS} == {field.hf: written[field.hf] for field in TOP_FIELDS}
 
 
 def test_the_defaults_of_the_custom_tower_are_those_of_the_6b_one() -> None:

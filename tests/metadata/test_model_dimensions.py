@@ -76,10 +76,7 @@ def test_an_image_size_is_a_side_or_a_pair(side: Any) -> None:
 def test_without_key_value_heads_every_head_has_its_own(kv_heads: Any) -> None:
     text = without(TEXT, "num_key_value_heads")
 
-    assert (
-        model_dims(config(text if kv_heads is ... else TEXT | {"num_key_value_heads": None})).text.kv_heads
-        == 4
-    )
+    assert model_dims(config(text if kv_heads is ... else TEXT | {"num_key_value_heads": None})).text.kv_heads == 4
 
 
 @pytest.mark.parametrize(
@@ -140,20 +137,14 @@ SENSELESS = [0, -1, True, False, "12", 12.0, 12.5, [], [0], {}, float("inf")]
         ("text_config", "num_experts"),
         ("text_config", "moe_intermediate_size"),
         ("text_config", "decoder_sparse_step"),
-        *(
-            ("vision_config", name)
-            for name in VISION
-            if name.endswith(("size", "layers", "heads", "channels"))
-        ),
+        *(("vision_config", name) for name in VISION if name.endswith(("size", "layers", "heads", "channels"))),
     ],
 )
 def test_a_senseless_number_is_refused_by_name(section: str, name: str, value: Any) -> None:
     values = deepcopy(config(MOE))
     values[section][name] = value
 
-    with pytest.raises(
-        ConfigError, match=rf"^config\.json has {name} .*, from which no tensor shape follows"
-    ):
+    with pytest.raises(ConfigError, match=rf"^config\.json has {name} .*, from which no tensor shape follows"):
         model_dims(values)
 
 

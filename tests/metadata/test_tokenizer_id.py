@@ -86,9 +86,7 @@ def test_a_longer_token_is_another_token(tmp_path: Path) -> None:
         ({"tokenizer": tokenizer_json(5)}, {"tokenizer_config": tokenizer_config("6")}),
     ],
 )
-def test_files_that_disagree_are_all_named(
-    tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
-) -> None:
+def test_files_that_disagree_are_all_named(tmp_path: Path, first: dict[str, Any], second: dict[str, Any]) -> None:
     write(tmp_path, **first, **second)
 
     with pytest.raises(ConfigError, match="disagree about the id of <IMG_CONTEXT>") as error:
@@ -136,9 +134,7 @@ def test_without_a_usable_id_the_directory_is_refused(tmp_path: Path, files: dic
 
 @pytest.mark.parametrize("name", ["added_tokens", "tokenizer_config"])
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1, "a": 1}'])
-def test_a_malformed_file_is_refused_even_if_another_knows_the_token(
-    tmp_path: Path, name: str, text: str
-) -> None:
+def test_a_malformed_file_is_refused_even_if_another_knows_the_token(tmp_path: Path, name: str, text: str) -> None:
     write(tmp_path, tokenizer=tokenizer_json(5), **{name: text})
 
     with pytest.raises(ConfigError, match=f"{name}.json cannot be used"):

@@ -116,9 +116,7 @@ def test_a_changed_base_keeps_the_partial_rotation() -> None:
     old = as_version_5(to_hf_config(custom, PHI3, FACTS, 590, old=None))
     assert old["text_config"]["rope_parameters"]["partial_rotary_factor"] == 0.5
 
-    text = to_hf_config(changed(custom, "llm_config", rope_theta=5e6), PHI3, FACTS, 590, old=old)[
-        "text_config"
-    ]
+    text = to_hf_config(changed(custom, "llm_config", rope_theta=5e6), PHI3, FACTS, 590, old=old)["text_config"]
 
     assert text["rope_theta"] == 5e6
     assert text["partial_rotary_factor"] == 0.5
@@ -128,9 +126,7 @@ def test_experts_counted_anew_leave_one_count() -> None:
     custom = custom_config("qwen3moe-6b")
     old = as_version_5(to_hf_config(custom, QWEN3_MOE, FACTS, 590, old=None))
 
-    text = to_hf_config(changed(custom, "llm_config", num_experts=2), QWEN3_MOE, FACTS, 590, old=old)[
-        "text_config"
-    ]
+    text = to_hf_config(changed(custom, "llm_config", num_experts=2), QWEN3_MOE, FACTS, 590, old=old)["text_config"]
 
     assert text["num_experts"] == 2
     assert "num_local_experts" not in text

@@ -92,9 +92,7 @@ def test_tokens_per_tile_without_any_size_are_those_of_the_default_tower() -> No
 
 @pytest.mark.parametrize("force", [-448, 448.0, "448", True, [448, 448], {}])
 def test_a_senseless_forced_size_is_refused(force: Any) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^config\.json has force_image_size .*, which is not a number of pixels"
-    ):
+    with pytest.raises(ConfigError, match=r"^config\.json has force_image_size .*, which is not a number of pixels"):
         hf_of(custom_with(force_image_size=force))
 
 
@@ -231,9 +229,7 @@ def test_an_empty_declaration_declares_nothing() -> None:
     ("quantization", "facts"),
     [(QUANTISED, FACTS), ("mxfp4", FACTS), ({"quant_method": "awq"}, MXFP4), ("awq", MXFP4)],
 )
-def test_a_quantisation_that_contradicts_the_tensors_is_refused(
-    quantization: Any, facts: TensorFacts
-) -> None:
+def test_a_quantisation_that_contradicts_the_tensors_is_refused(quantization: Any, facts: TensorFacts) -> None:
     custom = custom_with(GPTOSS, quantization_config=quantization)
 
     with pytest.raises(UnsupportedModelError, match=r"has a quantization_config of method '(mxfp4|awq)'"):

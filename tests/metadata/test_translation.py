@@ -29,9 +29,7 @@ _TOP_5 = {
     "projector_hidden_act": "gelu",
     "tie_word_embeddings": False,
     "transformers_version": "5.23.0",
-    "vision_config": json.loads((DATA / "hf" / "qwen3-300m-tied@5.4.0" / "config.json").read_text())[
-        "vision_config"
-    ],
+    "vision_config": json.loads((DATA / "hf" / "qwen3-300m-tied@5.4.0" / "config.json").read_text())["vision_config"],
     "vision_feature_layer": -1,
     "vision_feature_select_strategy": "default",
 }

@@ -213,9 +213,7 @@ def test_a_single_file_beside_an_index_is_stale(two_shards):
 
 
 def test_shards_of_an_earlier_save_are_stale(two_shards):
-    write_shards(
-        two_shards, {f"model-0000{number}-of-00005.safetensors": [f"d{number}"] for number in range(1, 6)}
-    )
+    write_shards(two_shards, {f"model-0000{number}-of-00005.safetensors": [f"d{number}"] for number in range(1, 6)})
     listed = ", ".join(f"model-0000{number}-of-00005.safetensors" for number in range(1, 4))
     assert f"holds {listed} and 2 more, which does not belong" in refusal(two_shards)
 

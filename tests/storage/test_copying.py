@@ -209,9 +209,7 @@ def test_short_reads_are_continued(tmp_path, monkeypatch, job):
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM])
 @pytest.mark.parametrize("call", [0, 1, 4])
 def test_an_error_of_the_disk_while_the_kernel_copies_is_raised(tmp_path, monkeypatch, job, code, call):
-    monkeypatch.setattr(
-        os, "copy_file_range", ScriptedKernel(raising(code), lambda c: c == call), raising=False
-    )
+    monkeypatch.setattr(os, "copy_file_range", ScriptedKernel(raising(code), lambda c: c == call), raising=False)
     with pytest.raises(OSError, match=os.strerror(code)) as caught:
         write(tmp_path, job)
     assert caught.value.errno == code

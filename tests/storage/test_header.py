@@ -31,9 +31,7 @@ def framed(header: bytes | dict[str, Any], data: bytes = b"") -> bytes:
     return struct.pack("<Q", len(raw)) + raw + data
 
 
-def field(
-    dtype: object = "U8", shape: object = (4,), offsets: object = (0, 4), **more: object
-) -> dict[str, Any]:
+def field(dtype: object = "U8", shape: object = (4,), offsets: object = (0, 4), **more: object) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets, **more}
 
 
@@ -102,9 +100,7 @@ def test_the_smallest_file_has_no_tensors(path):
 def test_empty_tensors_may_share_a_place(path):
     nothing = {key: field(shape=[0], offsets=[2, 2]) for key in "xyz"}
     path.write_bytes(
-        framed(
-            {"b": field(shape=[], offsets=[2, 3]), **nothing, "a": field(shape=[2], offsets=[0, 2])}, b"abc"
-        )
+        framed({"b": field(shape=[], offsets=[2, 3]), **nothing, "a": field(shape=[2], offsets=[0, 2])}, b"abc")
     )
     assert list(read_header(path).entries) == ["a", "x", "y", "z", "b"]
 
@@ -341,15 +337,10 @@ def test_only_whole_numbers_below_2_to_the_63_are_sizes_and_offsets(path, number
 )
 def test_shape_and_dtype_must_account_for_every_byte(path, dtype, shape, offsets):
     message = refusal(path, framed({"layer.weight": field(dtype, shape, offsets)}, b"data"))
-    assert (
-        f"the tensor layer.weight ({dtype} {shape}) does not fit its {offsets[1] - offsets[0]} bytes"
-        in message
-    )
+    assert f"the tensor layer.weight ({dtype} {shape}) does not fit its {offsets[1] - offsets[0]} bytes" in message
 
 
-@pytest.mark.parametrize(
-    "shape", [[2**62, 4, 0], [2**32, 2**32, 0], [2**62, 2**62, 2**62, 0], [3, 2**62, 2**62, 0, 5]]
-)
+@pytest.mark.parametrize("shape", [[2**62, 4, 0], [2**32, 2**32, 0], [2**62, 2**62, 2**62, 0], [3, 2**62, 2**62, 0, 5]])
 def test_an_empty_tensor_whose_dimensions_overflow_is_refused_as_the_library_does(path, shape):
     content = framed({"layer.weight": field(shape=shape, offsets=[0, 0])})
     with pytest.raises(safetensors.SafetensorError, match="overflow"):
@@ -472,9 +463,7 @@ TOKENS += [b" ", b"\n", b"\x00", b"\x7f", b"\xff", b"\xed\xa0\x80", b"0", b"9", 
     ),
     st.booleans(),
 )
-def test_after_damage_to_its_bytes_nothing_is_accepted_that_the_library_refuses(
-    scratch, content, damage, refit
-):
+def test_after_damage_to_its_bytes_nothing_is_accepted_that_the_library_refuses(scratch, content, damage, refit):
     for place, inserted, removed in damage:
         at = place % (len(content) + 1)
         content = content[:at] + inserted + content[at + removed :]
@@ -515,8 +504,7 @@ EDITS = st.one_of(
 @example({"a": [("shape", [0, 2**62, 4]), ("data_offsets", [0, 0])]}, 0)
 def test_after_edits_of_its_fields_nothing_is_accepted_that_the_library_refuses(scratch, edits, size):
     entries = {
-        key: {**field(offsets=[4 * n, 4 * n + 4]), **dict(changes)}
-        for n, (key, changes) in enumerate(edits.items())
+        key: {**field(offsets=[4 * n, 4 * n + 4]), **dict(changes)} for n, (key, changes) in enumerate(edits.items())
     }
     event(f"accepted: {accepted_by_both(scratch, framed(entries, bytes(size)))}")
 
@@ -532,9 +520,7 @@ def savable(dtype: torch.dtype) -> bool:
     return True
 
 
-DTYPES = sorted(
-    {value for value in vars(torch).values() if isinstance(value, torch.dtype) and savable(value)}, key=str
-)
+DTYPES = sorted({value for value in vars(torch).values() if isinstance(value, torch.dtype) and savable(value)}, key=str)
 NAMES = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda name: name != "__metadata__")
 
 
@@ -551,9 +537,7 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
 
 
 TENSOR_SETS = st.dictionaries(NAMES, tensors(), min_size=1, max_size=8)
-ONE_PAIR = st.none() | st.dictionaries(
-    NAMES, NAMES, min_size=1, max_size=1
-)  # the library does not order several
+ONE_PAIR = st.none() | st.dictionaries(NAMES, NAMES, min_size=1, max_size=1)  # the library does not order several
 
 
 def rewritten(written: bytes, metadata: dict[str, str] | None) -> bytes:
@@ -562,9 +546,7 @@ def rewritten(written: bytes, metadata: dict[str, str] | None) -> bytes:
     entries, data = {}, b""
     for key in canonical_order((key, tensor["dtype"]) for key, tensor in stored.items()):
         tensor = stored[key]
-        entries[key] = Entry(
-            tensor["dtype"], tuple(tensor["shape"]), len(data), len(data) + len(tensor["data"])
-        )
+        entries[key] = Entry(tensor["dtype"], tuple(tensor["shape"]), len(data), len(data) + len(tensor["data"]))
         data += tensor["data"]
     return encode_header(entries, metadata or {}) + data
 
@@ -581,9 +563,7 @@ def test_the_dtypes_of_checkpoints_are_among_those_that_are_tried():
 
 
 def test_all_dtypes_together_are_written_as_the_library_does():
-    every = {
-        f"{n % 3}.{dtype}": torch.zeros(16, dtype=torch.uint8).view(dtype) for n, dtype in enumerate(DTYPES)
-    }
+    every = {f"{n % 3}.{dtype}": torch.zeros(16, dtype=torch.uint8).view(dtype) for n, dtype in enumerate(DTYPES)}
     assert rewritten(save(every), None) == save(every)
 
 

@@ -71,9 +71,7 @@ def drawn(parts: list[tuple[list[int], dict[str, str]]]) -> list[ShardContents]:
 def test_resharding_changes_no_tensor_and_no_order(parts, limit):
     shards = drawn(parts)
     before = [(key, tensor, shard.metadata) for shard in shards for key, tensor in shard.tensors.items()]
-    after = [
-        (k, tensor, shard.metadata) for shard in reshard(shards, limit) for k, tensor in shard.tensors.items()
-    ]
+    after = [(k, tensor, shard.metadata) for shard in reshard(shards, limit) for k, tensor in shard.tensors.items()]
     assert after == before
 
 
@@ -156,9 +154,7 @@ def state_of(drawn_tensors: dict[str, tuple[torch.dtype, int]]) -> dict[str, tor
     for number, (name, (dtype, size)) in enumerate(drawn_tensors.items()):
         raw = bytes((number * 31 + i) % 251 for i in range(size * dtype.itemsize))
         state[name] = (
-            torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(dtype)
-            if raw
-            else torch.empty(0, dtype=dtype)
+            torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(dtype) if raw else torch.empty(0, dtype=dtype)
         )
     return state
 
@@ -168,9 +164,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("layout")
 
 
-def stored_in_any_order(
-    state: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]
-) -> ShardContents:
+def stored_in_any_order(state: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> ShardContents:
     """A shard whose data lie in ``path`` in the order of ``state``, with gaps between them."""
     data = b""
     tensors = {}

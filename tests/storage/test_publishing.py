@@ -193,9 +193,7 @@ def test_a_link_that_leads_to_itself_as_output_is_refused(source, output):
     assert str(output) in refusal(source, output)
 
 
-def test_a_link_to_an_empty_directory_is_refused_because_nothing_can_be_renamed_to_it(
-    tmp_path, source, output
-):
+def test_a_link_to_an_empty_directory_is_refused_because_nothing_can_be_renamed_to_it(tmp_path, source, output):
     (tmp_path / "elsewhere").mkdir()
     output.symlink_to("elsewhere")
     assert str(output) in refusal(source, output)

@@ -1,0 +1,127 @@
+"""What a config.json says about a model: read, checked value by value, and understood."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from internvl_bridge.errors import ConfigError
+from internvl_bridge.mapping.dimensions import ModelDims
+from internvl_bridge.mapping.families import Family
+from internvl_bridge.metadata import kinds
+from internvl_bridge.metadata.config_file import Config, ConfigFile, Format, detect_format, section
+from internvl_bridge.metadata.families import custom_family, hf_family
+from internvl_bridge.metadata.fields import ABSENT, TOP_FIELDS, VISION_FIELDS, Field, text_fields
+from internvl_bridge.metadata.kinds import Kind, optional
+from internvl_bridge.metadata.model_dimensions import model_dims
+from internvl_bridge.metadata.rope import in_old_spelling
+
+_TEXT_SECTION = {Format.CUSTOM: "llm_config", Format.HF: "text_config"}
+# What only one of the formats says at the top, and the tie flag and the dtype of both.
+_OTHERS: dict[str, Kind] = {
+    "tie_word_embeddings": optional(kinds.flag),
+    "torch_dtype": optional(kinds.word),
+    "force_image_size": optional(kinds.positive),
+    "image_seq_length": kinds.positive,
+    "image_token_id": kinds.token_ids,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A model as its config.json describes it.
+
+    ``values`` are those of the file, an HF one as transformers 4 would have written it. ``may_be_tied``
+    says whether the output head may be the input embeddings.
+    """
+
+    file: ConfigFile
+    format: Format
+    values: Config
+    family: Family
+    dims: ModelDims
+
+    @property
+    def vision(self) -> Config:
+        return _object(self.values["vision_config"])
+
+    @property
+    def text(self) -> Config:
+        return _object(self.values[_TEXT_SECTION[self.format]])
+
+    @property
+    def text_fields(self) -> tuple[Field, ...]:
+        return text_fields(self.family.architecture, self.family.hf_model_type)
+
+    @property
+    def may_be_tied(self) -> bool:
+        return True in {self.values.get("tie_word_embeddings"), self.text.get("tie_word_embeddings")}
+
+
+def describe(file: ConfigFile, keys: Iterable[str] = (), twin: Family | None = None) -> Described:
+    """Understand ``file``; tensor ``keys`` and the ``twin`` in the other format settle what it leaves open.
+
+    Raises UnsupportedModelError for a model that is not InternVL or of an unknown family, and ConfigError
+    for a section that is missing, a value that no class accepts, or dimensions that do not fit together.
+    """
+    format_ = detect_format(file)
+    section(file, "vision_config")
+    section(file, _TEXT_SECTION[format_])
+    if format_ is Format.CUSTOM:
+        family, values = custom_family(file, keys), file.values
+    else:
+        family, values = hf_family(file, twin), in_old_hf_spelling(file.values)
+    fields = text_fields(family.architecture, family.hf_model_type)
+    _check_values(file, format_, values, fields)
+    dims = model_dims(_in_hf_terms(format_, values, family, fields))
+    return Described(file, format_, values, family, dims)
+
+
+def in_old_hf_spelling(hf: Config) -> dict[str, Any]:
+    """An HF config as transformers 4 would have written it (the input is not changed)."""
+    result = dict(hf)
+    dtype = result.pop("dtype", None)
+    if dtype is not None:
+        result.setdefault("torch_dtype", dtype)
+    if isinstance(result.get("text_config"), dict):
+        result["text_config"] = in_old_spelling(result["text_config"])
+    return result
+
+
+def translated(custom: Config, fields: Iterable[Field]) -> dict[str, Any]:
+    """A section of a custom config in HF names and values; ABSENT where both formats' default holds."""
+    pairs = ((field, custom.get(field.custom, field.custom_default)) for field in fields)
+    return {field.hf: value if value is ABSENT else field.to_hf(value) for field, value in pairs}
+
+
+def _in_hf_terms(format_: Format, values: Config, family: Family, fields: Iterable[Field]) -> Config:
+    if format_ is Format.CUSTOM:
+        vision = translated(values["vision_config"], VISION_FIELDS)
+        text = translated(values["llm_config"], fields)
+        top = translated(values, TOP_FIELDS)
+    else:
+        vision = {field.hf: values["vision_config"].get(field.hf, field.hf_default) for field in VISION_FIELDS}
+        text = values["text_config"]
+        top = {field.hf: values.get(field.hf, field.hf_default) for field in TOP_FIELDS}
+    stated = {name: value for name, value in text.items() if value is not ABSENT}
+    return {**top, "vision_config": vision, "text_config": {**stated, "model_type": family.hf_model_type}}
+
+
+def _check_values(file: ConfigFile, format_: Format, values: Config, text: Iterable[Field]) -> None:
+    sections: list[tuple[str, Config, Iterable[Field]]] = [
+        ("", values, TOP_FIELDS),
+        ("vision_config.", values["vision_config"], VISION_FIELDS),
+        (f"{_TEXT_SECTION[format_]}.", values[_TEXT_SECTION[format_]], text),
+    ]
+    for prefix, holder, fields in sections:
+        checked = {field.custom if format_ is Format.CUSTOM else field.hf: field.kind for field in fields}
+        for name, kind in {**_OTHERS, **checked}.items():
+            if name in holder and not kind(holder[name]):
+                raise ConfigError(
+                    f"{file.path} has {prefix}{name} {str(holder[name])[:80]!r}, a value that no model has there.",
+                    "Use the config.json that the checkpoint was saved with.",
+                )
+
+
+def _object(value: Any) -> Config:
+    assert isinstance(value, dict)  # noqa: S101 (describe has checked it)
+    return value
