@@ -5,6 +5,7 @@ imports the rest when it runs.
 """
 
 import gc
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -167,4 +168,7 @@ def main() -> None:
     # A plan is some hundred thousand small objects without a cycle: looking for cycles among them
     # takes as long as the planning itself.
     gc.disable()
-    app(prog_name="internvl-bridge")
+    try:
+        app(prog_name="internvl-bridge")
+    except KeyboardInterrupt:  # before the command itself has begun
+        sys.exit(130)

@@ -1,5 +1,7 @@
 """Why a conversion was refused: one exception class per cause, each naming the way out."""
 
+_LONGEST_REASON = 2000
+
 
 class BridgeError(Exception):
     """Anything this package refuses to do.
@@ -8,6 +10,9 @@ class BridgeError(Exception):
     """
 
     def __init__(self, reason: str, remedy: str) -> None:
+        if len(reason) > _LONGEST_REASON:  # hostile keys can have megabytes
+            half = _LONGEST_REASON // 2
+            reason = f"{reason[:half]} ... {reason[-half:]}"
         super().__init__(f"{reason} {remedy}")
         self.reason = reason
         self.remedy = remedy

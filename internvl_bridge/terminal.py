@@ -1,9 +1,12 @@
 """What every command does alike: progress on a terminal, refusals as a paragraph, exit codes."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from traceback import extract_tb
 from types import FrameType
 
 import typer
@@ -18,32 +21,35 @@ DONE, DIFFERS, REFUSED, INTERRUPTED = 0, 1, 2, 130
 def exit_codes() -> Iterator[None]:
     """Turn errors into one paragraph on stderr and the documented exit code.
 
-    SIGTERM is treated as Ctrl-C, so that both clean up.
+    SIGTERM and SIGHUP (a closed terminal) are treated as Ctrl-C, so that all of them clean up.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
     try:
         yield
+    except typer.Exit:
+        raise
     except DifferenceError as error:
         _fail(f"Error: {error}", DIFFERS)
     except BridgeError as error:
         _fail(f"Error: {error}", REFUSED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise typer.Exit(DONE) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(
-            f"Error: {where}{error.strerror or error}. Nothing was left behind; mend this and try again.",
+            f"Error: {where}{error.strerror or error}. Mend this and try again; an output directory that is there "
+            f"is complete.",
             REFUSED,
         )
     except KeyboardInterrupt:
-        _fail("Interrupted. Nothing was left behind.", INTERRUPTED)
+        _fail("Interrupted. No half output was left behind.", INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 (the last resort: no traceback for anybody)
+        _fail(f"Error: {_defect(error)}", REFUSED)
 
 
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Progress]:
     """A progress by bytes on stderr if that is a terminal, and none anywhere else."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield silent
         return
     from rich import progress as rich  # only where it is seen: it takes a while to import  # noqa: PLC0415
@@ -65,6 +71,14 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
         yield begin
 
 
+def say(text: str) -> None:
+    """Print ``text``; a reader that has gone away (``| head``) has read enough, and changes no exit code."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def printable(text: str) -> str:
     """``text`` without control characters: keys and file names come from strangers."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -72,6 +86,15 @@ def printable(text: str) -> str:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _defect(error: Exception) -> str:
+    place = extract_tb(error.__traceback__)[-1]
+    what = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {str(error)[:500]}"
+    return (
+        f"{what}. This is a defect of internvl-bridge, which should have said what is wrong: please report it. "
+        f"An output directory that is there is complete."
+    )
 
 
 def _fail(message: str, code: int) -> None:

@@ -223,6 +223,68 @@ def test_a_reader_that_goes_away_is_no_error(custom: Custom, tmp_path: Path):
     process.wait()
 
 
+def test_a_reader_that_goes_away_changes_no_exit_code(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    rewrite(source, lambda tensors: tensors["mlp1.0.bias"].add_(1))
+    script = f"set -o pipefail; {' '.join(BRIDGE)} verify -v {source} {tmp_path / 'hf'} | true"
+    assert subprocess.run(["bash", "-c", script], capture_output=True, check=False).returncode == 1  # noqa: S607
+
+
+def test_a_closed_stderr_is_no_obstacle(custom: Custom, tmp_path: Path):
+    script = f"{' '.join(BRIDGE)} to-hf {custom('qwen2-300m')} {tmp_path / 'hf'} 2>&-"
+    assert subprocess.run(["bash", "-c", script], capture_output=True, check=False).returncode == 0  # noqa: S607
+    assert (tmp_path / "hf" / "model.safetensors").is_file()
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(custom: Custom, tmp_path: Path, monkeypatch):
+    import errno
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    result = invoke("to-hf", custom("qwen2-300m"), tmp_path / "hf")
+    assert result.exit_code == 2
+    assert "hf.partial/model.safetensors: No space left on device" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["qwen2-300m"]
+
+
+def test_a_defect_is_a_paragraph_too(custom: Custom, tmp_path: Path, monkeypatch):
+    from internvl_bridge import commands
+
+    def broken(*_):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(commands, "prepare", broken)
+    result = invoke("to-hf", custom("qwen2-300m"), tmp_path / "hf")
+    assert result.exit_code == 2
+    assert "ZeroDivisionError" in result.stderr
+    assert "please report it" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_keys_cannot_write_to_the_terminal(custom: Custom, tmp_path: Path):
+    import torch
+
+    source = custom("qwen2-300m")
+    rewrite(source, lambda tensors: tensors.update({"\x1b[2Jevil\nline": torch.zeros(1)}))
+    result = invoke("to-hf", source, tmp_path / "hf")
+    assert result.exit_code == 2
+    assert "\x1b" not in result.stderr
+    assert "\\x1b[2Jevil\\nline" in result.stderr
+
+
+def test_many_shards_need_few_descriptors(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    shards = tmp_path / "shards"
+    internvl_bridge.to_hf(source, shards, max_shard_size=1)
+    script = f"ulimit -n 64; {' '.join(BRIDGE)} to-custom {shards} {tmp_path / 'back'}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)  # noqa: S607
+    assert done.returncode == 0, done.stderr
+    assert len(list(shards.glob("*.safetensors"))) == 73
+
+
 def test_progress_is_shown_on_a_terminal(custom: Custom, tmp_path: Path):
     main, terminal = pty.openpty()
     process = subprocess.Popen(
@@ -248,7 +310,7 @@ def test_progress_is_shown_on_a_terminal(custom: Custom, tmp_path: Path):
     assert b"Converting" not in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_conversion_leaves_nothing(number: signal.Signals, custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     script = (
@@ -270,7 +332,7 @@ def test_an_interrupted_conversion_leaves_nothing(number: signal.Signals, custom
     _, errors = process.communicate(timeout=30)
     assert time.monotonic() - started < 20
     assert process.returncode == 130
-    assert errors == "Interrupted. Nothing was left behind.\n"
+    assert errors == "Interrupted. No half output was left behind.\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["qwen2-300m"]
 
 

@@ -202,3 +202,67 @@ def test_mxfp4_blocks_of_another_dtype_are_refused(custom: Custom, tmp_path: Pat
     rewrite(source, lambda tensors: tensors.update({key: tensors[key].to(torch.bfloat16)}))
     with pytest.raises(UnsupportedModelError, match="down_proj_scales has dtype BF16"):
         internvl_bridge.to_hf(source, tmp_path / "hf")
+
+
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_a_reference_of_another_family_is_refused(with_weights: bool, custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(custom("qwen3-300m"), tmp_path / "other")
+    if not with_weights:
+        (tmp_path / "other" / "model.safetensors").unlink()
+    with pytest.raises(BridgeError, match="belongs to this checkpoint"):
+        internvl_bridge.to_hf(source, tmp_path / "hf", reference=tmp_path / "other")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_a_reference_whose_sizes_differ_where_the_source_is_silent_adds_nothing(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "reference")
+    edit_json(tmp_path / "reference" / "config.json", lambda c: c["text_config"].update(rms_norm_eps=0.5))
+    edit_json(source / "config.json", lambda config: config["llm_config"].pop("rms_norm_eps"))
+    internvl_bridge.to_hf(source, tmp_path / "hf", reference=tmp_path / "reference")
+    assert "rms_norm_eps" not in json.loads((tmp_path / "hf" / "config.json").read_text())["text_config"]
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Nope"])
+def test_a_sidecar_whose_family_is_not_that_of_its_config_is_refused(family: str, internlm2, tmp_path: Path):
+    _, hf = internlm2
+    edit_json(hf / SIDECAR, lambda sidecar: sidecar.update(family=family))
+    with pytest.raises(BridgeError, match="family"):
+        internvl_bridge.to_custom(hf, tmp_path / "back")
+
+
+def test_a_sidecar_with_the_old_pixel_shuffle_is_refused(internlm2, tmp_path: Path):
+    _, hf = internlm2
+    old = '\\"ps_version\\": \\"v2\\"'
+    text = (hf / SIDECAR).read_text()
+    assert old in text
+    (hf / SIDECAR).write_text(text.replace(old, old.replace("v2", "v1")))
+    with pytest.raises(UnsupportedModelError, match="v1"):
+        internvl_bridge.to_custom(hf, tmp_path / "back")
+
+
+def test_a_checkpoint_that_nowhere_says_it_is_tied_is_incomplete_without_a_head(custom: Custom, tmp_path: Path):
+    internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
+    rewrite(tmp_path / "hf", lambda tensors: tensors.pop("language_model.lm_head.weight"))
+    for change in (lambda c: c.pop("tie_word_embeddings"), lambda c: c["text_config"].pop("tie_word_embeddings")):
+        edit_json(tmp_path / "hf" / "config.json", change)
+        with pytest.raises(BridgeError, match=r"lm_head\.weight"):
+            internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+
+
+def test_a_head_beside_a_flag_that_says_tied_is_kept_and_noted(custom: Custom, tmp_path: Path):
+    source = custom("qwen3-300m")
+    edit_json(source / "config.json", lambda config: config["llm_config"].update(tie_word_embeddings=True))
+    report = internvl_bridge.to_hf(source, tmp_path / "hf")
+    assert any("head of its own" in note for note in report.notes)
+    assert "language_model.lm_head.weight" in load_all(tmp_path / "hf")
+
+
+def test_fields_that_nobody_knows_are_noted_and_kept_in_the_sidecar(custom: Custom, tmp_path: Path):
+    internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
+    edit_json(tmp_path / "hf" / "config.json", lambda config: config["text_config"].update(new_trick=7))
+    report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    assert any("new_trick" in note for note in report.notes)
+    internvl_bridge.to_hf(tmp_path / "back", tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["text_config"]["new_trick"] == 7

@@ -1,11 +1,12 @@
 """transformers loads what we write, with nothing missing, and computes what upstream's model computed."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import DATA, NAMES, copy_custom
+from support import DATA, NAMES, copy_custom, edit_json
 from transformers import InternVLForConditionalGeneration
 from transformers.utils import logging
 
@@ -56,3 +57,33 @@ def test_what_transformers_saves_converts_to_the_custom_checkpoint_it_came_from(
     assert report.reference is not None
     assert report.reference.identical
     assert report.reference.l2 == 0
+
+
+LONG = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+
+
+@pytest.mark.parametrize("kind", ["su", "longrope"])
+def test_phi3_with_a_long_context_loads_and_comes_home(kind: str, tmp_path: Path):
+    custom = copy_custom("phi3-300m", tmp_path / "custom")
+
+    def lengthen(config):
+        config["llm_config"]["original_max_position_embeddings"] = 64
+        config["llm_config"]["rope_scaling"] = {"type": kind, **LONG}
+
+    edit_json(custom / "config.json", lengthen)
+    internvl_bridge.to_hf(custom, tmp_path / "hf")
+    model = InternVLForConditionalGeneration.from_pretrained(tmp_path / "hf")
+    model.save_pretrained(tmp_path / "saved")
+    internvl_bridge.to_custom(tmp_path / "saved", tmp_path / "back")
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert config["llm_config"]["rope_scaling"] == {"type": "su", **LONG}
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "home")
+    assert (tmp_path / "home" / "config.json").read_bytes() == (custom / "config.json").read_bytes()
+
+
+def test_gpt_oss_that_states_no_scaling_keeps_that_of_its_class(tmp_path: Path):
+    custom = copy_custom("gptoss-300m", tmp_path / "custom")
+    edit_json(custom / "config.json", lambda config: config["llm_config"].pop("rope_scaling"))
+    internvl_bridge.to_hf(custom, tmp_path / "hf")
+    model = InternVLForConditionalGeneration.from_pretrained(tmp_path / "hf")
+    assert model.model.language_model.rotary_emb.rope_type == "yarn"

@@ -46,10 +46,6 @@ class KeyPattern:
         object.__setattr__(self, "_regex", re.compile(regex))
 
     @property
-    def placeholders(self) -> frozenset[str]:
-        return frozenset(_PLACEHOLDER.findall(self.template))
-
-    @property
     def segments(self) -> int | None:
         """How many parts between dots its keys have; None if that varies."""
         return None if "{rest}" in self.template else self.template.count(".") + 1

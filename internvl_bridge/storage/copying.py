@@ -26,9 +26,18 @@ _NO_RANGE_COPY = {
 def write_file(directory: Path, job: FileJob, readers: FileReader, advance: Advance) -> None:
     """Create ``directory / job.name`` and make it durable.
 
-    Raises CheckpointError if a source file turns out shorter than its header said.
+    Raises CheckpointError if a source file turns out shorter than its header said, and OSError, naming
+    the file, if the disk refuses.
     """
-    with (directory / job.name).open("xb", buffering=0) as file:
+    try:
+        _write(directory / job.name, job, readers, advance)
+    except OSError as error:
+        error.filename = error.filename or str(directory / job.name)
+        raise
+
+
+def _write(path: Path, job: FileJob, readers: FileReader, advance: Advance) -> None:
+    with path.open("xb", buffering=0) as file:
         _write_all(file.fileno(), job.header)
         for piece in job.pieces:
             _copy(readers.fileno(piece.path), file.fileno(), piece, advance)

@@ -2,24 +2,23 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage.checkpoint import Piece
 
+_MOST_OPEN = 32
 WINDOW = 1 << 20
 """Bytes that are held at a time of each side of a comparison."""
 
 
 class FileReader:
-    """Keeps files open while ranges of them are being read; close it by leaving its ``with``."""
+    """Keeps the last few files open while ranges of them are being read; closes them at the end of its ``with``."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._open: dict[Path, int] = {}
+        self._open: dict[Path, BinaryIO] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -27,13 +26,17 @@ class FileReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
 
     def fileno(self, path: Path) -> int:
-        if path not in self._open:
-            file = self._stack.enter_context(path.open("rb", buffering=0))
-            self._open[path] = file.fileno()
-        return self._open[path]
+        """The descriptor of ``path``, valid until some other files have been asked for."""
+        file = self._open.pop(path, None) or path.open("rb", buffering=0)
+        self._open[path] = file  # the most recent one is the last
+        if len(self._open) > _MOST_OPEN:
+            self._open.pop(next(iter(self._open))).close()
+        return file.fileno()
 
     def windows(self, pieces: Iterable[Piece]) -> Iterator[bytes]:
         """The bytes of ``pieces`` one after the other, in windows of WINDOW bytes (the last shorter)."""

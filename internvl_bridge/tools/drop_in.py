@@ -1,16 +1,29 @@
 """What the two drop-in scripts have in common: their flags, and what they print."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from internvl_bridge.report import ConversionReport
 
+if TYPE_CHECKING:
+    import torch
+
 CustomPath = Annotated[Path, typer.Option("--custom_path", help="Checkpoint in the custom format.")]
 HfPath = Annotated[Path, typer.Option("--hf_path", help="Checkpoint in the HF format.")]
 SavePath = Annotated[Path, typer.Option("--save_path", help="Directory to create.")]
+
+
+def compute_l2_distance(
+    model1: "torch.nn.Module | Mapping[str, torch.Tensor]",
+    model2: "torch.nn.Module | Mapping[str, torch.Tensor]",
+) -> float:
+    """See :func:`internvl_bridge.compute_l2_distance`: a true Euclidean distance, nothing skipped."""
+    from internvl_bridge import tensors  # imports torch  # noqa: PLC0415
+
+    return tensors.compute_l2_distance(model1, model2)
 
 
 def run(command: object) -> None:

@@ -12,8 +12,7 @@ import typer
 
 from internvl_bridge.conversion import to_hf
 from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar
-from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, run, words
-from internvl_bridge.tools.internvl_hf2custom import compute_l2_distance
+from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, words
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,12 @@ import typer
 
 from internvl_bridge.conversion import to_custom
 from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar
-from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, run, words
+from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, words
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = ["compute_l2_distance", "convert_keys_back", "main"]
 
 
 def convert_keys_back(
@@ -30,16 +32,6 @@ def convert_keys_back(
     from internvl_bridge.tensors import convert_state_dict  # imports torch  # noqa: PLC0415
 
     return convert_state_dict(hf_state_dict, "to-custom", config=config)
-
-
-def compute_l2_distance(
-    model1: "torch.nn.Module | Mapping[str, torch.Tensor]",
-    model2: "torch.nn.Module | Mapping[str, torch.Tensor]",
-) -> float:
-    """See :func:`internvl_bridge.compute_l2_distance`: a true Euclidean distance, nothing skipped."""
-    from internvl_bridge import tensors  # imports torch  # noqa: PLC0415
-
-    return tensors.compute_l2_distance(model1, model2)
 
 
 def main(custom_path: CustomPath, hf_path: HfPath, save_path: SavePath) -> None:
