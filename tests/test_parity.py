@@ -51,7 +51,8 @@ def test_tying_survives(name: str, tmp_path: Path):
 def test_what_transformers_saves_converts_to_the_custom_checkpoint_it_came_from(tmp_path: Path):
     custom = copy_custom("internlm2-6b", tmp_path / "custom")
     internvl_bridge.to_hf(custom, tmp_path / "hf")
-    InternVLForConditionalGeneration.from_pretrained(tmp_path / "hf").save_pretrained(tmp_path / "saved")
+    model = InternVLForConditionalGeneration.from_pretrained(tmp_path / "hf", dtype="auto")
+    model.save_pretrained(tmp_path / "saved")
     report = internvl_bridge.to_custom(tmp_path / "saved", tmp_path / "back", reference=custom)
     assert report.family == "InternLM2"
     assert report.reference is not None

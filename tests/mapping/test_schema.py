@@ -1,16 +1,15 @@
 """The schema compared with the model classes of transformers themselves: same keys, same shapes."""
 
+import json
 from typing import Any
 
 import pytest
+from metadata.describing import described
 
 from internvl_bridge.mapping.dimensions import VisionDims
-from internvl_bridge.mapping.families import FAMILIES
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.schema import HEAD, has_head, has_mxfp4, hf_schema
 from internvl_bridge.mapping.spellings import L1, L2, respell
-from internvl_bridge.metadata.model_dimensions import model_dims
-from internvl_bridge.metadata.translation import description
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -64,7 +63,7 @@ def build(text: dict[str, Any], tower: dict[str, Any]) -> tuple[dict[str, Any], 
     )
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(config)
-    return config.to_dict(), {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    return json.loads(config.to_json_string(use_diff=False)), {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 
 def one_tensor_per_expert(shapes: Shapes) -> Shapes:
@@ -84,11 +83,9 @@ def one_tensor_per_expert(shapes: Shapes) -> Shapes:
     return expanded
 
 
-def described(config: dict[str, Any]) -> Shapes:
+def schema_of(config: dict[str, Any]) -> Shapes:
     """The schema for a config.json of transformers 5, in the spelling of a state dict."""
-    kind = config["text_config"]["model_type"]
-    family = next(family for family in FAMILIES if family.hf_model_type == kind)
-    schema = hf_schema(model_dims(description(config, family)), {HEAD})
+    schema = hf_schema(described(config).dims, {HEAD})
     specs = {key: TensorSpec("BF16", shape) for key, shape in schema.items()}
     return {key: spec.shape for key, spec in respell(specs, L1, L2).targets.items()}
 
@@ -97,14 +94,14 @@ def described(config: dict[str, Any]) -> Shapes:
 def test_the_schema_is_that_of_the_text_models_of_transformers(text: dict[str, Any]) -> None:
     config, shapes = build(text, TOWERS["300m"])
 
-    assert described(config) == (one_tensor_per_expert(shapes) if "num_experts" in text else shapes)
+    assert schema_of(config) == (one_tensor_per_expert(shapes) if "num_experts" in text else shapes)
 
 
 @pytest.mark.parametrize("tower", TOWERS.values(), ids=TOWERS)
 def test_the_schema_is_that_of_both_towers_of_transformers(tower: dict[str, Any]) -> None:
     config, shapes = build(TEXT_MODELS["qwen2"], tower)
 
-    assert described(config) == shapes
+    assert schema_of(config) == shapes
 
 
 def test_mxfp4_experts_unpack_to_the_bf16_experts_of_transformers() -> None:
@@ -113,8 +110,7 @@ def test_mxfp4_experts_unpack_to_the_bf16_experts_of_transformers() -> None:
 
     text = {**TEXT_MODELS["gpt_oss"], "hidden_size": 64, "intermediate_size": 96}
     config, shapes = build(text, TOWERS["300m"])
-    family = next(family for family in FAMILIES if family.hf_model_type == "gpt_oss")
-    dims = model_dims(description(config, family))
+    dims = described(config).dims
     layer = "language_model.model.layers.{}.mlp.experts.{}_proj"
     packed = hf_schema(dims, {f"{layer.format(0, 'gate_up')}_blocks"})
 

@@ -1,53 +1,73 @@
 """What one format can say and the other cannot is refused before anything is written."""
 
-from copy import deepcopy
 from typing import Any
 
 import pytest
+from metadata.describing import CUSTOM, STORED_HF, changed, custom_config, described, hf_config
 from support import DATA
 
-from internvl_bridge.errors import UnsupportedModelError
+from internvl_bridge.errors import ConfigError, UnsupportedModelError
+from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, INTERNLM3_GROUPED, LLAMA, Family
 from internvl_bridge.metadata.config_file import read_config
+from internvl_bridge.metadata.described import describe
 from internvl_bridge.metadata.expressible import check_expressible
-from internvl_bridge.metadata.translation import states_tied
 
-CUSTOM = read_config(DATA / "custom" / "qwen2-300m").values
-HF = read_config(DATA / "hf" / "qwen3-300m-tied@5.4.0").values
+QWEN2 = custom_config("qwen2-300m")
+HF = hf_config("qwen3-300m-tied@5.4.0")
+LLAMA_HF = changed(HF, "text_config", model_type="llama")
+
+
+def check(values: dict[str, Any], twin: Family | None = None) -> None:
+    check_expressible(described(values, twin=twin))
 
 
 @pytest.mark.parametrize("path", sorted(DATA.glob("*/*/config.json")), ids=lambda path: path.parent.name)
 def test_every_stored_config_is_expressible(path: Any) -> None:
-    check_expressible(read_config(path.parent).values)
+    check_expressible(describe(read_config(path.parent)))
 
 
-@pytest.mark.parametrize("version", ["v1", "v3", None, 2])
+@pytest.mark.parametrize("version", ["v1", "v3", None, 2, ["v2"], {}])
 def test_a_pixel_shuffle_other_than_v2_is_refused(version: Any) -> None:
     with pytest.raises(UnsupportedModelError) as error:
-        check_expressible({**CUSTOM, "ps_version": version})
+        check(changed(QWEN2, None, ps_version=version))
 
     assert f"has ps_version {version!r}: the pixel shuffle of v1" in error.value.reason
     assert "(by default)" not in error.value.reason
 
 
 def test_no_word_about_the_pixel_shuffle_means_v1() -> None:
-    silent = {key: value for key, value in CUSTOM.items() if key != "ps_version"}
-
     with pytest.raises(UnsupportedModelError, match=r"has ps_version 'v1' \(by default\): "):
-        check_expressible(silent)
+        check(changed(QWEN2, None, ps_version=...))
 
 
-@pytest.mark.parametrize("layer", [-1, -2, 0, 12])
+@pytest.mark.parametrize("layer", [-3, -2, -1, 0, 1, 2])
 def test_any_one_layer_can_be_selected(layer: int) -> None:
-    check_expressible({**CUSTOM, "select_layer": layer})
-    check_expressible({**HF, "vision_feature_layer": layer})
+    """A tower of two layers has three hidden states: its input, and what each layer makes."""
+    check(changed(QWEN2, None, select_layer=layer))
+    check(changed(HF, None, vision_feature_layer=layer))
 
 
-@pytest.mark.parametrize("layer", [[-1, -2], "-1", None, -1.0])
+@pytest.mark.parametrize("layer", [-4, 3, 12])
+def test_a_layer_beyond_the_tower_is_refused(layer: int) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"select_layer {layer}, but the vision tower has 2 layers"):
+        check(changed(QWEN2, None, select_layer=layer))
+    with pytest.raises(UnsupportedModelError, match=f"feature_layer {layer}, but the vision tower has 2 layers"):
+        check(changed(HF, None, vision_feature_layer=layer))
+
+
+@pytest.mark.parametrize("config", [QWEN2, HF], ids=["custom", "hf"])
+def test_without_a_word_the_last_layer_is_selected(config: dict[str, Any]) -> None:
+    name = "select_layer" if config is QWEN2 else "vision_feature_layer"
+
+    check(changed(config, None, **{name: ...}))
+
+
+@pytest.mark.parametrize("layer", [[-1, -2], "-1", None, -1.0, True])
 def test_several_layers_or_none_are_refused(layer: Any) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"select_layer .* the custom format takes one layer"):
-        check_expressible({**CUSTOM, "select_layer": layer})
-    with pytest.raises(UnsupportedModelError, match=r"vision_feature_layer .* takes one layer"):
-        check_expressible({**HF, "vision_feature_layer": layer})
+    with pytest.raises(ConfigError, match=r"has select_layer .*, a value that no model has there"):
+        check(changed(QWEN2, None, select_layer=layer))
+    with pytest.raises(ConfigError, match=r"has vision_feature_layer .*, a value that no model has there"):
+        check(changed(HF, None, vision_feature_layer=layer))
 
 
 @pytest.mark.parametrize(
@@ -62,58 +82,73 @@ def test_several_layers_or_none_are_refused(layer: Any) -> None:
     ],
 )
 def test_hf_settings_that_the_custom_classes_lack_are_refused(section: str | None, name: str, value: Any) -> None:
-    hf = deepcopy(dict(HF))
-    (hf if section is None else hf[section])[name] = value
-
     with pytest.raises(UnsupportedModelError) as error:
-        check_expressible(hf)
+        check(changed(HF, section, **{name: value}))
 
     assert f"config.json has {name} {value!r}; the custom format knows only" in error.value.reason
 
 
 def test_hf_settings_that_are_not_stated_are_the_defaults() -> None:
-    check_expressible({"model_type": "internvl", "vision_config": {}, "text_config": {}})
+    check({"model_type": "internvl", "vision_config": {}, "text_config": HF["text_config"]})
 
 
 @pytest.mark.parametrize("architectures", [None, []])
 def test_an_hf_config_without_architectures_is_expressible(architectures: Any) -> None:
     """As InternVLConfig().save_pretrained writes it, without any model."""
-    check_expressible({**HF, "architectures": architectures})
+    check(changed(HF, None, architectures=architectures))
 
 
-@pytest.mark.parametrize(("qkv_bias", "bias"), [(True, False), (False, True), (True, None), (None, True)])
-def test_an_internlm3_of_two_minds_about_biases_is_refused(qkv_bias: Any, bias: Any) -> None:
-    stated = {"qkv_bias": qkv_bias, "bias": bias}
-    llm = {"architectures": ["InternLM3ForCausalLM"]} | {k: v for k, v in stated.items() if v is not None}
+@pytest.mark.parametrize(("qkv_bias", "bias"), [(True, False), (False, True), (True, ...), (..., True)])
+@pytest.mark.parametrize("keys", [(), ("language_model.model.layers.0.attention.wqkv.weight",)], ids=["split", "wqkv"])
+def test_an_internlm3_of_two_minds_about_biases_is_refused(qkv_bias: Any, bias: Any, keys: tuple[str, ...]) -> None:
+    custom = changed(QWEN2, "llm_config", architectures=["InternLM3ForCausalLM"], qkv_bias=False, bias=False)
 
     with pytest.raises(UnsupportedModelError, match="InternLM3 whose qkv_bias and bias differ"):
-        check_expressible({**CUSTOM, "llm_config": llm})
+        check_expressible(described(changed(custom, "llm_config", qkv_bias=qkv_bias, bias=bias), keys))
 
 
 @pytest.mark.parametrize("biases", [{}, {"qkv_bias": False}, {"qkv_bias": True, "bias": True}])
 def test_an_internlm3_of_one_mind_is_accepted(biases: dict[str, bool]) -> None:
-    check_expressible({**CUSTOM, "llm_config": {"architectures": ["InternLM3ForCausalLM"], **biases}})
+    check(changed(QWEN2, "llm_config", architectures=["InternLM3ForCausalLM"], **biases))
+
+
+@pytest.mark.parametrize("twin", [INTERNLM3, INTERNLM3_GROUPED], ids=lambda family: family.name)
+@pytest.mark.parametrize(("attention", "mlp"), [(True, False), (False, True)])
+def test_a_llama_of_two_minds_about_biases_is_no_internlm3(*, attention: bool, mlp: bool, twin: Family) -> None:
+    llama = changed(LLAMA_HF, "text_config", attention_bias=attention, mlp_bias=mlp)
+
+    with pytest.raises(UnsupportedModelError, match="InternLM3 whose qkv_bias and bias differ"):
+        check(llama, twin)
+    check(llama, LLAMA)
+
+
+@pytest.mark.parametrize("twin", [LLAMA, INTERNLM2, INTERNLM3], ids=lambda family: family.name)
+def test_a_llama_without_biases_may_be_any(twin: Family) -> None:
+    check(changed(LLAMA_HF, "text_config", attention_bias=False, mlp_bias=False, head_dim=16), twin)
 
 
 @pytest.mark.parametrize(
-    ("top", "inner", "hf_tied", "custom_tied"),
+    ("top", "inner", "may_be_tied"),
     [
-        (None, None, True, False),  # transformers 5 defaults to True, the custom class to False
-        (None, False, False, False),
-        (False, None, False, False),
-        (False, False, False, False),
-        (True, None, True, True),
-        (None, True, True, True),
-        (True, False, True, True),
-        (False, True, True, True),
-        (True, True, True, True),
+        (..., ..., False),
+        (..., False, False),
+        (False, ..., False),
+        (False, False, False),
+        (None, None, False),
+        (None, True, True),
+        (True, ..., True),
+        (..., True, True),
+        (True, False, True),
+        (False, True, True),
+        (True, True, True),
     ],
 )
-def test_tying_is_stated_at_either_level(
-    top: bool | None, inner: bool | None, hf_tied: bool, custom_tied: bool
-) -> None:
-    flags = {} if top is None else {"tie_word_embeddings": top}
-    inner_flags = {} if inner is None else {"tie_word_embeddings": inner}
+@pytest.mark.parametrize(
+    ("config", "section"),
+    [(CUSTOM["qwen2-300m"].values, "llm_config"), (STORED_HF["qwen2-300m@state-dict"].values, "text_config")],
+    ids=["custom", "hf"],
+)
+def test_only_a_flag_at_either_level_ties(config: Any, section: str, top: Any, inner: Any, *, may_be_tied: bool) -> None:
+    flagged = changed(config, None, tie_word_embeddings=top)
 
-    assert states_tied({**flags, "text_config": inner_flags}) is hf_tied
-    assert states_tied({**flags, "llm_config": inner_flags}) is custom_tied
+    assert described(changed(flagged, section, tie_word_embeddings=inner)).may_be_tied is may_be_tied

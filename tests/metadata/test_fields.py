@@ -1,10 +1,7 @@
 """The fields that are translated: every field that a text model's config class has of its own."""
 
-from typing import Any
-
 import pytest
 
-from internvl_bridge.errors import ConfigError
 from internvl_bridge.mapping.families import FAMILIES, Family
 from internvl_bridge.metadata.fields import TOP_FIELDS, VISION_FIELDS, text_fields
 
@@ -140,11 +137,3 @@ def test_sides_become_pairs_and_pairs_sides(name: str, custom: int, hf: list[int
     assert field.to_hf(hf) == hf
     assert field.to_custom(custom) == custom
     assert field.to_custom([custom]) == custom
-
-
-@pytest.mark.parametrize("pair", [[448, 224], [1, 1, 1], [], "448", ["448", "448"], None, 1.5])
-def test_what_is_not_square_is_refused(pair: Any) -> None:
-    [field] = [field for field in VISION_FIELDS if field.custom == "image_size"]
-
-    with pytest.raises(ConfigError, match="the custom format knows only squares"):
-        field.to_custom(pair)

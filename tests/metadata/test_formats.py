@@ -16,8 +16,8 @@ from internvl_bridge.metadata.config_file import (
     read_config,
     read_json_file,
     section,
-    sections,
 )
+from internvl_bridge.metadata.described import describe
 
 
 def config_of(**values: Any) -> ConfigFile:
@@ -91,13 +91,12 @@ def test_relatives_and_oddities_are_refused_by_what_they_say(model_type: Any, ar
 )
 def test_a_config_without_its_two_models_is_refused(values: dict[str, Any], missing: str) -> None:
     with pytest.raises(ConfigError, match=f"^model/config.json has no object '{missing}'"):
-        sections(config_of(**values))
+        describe(config_of(**values))
 
 
 def test_a_section_is_given_as_it_is() -> None:
     config = config_of(model_type="internvl", vision_config={"a": 1}, text_config={})
 
-    sections(config)
     assert section(config, "vision_config") == {"a": 1}
 
 
