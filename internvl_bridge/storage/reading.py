@@ -19,6 +19,7 @@ class FileReader:
 
     def __init__(self) -> None:
         self._open: dict[Path, BinaryIO] = {}
+        self._buffers: list[bytearray] = []
 
     def __enter__(self) -> Self:
         return self
@@ -38,25 +39,30 @@ class FileReader:
             self._open.pop(next(iter(self._open))).close()
         return file.fileno()
 
-    def windows(self, pieces: Iterable[Piece]) -> Iterator[bytes]:
-        """The bytes of ``pieces`` one after the other, in windows of WINDOW bytes (the last shorter)."""
-        held: list[bytes] = []
-        room = WINDOW
+    def windows(self, pieces: Iterable[Piece]) -> Iterator[bytearray]:
+        """The bytes of ``pieces`` one after the other, in windows of WINDOW bytes (the last shorter).
+
+        A window is valid until the next one: buffers are used again, as new memory for every window would
+        take longer than reading.
+        """
+        buffer = self._buffers.pop() if self._buffers else bytearray(WINDOW)
+        view, filled = memoryview(buffer), 0
         for piece in pieces:
             done = 0
             while done < piece.length:
-                data = os.pread(self.fileno(piece.path), min(room, piece.length - done), piece.offset + done)
-                if not data:
+                room = view[filled : filled + piece.length - done]
+                read = os.preadv(self.fileno(piece.path), [room], piece.offset + done)
+                if not read:
                     raise CheckpointError(
                         f"{piece.path} ended before byte {piece.offset + piece.length}: it was changed "
                         f"while it was being read.",
                         "Try again when nothing else writes to it.",
                     )
-                held.append(data)
-                done += len(data)
-                room -= len(data)
-                if room == 0:
-                    yield held[0] if len(held) == 1 else b"".join(held)
-                    held, room = [], WINDOW
-        if held:
-            yield b"".join(held)
+                done += read
+                filled += read
+                if filled == WINDOW:
+                    yield buffer
+                    filled = 0
+        if filled:
+            yield buffer[:filled]
+        self._buffers.append(buffer)

@@ -112,32 +112,33 @@ def test_windows_are_the_bytes_in_pieces_of_one_size(scratch, data, cuts, window
     pieces = stored(scratch / "file", data, cuts)
     with pytest.MonkeyPatch.context() as monkeypatch, FileReader() as readers:
         monkeypatch.setattr(reading, "WINDOW", window)
-        windows = list(readers.windows(pieces))
+        windows = [bytes(window) for window in readers.windows(pieces)]
     assert b"".join(windows) == data
     assert all(len(part) == window for part in windows[:-1])
     assert all(0 < len(part) <= window for part in windows)
 
 
 def test_reads_that_are_cut_short_are_continued(tmp_path, monkeypatch):
-    whole_read = os.pread
+    whole_read = os.preadv
     pieces = stored(tmp_path / "file", b"0123456789abcdef", [5])
-    monkeypatch.setattr(os, "pread", lambda handle, count, offset: whole_read(handle, min(count, 3), offset))
+    monkeypatch.setattr(os, "preadv", lambda handle, rooms, offset: whole_read(handle, [rooms[0][:3]], offset))
     monkeypatch.setattr(reading, "WINDOW", 10)
     with FileReader() as readers:
-        assert list(readers.windows(pieces)) == [b"0123456789", b"abcdef"]
+        assert [bytes(window) for window in readers.windows(pieces)] == [b"0123456789", b"abcdef"]
 
 
 def test_no_read_asks_for_more_than_a_window(tmp_path, monkeypatch):
-    whole_read, counts = os.pread, []
+    whole_read, counts = os.preadv, []
 
-    def pread(handle: int, count: int, offset: int) -> bytes:
-        counts.append(count)
-        return whole_read(handle, count, offset)
+    def preadv(handle: int, rooms: list[memoryview], offset: int) -> int:
+        counts.append(sum(map(len, rooms)))
+        return whole_read(handle, rooms, offset)
 
-    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(os, "preadv", preadv)
     monkeypatch.setattr(reading, "WINDOW", 10)
     with FileReader() as readers:
-        assert b"".join(readers.windows(stored(tmp_path / "file", bytes(95), [3, 50]))) == bytes(95)
+        windows = readers.windows(stored(tmp_path / "file", bytes(95), [3, 50]))
+        assert b"".join(map(bytes, windows)) == bytes(95)
     assert max(counts) == 10
 
 
