@@ -67,15 +67,16 @@ def _check_sizes(model: Described, specs: Specs) -> None:
             "The checkpoint is damaged (a sharded trainer may have saved placeholders): save it again.",
         )
     text, vision = model.dims.text, model.dims.vision
-    moe = text.experts if text.model_type == "qwen3_moe" else None
-    experts = moe.experts * moe.layers_of(text.layers) if moe else 0
-    for name, count in (
-        ("vision_config's num_hidden_layers", vision.layers),
-        ("num_hidden_layers", text.layers),
-        ("num_experts of all layers together", experts),
-    ):
-        if count > len(specs):
-            raise ContradictionError(
-                f"{model.file.path} says that {name} is {count}, but the checkpoint has only {len(specs)} tensors.",
-                "Use the config.json that this checkpoint was saved with.",
-            )
+    _check_count(model, "vision_config's num_hidden_layers", vision.layers, specs)
+    _check_count(model, "num_hidden_layers", text.layers, specs)
+    if text.experts and text.model_type == "qwen3_moe":
+        count = text.experts.experts * text.experts.layers_of(text.layers)
+        _check_count(model, "num_experts of all layers together", count, specs)
+
+
+def _check_count(model: Described, name: str, count: int, specs: Specs) -> None:
+    if count > len(specs):
+        raise ContradictionError(
+            f"{model.file.path} says that {name} is {count}, but the checkpoint has only {len(specs)} tensors.",
+            "Use the config.json that this checkpoint was saved with.",
+        )

@@ -3,6 +3,11 @@
 _LONGEST_REASON = 2000
 
 
+def shown(value: object) -> str:
+    """``value`` as a message quotes it: never longer than a line."""
+    return repr(value)[:80]
+
+
 class BridgeError(Exception):
     """Anything this package refuses to do.
 

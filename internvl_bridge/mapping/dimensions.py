@@ -44,8 +44,8 @@ class ExpertDims:
         return layer not in self.dense_layers and (layer + 1) % self.step == 0
 
     def layers_of(self, layers: int) -> int:
-        """How many of so many layers have experts, at least."""
-        return max(0, layers // self.step - len(self.dense_layers))
+        """How many of so many layers have experts."""
+        return sum(map(self.in_layer, range(layers)))
 
 
 @dataclass(frozen=True, slots=True)

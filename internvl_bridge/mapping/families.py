@@ -104,9 +104,9 @@ def _internlm2(dims: TextDims) -> Table:
             grouped,
         ),
         rename(f"{_LAYER}.attention.wo.{{param}}", f"{_LAYER}.self_attn.o_proj.{{param}}"),
-        rename(f"{_LAYER}.feed_forward.w1.weight", f"{_LAYER}.mlp.gate_proj.weight"),
-        rename(f"{_LAYER}.feed_forward.w3.weight", f"{_LAYER}.mlp.up_proj.weight"),
-        rename(f"{_LAYER}.feed_forward.w2.weight", f"{_LAYER}.mlp.down_proj.weight"),
+        rename(f"{_LAYER}.feed_forward.w1.{{param}}", f"{_LAYER}.mlp.gate_proj.{{param}}"),
+        rename(f"{_LAYER}.feed_forward.w3.{{param}}", f"{_LAYER}.mlp.up_proj.{{param}}"),
+        rename(f"{_LAYER}.feed_forward.w2.{{param}}", f"{_LAYER}.mlp.down_proj.{{param}}"),
     )
 
 

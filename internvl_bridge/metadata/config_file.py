@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import ConfigError, UnsupportedModelError
+from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
 from internvl_bridge.strict_json import parse_json_object
 
 Config = Mapping[str, Any]
@@ -69,8 +69,8 @@ def detect_format(config: ConfigFile) -> Format:
     architectures = config.values.get("architectures") or ([_ARCHITECTURES[found]] if found else [])
     if found is None or architectures != [_ARCHITECTURES[found]]:
         raise UnsupportedModelError(
-            f"{config.path} describes a model of type {str(model_type)[:80]!r} with architectures "
-            f"{str(architectures)[:80]}, "
+            f"{config.path} describes a model of type {shown(model_type)} with architectures "
+            f"{shown(architectures)}, "
             f"not an InternVL model in the custom format ('internvl_chat', InternVLChatModel) or in the HF "
             f"format ('internvl', InternVLForConditionalGeneration).",
             "Give the directory of such a checkpoint; relatives such as Mono-InternVL, InternVL-U, "

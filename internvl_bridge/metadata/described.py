@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import ConfigError, shown
 from internvl_bridge.mapping.dimensions import ModelDims
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.metadata import kinds
 from internvl_bridge.metadata.config_file import Config, ConfigFile, Format, detect_format, section
 from internvl_bridge.metadata.families import custom_family, hf_family
-from internvl_bridge.metadata.fields import ABSENT, TOP_FIELDS, VISION_FIELDS, Field, text_fields
+from internvl_bridge.metadata.fields import ABSENT, TOP_FIELDS, VISION_FIELDS, Field, pair_of_sides, text_fields
 from internvl_bridge.metadata.kinds import Kind, optional
 from internvl_bridge.metadata.model_dimensions import model_dims
 from internvl_bridge.metadata.rope import in_old_spelling
@@ -80,8 +80,12 @@ def in_old_hf_spelling(hf: Config) -> dict[str, Any]:
     """An HF config as transformers 4 would have written it (the input is not changed)."""
     result = dict(hf)
     dtype = result.pop("dtype", None)
-    if dtype is not None:
-        result.setdefault("torch_dtype", dtype)
+    if result.get("torch_dtype") is None and dtype is not None:
+        result["torch_dtype"] = dtype
+    vision = result.get("vision_config")
+    if isinstance(vision, dict):
+        squares = {name: vision[name] for name in ("image_size", "patch_size") if kinds.square(vision.get(name))}
+        result["vision_config"] = {**vision, **{name: pair_of_sides(side) for name, side in squares.items()}}
     if isinstance(result.get("text_config"), dict):
         result["text_config"] = in_old_spelling(result["text_config"])
     return result
@@ -117,7 +121,7 @@ def _check_values(file: ConfigFile, format_: Format, values: Config, text: Itera
         for name, kind in {**_OTHERS, **checked}.items():
             if name in holder and not kind(holder[name]):
                 raise ConfigError(
-                    f"{file.path} has {prefix}{name} {str(holder[name])[:80]!r}, a value that no model has there.",
+                    f"{file.path} has {prefix}{name} {shown(holder[name])}, a value that no model has there.",
                     "Use the config.json that the checkpoint was saved with.",
                 )
 

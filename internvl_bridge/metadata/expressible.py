@@ -1,7 +1,7 @@
 """What one format can say and the other cannot: refused, as the result would be fluent and wrong."""
 
-from internvl_bridge.errors import UnsupportedModelError
-from internvl_bridge.mapping.families import INTERNLM3
+from internvl_bridge.errors import UnsupportedModelError, shown
+from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3
 from internvl_bridge.metadata.config_file import Format
 from internvl_bridge.metadata.described import Described
 
@@ -27,6 +27,7 @@ def check_expressible(model: Described) -> None:
         _check_constants(model)
     _check_layer(model)
     _check_biases(model)
+    _check_head_size(model)
 
 
 def _check_pixel_shuffle(custom: Described) -> None:
@@ -34,7 +35,7 @@ def _check_pixel_shuffle(custom: Described) -> None:
     if version != "v2":
         stated = "" if "ps_version" in custom.values else " (by default)"
         raise UnsupportedModelError(
-            f"{custom.file.path} has ps_version {str(version)[:80]!r}{stated}: the pixel shuffle of v1 transposes "
+            f"{custom.file.path} has ps_version {shown(version)}{stated}: the pixel shuffle of v1 transposes "
             f"the token grid, and transformers has no equivalent, so the converted model would answer fluently "
             f"and wrongly.",
             "Only ps_version 'v2' can be converted.",
@@ -46,7 +47,7 @@ def _check_constants(hf: Described) -> None:
         for name, value in constants.items():
             if name != "architectures" and holder.get(name, value) != value:
                 raise UnsupportedModelError(
-                    f"{hf.file.path} has {name} {str(holder[name])[:80]!r}; the custom format knows only {value!r}.",
+                    f"{hf.file.path} has {name} {shown(holder[name])}; the custom format knows only {value!r}.",
                     "This model cannot be expressed in the custom format.",
                 )
 
@@ -68,4 +69,14 @@ def _check_biases(model: Described) -> None:
         raise UnsupportedModelError(
             f"{model.file.path} describes an InternLM3 whose qkv_bias and bias differ, which HF's Llama cannot.",
             "This model cannot be converted.",
+        )
+
+
+def _check_head_size(model: Described) -> None:
+    """InternLM2's class computes the size of a head; HF's Llama can state another one."""
+    text = model.dims.text
+    if model.family.architecture == INTERNLM2.architecture and text.head_dim != text.hidden // text.heads:
+        raise UnsupportedModelError(
+            f"{model.file.path} has head_dim {text.head_dim}, but InternLM2's heads have {text.hidden // text.heads}.",
+            "Convert it without sidecar and --reference: then its language model stays a Llama.",
         )

@@ -37,8 +37,10 @@ def same(kind: Kind, *names: str) -> tuple[Field, ...]:
     return tuple(Field(name, name, kind) for name in names)
 
 
-def _pair(side: Any) -> Any:
-    return side if isinstance(side, list) else [side, side]
+def pair_of_sides(side: Any) -> list[Any]:
+    """Both sides of a square, however it is stated."""
+    sides = side if isinstance(side, list) else [side]
+    return [sides[0], sides[-1]]
 
 
 def _side(pair: Any) -> Any:
@@ -60,8 +62,8 @@ VISION_FIELDS = (
     Field("qk_normalization", "use_qk_norm", kinds.flag, True, False),
     Field("attention_dropout", "attention_dropout", kinds.number, 0.0, 0.0),
     Field("dropout", "hidden_dropout_prob", kinds.number, 0.0, 0.0),
-    Field("image_size", "image_size", kinds.square, 224, [448, 448], _pair, _side),
-    Field("patch_size", "patch_size", kinds.square, 14, [14, 14], _pair, _side),
+    Field("image_size", "image_size", kinds.square, 224, [448, 448], pair_of_sides, _side),
+    Field("patch_size", "patch_size", kinds.square, 14, [14, 14], pair_of_sides, _side),
 )
 
 TOP_FIELDS = (
@@ -121,10 +123,11 @@ _ROUTER = (
     *same(kinds.flag, "output_router_logits"),
     *same(kinds.number, "router_aux_loss_coef"),
 )
-_HEADS = (*same(optional(kinds.positive), "head_dim"), *same(kinds.flag, "attention_bias"))
+_HEAD_DIM = same(optional(kinds.positive), "head_dim")
+_HEADS = (*_HEAD_DIM, *same(kinds.flag, "attention_bias"))
 
 _BY_HF_CLASS = {
-    "qwen2": _COMMON + _OLD_ROPE + _SLIDING,
+    "qwen2": _COMMON + _OLD_ROPE + _SLIDING + _HEAD_DIM,
     "qwen3": _COMMON + _NEW_ROPE + _SLIDING + _HEADS,
     "qwen3_moe": (
         *_COMMON,
@@ -145,6 +148,7 @@ _BY_HF_CLASS = {
     ),
     "phi3": (
         *_COMMON,
+        *_HEAD_DIM,
         *_rope("type", {"longrope": "su"}),  # Phi-3's own class calls it so; transformers knows both
         *same(kinds.number, "resid_pdrop", "embd_pdrop"),
         *same(optional(kinds.positive), "original_max_position_embeddings", "sliding_window"),
@@ -170,7 +174,7 @@ _BY_CUSTOM_CLASS = {
     "InternLM3ForCausalLM": (
         *_COMMON,
         *_OLD_ROPE,
-        *same(optional(kinds.positive), "head_dim"),
+        *_HEAD_DIM,
         Field("qkv_bias", "attention_bias", kinds.flag, False, False),
         Field("bias", "mlp_bias", kinds.flag, False, False),
     ),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import ConfigError, shown
 from internvl_bridge.mapping.dimensions import ExpertDims, ModelDims, TextDims, VisionDims
 from internvl_bridge.metadata import kinds
 from internvl_bridge.metadata.config_file import Config
@@ -103,6 +103,6 @@ def _first(section: Config, name: str) -> int:
 
 def _senseless(name: str, value: Any) -> ConfigError:
     return ConfigError(
-        f"config.json has {name} {str(value)[:80]!r}, from which no tensor shape follows.",
+        f"config.json has {name} {shown(value)}, from which no tensor shape follows.",
         "Use the config.json that the checkpoint was saved with.",
     )

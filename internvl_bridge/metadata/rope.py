@@ -37,7 +37,7 @@ def canonical_scaling(scaling: Any) -> Any:
     if len(types) != len(stated) or len(set(types)) != 1 or types[0] not in _NEEDED:
         raise _not_understood(scaling)
     rest = {key: value for key, value in scaling.items() if key not in _TYPE_KEYS}
-    if not all(_is_number(rest.get(name)) for name in _NEEDED[types[0]]):
+    if not all(_is_factor(types[0], rest.get(name)) for name in _NEEDED[types[0]]):
         raise _not_understood(scaling)
     if types[0] != "default":
         return {"rope_type": types[0], **rest}
@@ -70,9 +70,9 @@ def in_old_spelling(text_config: Config) -> dict[str, Any]:
         for name in ("rope_theta", "partial_rotary_factor"):
             if name in flat:
                 _agree(result, name, flat.pop(name))
-        if flat.get(_ORIGINAL) == result.get(_ORIGINAL):
-            flat.pop(_ORIGINAL, None)  # transformers 5 repeats here what Phi-3 says one level up
-        scaling = canonical_scaling({"rope_type": "default"} | flat)
+        stated = {} if flat.keys() & set(_TYPE_KEYS) else {"rope_type": "default"}
+        scaling = _without_repetition(canonical_scaling(stated | flat), result)
+        result["rope_scaling"] = _without_repetition(result.get("rope_scaling"), result)
         if result.get("rope_scaling") is None:
             result["rope_scaling"] = scaling
         else:
@@ -82,9 +82,17 @@ def in_old_spelling(text_config: Config) -> dict[str, Any]:
     return result
 
 
-def _is_number(value: Any) -> bool:
-    values = value if isinstance(value, list) and value else [value]
-    return all(map(kinds.number, values))
+def _without_repetition(scaling: Any, text_config: Config) -> Any:
+    """A Phi-3 scaling without the length that transformers 5 repeats in it from one level up."""
+    if scaling is None or scaling["rope_type"] != "longrope" or scaling.get(_ORIGINAL) != text_config.get(_ORIGINAL):
+        return scaling
+    return {key: value for key, value in scaling.items() if key != _ORIGINAL}
+
+
+def _is_factor(kind: str, value: Any) -> bool:
+    if kind == "longrope":
+        return isinstance(value, list) and bool(value) and all(map(kinds.number, value))
+    return kinds.number(value)
 
 
 def _agree(config: dict[str, Any], name: str, value: Any) -> None:

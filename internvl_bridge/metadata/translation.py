@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
-from internvl_bridge.errors import ConfigError, UnsupportedModelError
+from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.metadata.config_file import Config
 from internvl_bridge.metadata.described import Described, translated
@@ -103,7 +103,13 @@ def tokens_per_tile(custom: Config) -> int:
     """How many ``<IMG_CONTEXT>`` tokens one image tile becomes."""
     vision, ratio = custom["vision_config"], custom.get("downsample_ratio", 0.5)
     side = custom.get("force_image_size") or _side(vision.get("image_size", 224))
-    return int((side // _side(vision.get("patch_size", 14))) ** 2 * ratio**2)
+    tokens = int((side // _side(vision.get("patch_size", 14))) ** 2 * ratio**2)
+    if not tokens:
+        raise ConfigError(
+            f"config.json describes image tiles of {side} pixels, which become no token at all.",
+            "Use the config.json that the checkpoint was saved with.",
+        )
+    return tokens
 
 
 def _image_size(tokens: int, custom: Config) -> int:
@@ -183,7 +189,7 @@ def _quantization(config: Config, tensors: TensorFacts) -> Any:
     method = stated.get("quant_method") if isinstance(stated, dict) else stated
     if stated is not None and not (method == "mxfp4" and tensors.mxfp4):
         raise UnsupportedModelError(
-            f"config.json has a quantization_config of method {str(method)[:80]!r}, but the tensors are not "
+            f"config.json has a quantization_config of method {shown(method)}, but the tensors are not "
             f"quantised in that way (or in a way that can be converted: only GPT-OSS experts in MXFP4 can).",
             "Remove quantization_config if the weights are not quantised; else convert the unquantised "
             "checkpoint and quantise the result.",

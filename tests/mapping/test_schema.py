@@ -63,7 +63,9 @@ def build(text: dict[str, Any], tower: dict[str, Any]) -> tuple[dict[str, Any], 
     )
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(config)
-    return json.loads(config.to_json_string(use_diff=False)), {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    return json.loads(config.to_json_string(use_diff=False)), {
+        key: tuple(tensor.shape) for key, tensor in model.state_dict().items()
+    }
 
 
 def one_tensor_per_expert(shapes: Shapes) -> Shapes:

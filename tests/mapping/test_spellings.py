@@ -16,6 +16,7 @@ from internvl_bridge.mapping.spellings import (
     detect_spelling,
     respell,
     spelled,
+    spelling_of,
 )
 
 TWIN = sample("qwen2")
@@ -142,3 +143,22 @@ def test_the_head_is_an_ordinary_tensor_of_every_spelling() -> None:
     assert HEAD in TWIN.hf
     assert "lm_head.weight" in respell(TWIN.hf, L1, L2).targets
     assert HEAD in respell(TWIN.hf, L1, L3).targets
+
+
+def test_the_spelling_of_keys_is_the_one_that_explains_them_all() -> None:
+    assert spelling_of(["vision_tower.x", "language_model.model.norm.weight"]) is L1
+    assert spelling_of(["model.vision_tower.x", "model.language_model.norm.weight", "lm_head.weight"]) is L2
+    assert spelling_of(["model.vision_tower.x", "model.language_model.model.norm.weight"]) is L3
+
+
+@pytest.mark.parametrize(
+    ("keys", "odd"),
+    [
+        (["vision_tower.x", "multi_modal_projector.x", "mlp2.0.weight"], "mlp2.0.weight"),
+        (["model.vision_tower.x", "model.language_model.norm.weight", "vision_tower.y"], "vision_tower.y"),
+        (["vision_tower.x", "vision_tower.y", "lm_head.weight"], "lm_head.weight"),
+    ],
+)
+def test_keys_that_no_spelling_explains_are_refused_by_the_nearest_one(keys: list[str], odd: str) -> None:
+    with pytest.raises(UnknownKeyError, match=f"^Unknown tensor {odd}: "):
+        spelling_of(keys)

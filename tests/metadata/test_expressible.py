@@ -148,7 +148,9 @@ def test_a_llama_without_biases_may_be_any(twin: Family) -> None:
     [(CUSTOM["qwen2-300m"].values, "llm_config"), (STORED_HF["qwen2-300m@state-dict"].values, "text_config")],
     ids=["custom", "hf"],
 )
-def test_only_a_flag_at_either_level_ties(config: Any, section: str, top: Any, inner: Any, *, may_be_tied: bool) -> None:
+def test_only_a_flag_at_either_level_ties(
+    config: Any, section: str, top: Any, inner: Any, *, may_be_tied: bool
+) -> None:
     flagged = changed(config, None, tie_word_embeddings=top)
 
     assert described(changed(flagged, section, tie_word_embeddings=inner)).may_be_tied is may_be_tied

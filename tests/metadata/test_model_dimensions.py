@@ -125,7 +125,7 @@ def test_a_gpt_oss_has_experts_in_every_layer() -> None:
     assert model_dims(config(GPT_OSS)).text.experts == ExpertDims(3, 10, 1, frozenset())
 
 
-SENSELESS = [0, -1, True, False, "12", 12.0, 12.5, [], [0], {}, float("inf")]
+SENSELESS = [0, -1, 2**31, 10**400, True, False, "12", 12.0, 12.5, [], [0], {}, float("inf")]
 
 
 @pytest.mark.parametrize("value", SENSELESS, ids=repr)
@@ -152,7 +152,7 @@ def test_a_senseless_number_is_refused_by_name(section: str, name: str, value: A
     "name", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
 )
 def test_a_number_that_is_not_stated_is_refused_by_name(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^config\.json has {name} None"):
+    with pytest.raises(ConfigError, match=rf"^config\.json has {name} None, from which"):
         model_dims(config(without(TEXT, name)))
 
 
@@ -196,6 +196,11 @@ def test_heads_that_do_not_divide_are_refused() -> None:
         model_dims(config(TEXT | {"num_key_value_heads": 3}))
 
 
+def test_vision_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^config\.json has vision_config\.num_attention_heads 3, from which"):
+        model_dims(config(vision=VISION | {"num_attention_heads": 3}))
+
+
 def test_more_heads_than_width_leave_no_head_size() -> None:
-    with pytest.raises(ConfigError, match=r"^config\.json has head_dim 0"):
+    with pytest.raises(ConfigError, match=r"^config\.json has head_dim 0, from which"):
         model_dims(config(TEXT | {"hidden_size": 3}))

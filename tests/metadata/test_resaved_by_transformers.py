@@ -4,14 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from support import DATA
+from metadata.describing import CUSTOM, custom_config, described
 
-from internvl_bridge.mapping.families import PHI3
-from internvl_bridge.metadata.config_file import read_config
-from internvl_bridge.metadata.families import custom_family
+from internvl_bridge.metadata.described import Described, describe
 from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config
-
-CUSTOM = {path.name: read_config(path) for path in sorted((DATA / "custom").iterdir())}
 
 
 def facts_of(name: str) -> TensorFacts:
@@ -27,10 +23,10 @@ def resaved(hf: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", CUSTOM)
 def test_a_config_that_transformers_saved_anew_comes_home_exactly(name: str) -> None:
-    custom, family = CUSTOM[name].values, custom_family(CUSTOM[name], ())
-    hf = resaved(to_hf_config(custom, family, facts_of(name), 590, old=None))
+    model, custom = describe(CUSTOM[name]), CUSTOM[name].values
+    hf = resaved(to_hf_config(model, facts_of(name), 590, old=None))
 
-    back, _ = to_custom_config(hf, family, facts_of(name), old=custom)
+    back, _ = to_custom_config(described(hf, twin=model.family), facts_of(name), old=model)
 
     for section in ("vision_config", "llm_config"):
         stated = custom[section]
@@ -42,11 +38,9 @@ def test_a_config_that_transformers_saved_anew_comes_home_exactly(name: str) -> 
 
 @pytest.mark.parametrize("name", CUSTOM)
 def test_transformers_reads_the_same_rotary_embedding_and_tying(name: str) -> None:
-    custom, family = CUSTOM[name].values, custom_family(CUSTOM[name], ())
+    read = resaved(to_hf_config(describe(CUSTOM[name]), facts_of(name), 590, old=None))
 
-    read = resaved(to_hf_config(custom, family, facts_of(name), 590, old=None))
-
-    llm = custom["llm_config"]
+    llm = CUSTOM[name].values["llm_config"]
     scaling = llm["rope_scaling"] or {}
     parameters = read["text_config"]["rope_parameters"]
     assert parameters["rope_theta"] == llm["rope_theta"]
@@ -59,25 +53,25 @@ def test_transformers_reads_the_same_rotary_embedding_and_tying(name: str) -> No
 PHI3_LONG = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
 
 
-def phi3_with(kind: str) -> dict[str, Any]:
+def phi3_with(kind: str) -> Described:
     """A Phi-3 of 128k, whose class accepts exactly type, short_factor and long_factor."""
-    custom = json.loads(CUSTOM["phi3-300m"].text)
+    custom = custom_config("phi3-300m")
     custom["llm_config"]["rope_scaling"] = {"type": kind, **PHI3_LONG}
     custom["llm_config"]["original_max_position_embeddings"] = 256
-    return custom
+    return described(custom)
 
 
 @pytest.mark.parametrize("kind", ["su", "longrope"])
 def test_phi3_scaling_is_written_as_transformers_4_demands_it(kind: str) -> None:
     """Its Phi3Config refuses any rope_scaling but one of exactly these three keys; version 5 reads it too."""
-    hf = to_hf_config(phi3_with(kind), PHI3, facts_of("phi3"), 590, old=None)
+    hf = to_hf_config(phi3_with(kind), facts_of("phi3"), 590, old=None)
 
     assert hf["text_config"]["rope_scaling"] == {"type": "longrope", **PHI3_LONG}
 
 
 @pytest.mark.parametrize("kind", ["su", "longrope"])
 def test_phi3_scaling_is_read_by_transformers(kind: str) -> None:
-    read = resaved(to_hf_config(phi3_with(kind), PHI3, facts_of("phi3"), 590, old=None))
+    read = resaved(to_hf_config(phi3_with(kind), facts_of("phi3"), 590, old=None))
 
     parameters = read["text_config"]["rope_parameters"]
     assert parameters["rope_type"] == "longrope"
@@ -88,17 +82,17 @@ def test_phi3_scaling_is_read_by_transformers(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["su", "longrope"])
 def test_phi3_scaling_that_transformers_saved_anew_comes_home(kind: str) -> None:
     custom = phi3_with(kind)
-    hf = resaved(to_hf_config(custom, PHI3, facts_of("phi3"), 590, old=None))
+    hf = resaved(to_hf_config(custom, facts_of("phi3"), 590, old=None))
 
-    back, _ = to_custom_config(hf, PHI3, facts_of("phi3"), old=custom)
+    back, _ = to_custom_config(described(hf), facts_of("phi3"), old=custom)
 
-    assert back["llm_config"]["rope_scaling"] == custom["llm_config"]["rope_scaling"]
+    assert back["llm_config"]["rope_scaling"] == custom.text["rope_scaling"]
 
 
 def test_phi3_scaling_has_its_three_keys_without_a_complement_too() -> None:
-    hf = resaved(to_hf_config(phi3_with("longrope"), PHI3, facts_of("phi3"), 590, old=None))
+    hf = resaved(to_hf_config(phi3_with("longrope"), facts_of("phi3"), 590, old=None))
 
-    custom, _ = to_custom_config(hf, PHI3, facts_of("phi3"), old=None)
+    custom, _ = to_custom_config(described(hf), facts_of("phi3"), old=None)
 
-    assert custom["llm_config"]["rope_scaling"] == {"type": "longrope", **PHI3_LONG}
+    assert custom["llm_config"]["rope_scaling"] == {"type": "su", **PHI3_LONG}
     assert custom["llm_config"]["original_max_position_embeddings"] == 256

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from support import DATA, copy_custom
 
-from internvl_bridge.errors import BridgeError, ConfigError
+from internvl_bridge.errors import BridgeError, ConfigError, UnsupportedModelError
+from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, INTERNLM3_GROUPED, LLAMA, QWEN2
 from internvl_bridge.metadata.config_file import Format, read_config
 from internvl_bridge.metadata.sidecar import (
     SIDECAR_FILE,
@@ -43,12 +44,13 @@ def test_a_custom_source_comes_back_verbatim(tmp_path: Path) -> None:
 
     complement = read_sidecar(write(tmp_path, text), Format.CUSTOM)
 
-    assert complement.family == "Qwen2"
+    assert complement.described.family is QWEN2
     assert complement.origin == tmp_path / SIDECAR_FILE
     assert complement.files == {
         name: (source / name).read_bytes().decode() for name in ("config.json", "preprocessor_config.json")
     }
-    assert complement.config == read_config(source).values
+    assert complement.described.values == read_config(source).values
+    assert complement.described.format is Format.CUSTOM
 
 
 def test_an_hf_source_comes_back_verbatim(tmp_path: Path) -> None:
@@ -60,7 +62,7 @@ def test_an_hf_source_comes_back_verbatim(tmp_path: Path) -> None:
         (source / name).write_bytes(odd_text.encode())
     (source / "generation_config.json").write_text("{}")
 
-    text = sidecar_text(source, Format.HF, "InternLM2")
+    text = sidecar_text(source, Format.HF, "Qwen2")
     complement = read_sidecar(write(tmp_path, text), Format.HF)
 
     assert complement.files.keys() == set(kept_files(Format.HF))
@@ -96,7 +98,7 @@ def test_files_that_this_format_does_not_keep_are_dropped(tmp_path: Path) -> Non
     assert complement.files.keys() == {"config.json", "preprocessor_config.json"}
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1", ..., [1]])
+@pytest.mark.parametrize("version", [2, 0, None, "1", ..., [1], True, 1.0])
 def test_another_version_is_refused(tmp_path: Path, version: Any) -> None:
     said = None if version is ... else version
 
@@ -165,13 +167,111 @@ def test_a_config_of_no_internvl_model_is_refused(tmp_path: Path, config: dict[s
     assert str(tmp_path / SIDECAR_FILE) in error.value.reason
 
 
-def test_a_reference_provides_its_config_and_nothing_else() -> None:
-    directory = DATA / "custom" / "qwen2-300m"
+LLAMA_HF = json.loads(HF_TEXT)
+LLAMA_HF["text_config"]["model_type"] = "llama"
+
+
+@pytest.mark.parametrize("family", [LLAMA, INTERNLM2, INTERNLM3, INTERNLM3_GROUPED], ids=lambda family: family.name)
+def test_an_hf_llama_is_of_the_recorded_family(tmp_path: Path, family: Any) -> None:
+    stated = contents(source_format="hf", family=family.name, files={"config.json": json.dumps(LLAMA_HF)})
+
+    assert read_sidecar(write(tmp_path, stated), Format.HF).described.family is family
+
+
+@pytest.mark.parametrize("family", [INTERNLM3, INTERNLM3_GROUPED], ids=lambda family: family.name)
+def test_a_recorded_family_tells_the_two_tables_of_internlm3_apart(tmp_path: Path, family: Any) -> None:
+    custom = json.loads(CUSTOM_TEXT)
+    custom["llm_config"]["architectures"] = ["InternLM3ForCausalLM"]
+    stated = contents(family=family.name, files={"config.json": json.dumps(custom)})
+
+    assert read_sidecar(write(tmp_path, stated), Format.CUSTOM).described.family is family
+
+
+def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used: it records the unknown family 'Gemma'"):
+        read_sidecar(write(tmp_path, contents(family="Gemma")), Format.CUSTOM)
+
+
+def test_a_custom_config_of_another_family_than_recorded_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"records the family InternLM2, but its config\.json is of Qwen2"):
+        read_sidecar(write(tmp_path, contents(family="InternLM2")), Format.CUSTOM)
+
+
+def test_an_hf_config_of_another_type_than_recorded_is_refused(tmp_path: Path) -> None:
+    stated = contents(source_format="hf", family="InternLM2", files={"config.json": HF_TEXT})
+
+    with pytest.raises(
+        ConfigError, match=f"{SIDECAR_FILE} has a text model of type 'qwen2', but .* an InternLM2 model"
+    ):
+        read_sidecar(write(tmp_path, stated), Format.HF)
+
+
+@pytest.mark.parametrize("format_", Format)
+def test_a_config_that_cannot_have_been_converted_is_refused(tmp_path: Path, format_: Format) -> None:
+    values = json.loads(CUSTOM_TEXT if format_ is Format.CUSTOM else HF_TEXT)
+    values |= {"ps_version": "v1", "projector_hidden_act": "relu"}
+    stated = contents(source_format=format_.value, files={"config.json": json.dumps(values)})
+
+    with pytest.raises(
+        UnsupportedModelError, match=f"{SIDECAR_FILE} has (ps_version 'v1'|projector_hidden_act 'relu')"
+    ):
+        read_sidecar(write(tmp_path, stated), format_)
+
+
+def test_a_config_with_a_value_that_no_model_has_is_refused(tmp_path: Path) -> None:
+    values = json.loads(CUSTOM_TEXT) | {"select_layer": "-1"}
+    stated = contents(files={"config.json": json.dumps(values)})
+
+    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} has select_layer '-1', a value that no model has there"):
+        read_sidecar(write(tmp_path, stated), Format.CUSTOM)
+
+
+@pytest.mark.parametrize(
+    ("directory", "wanted"),
+    [(DATA / "custom" / "qwen2-300m", Format.CUSTOM), (DATA / "hf" / "qwen2-300m@state-dict", Format.HF)],
+    ids=["custom", "hf"],
+)
+def test_a_reference_provides_its_config_and_nothing_else(directory: Path, wanted: Format) -> None:
     config = read_config(directory)
 
-    complement = reference_complement(config, "Qwen2")
+    complement = reference_complement(config, wanted, ())
 
     assert complement.origin == directory
     assert complement.files == {"config.json": config.text}
-    assert complement.config == config.values
-    assert complement.family == "Qwen2"
+    assert complement.described.file is config
+    assert complement.described.format is wanted
+    assert complement.described.family is QWEN2
+
+
+def internlm3_at(directory: Path) -> Path:
+    values = json.loads(CUSTOM_TEXT)
+    values["llm_config"]["architectures"] = ["InternLM3ForCausalLM"]
+    (directory / "config.json").write_text(json.dumps(values))
+    return directory
+
+
+def test_the_keys_of_a_reference_tell_the_two_tables_of_internlm3_apart(tmp_path: Path) -> None:
+    config = read_config(internlm3_at(tmp_path))
+    key = "language_model.model.layers.0.attention.wqkv.weight"
+
+    assert reference_complement(config, Format.CUSTOM, ()).described.family is INTERNLM3
+    assert reference_complement(config, Format.CUSTOM, [key]).described.family is INTERNLM3_GROUPED
+
+
+@pytest.mark.parametrize(
+    ("directory", "wanted"),
+    [(DATA / "custom" / "qwen2-300m", Format.HF), (DATA / "hf" / "qwen2-300m@state-dict", Format.CUSTOM)],
+    ids=["custom", "hf"],
+)
+def test_a_reference_of_the_format_at_hand_is_refused(directory: Path, wanted: Format) -> None:
+    with pytest.raises(ConfigError) as error:
+        reference_complement(read_config(directory), wanted, ())
+
+    assert f"The reference {directory} is not in the {wanted.value} format" in error.value.reason
+
+
+def test_a_reference_that_cannot_be_expressed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(json.loads(CUSTOM_TEXT) | {"ps_version": "v1"}))
+
+    with pytest.raises(UnsupportedModelError, match="has ps_version 'v1'"):
+        reference_complement(read_config(tmp_path), Format.CUSTOM, ())

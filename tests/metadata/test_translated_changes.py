@@ -4,62 +4,58 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from support import DATA
+from metadata.describing import changed, custom_config, described
 
-from internvl_bridge.mapping.families import GPT_OSS, INTERNLM2, PHI3, QWEN2, QWEN3_MOE, Family
-from internvl_bridge.metadata.config_file import read_config
 from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config
 
 FACTS = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
 
 
-def custom_config(name: str) -> dict[str, Any]:
-    return deepcopy(dict(read_config(DATA / "custom" / name).values))
+def hf_of(custom: dict[str, Any], facts: TensorFacts = FACTS, token: int = 590, old: Any = None) -> dict[str, Any]:
+    return to_hf_config(described(custom), facts, token, None if old is None else described(old))
 
 
-def changed(config: dict[str, Any], section: str | None, **values: Any) -> dict[str, Any]:
-    copy = deepcopy(config)
-    (copy if section is None else copy[section]).update(values)
-    return copy
+def home(hf: dict[str, Any], old: dict[str, Any], facts: TensorFacts = FACTS) -> dict[str, Any]:
+    """The custom config for ``hf``, with ``old`` as its complement."""
+    model = described(old)
+    return to_custom_config(described(hf, twin=model.family), facts, model)[0]
 
 
 @pytest.mark.parametrize(
-    ("name", "family", "section", "hf", "custom"),
+    ("name", "section", "hf", "custom"),
     [
-        ("qwen2-300m", QWEN2, "text_config", {"vocab_size": 640}, {"vocab_size": 640}),
-        ("qwen2-300m", QWEN2, "text_config", {"rope_theta": 5e6}, {"rope_theta": 5e6}),
-        ("qwen2-300m", QWEN2, "text_config", {"num_hidden_layers": 1}, {"num_hidden_layers": 1}),
-        ("qwen2-300m", QWEN2, "text_config", {"eos_token_id": [2, 3]}, {"eos_token_id": [2, 3]}),
+        ("qwen2-300m", "text_config", {"vocab_size": 640}, {"vocab_size": 640}),
+        ("qwen2-300m", "text_config", {"rope_theta": 5e6}, {"rope_theta": 5e6}),
+        ("qwen2-300m", "text_config", {"num_hidden_layers": 1}, {"num_hidden_layers": 1}),
+        ("qwen2-300m", "text_config", {"eos_token_id": [2, 3]}, {"eos_token_id": [2, 3]}),
         (
             "qwen2-300m",
-            QWEN2,
             "text_config",
             {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
             {"rope_scaling": {"type": "yarn", "factor": 4.0}},
         ),
-        ("internlm2-300m", INTERNLM2, "text_config", {"rope_scaling": None}, {"rope_scaling": None}),
-        ("internlm2-300m", INTERNLM2, "text_config", {"attention_bias": True}, {"bias": True}),
-        ("qwen3moe-6b", QWEN3_MOE, "text_config", {"num_experts": 2}, {"num_experts": 2}),
-        ("gptoss-300m", GPT_OSS, "text_config", {"num_local_experts": 2}, {"num_local_experts": 2}),
-        ("qwen2-300m", QWEN2, "vision_config", {"attention_bias": False}, {"qkv_bias": False}),
-        ("qwen2-300m", QWEN2, "vision_config", {"use_qk_norm": True}, {"qk_normalization": True}),
-        ("qwen2-300m", QWEN2, "vision_config", {"hidden_dropout_prob": 0.1}, {"dropout": 0.1}),
-        ("qwen2-300m", QWEN2, "vision_config", {"image_size": [112, 112]}, {"image_size": 112}),
-        ("qwen2-300m", QWEN2, None, {"vision_feature_layer": -2}, {"select_layer": -2}),
-        ("qwen2-300m", QWEN2, None, {"image_seq_length": 16}, {"force_image_size": 112}),
+        ("internlm2-300m", "text_config", {"rope_scaling": None}, {"rope_scaling": None}),
+        ("internlm2-300m", "text_config", {"attention_bias": True}, {"bias": True}),
+        ("qwen3moe-6b", "text_config", {"num_experts": 2}, {"num_experts": 2}),
+        ("gptoss-300m", "text_config", {"num_local_experts": 2}, {"num_local_experts": 2}),
+        ("qwen2-300m", "vision_config", {"attention_bias": False}, {"qkv_bias": False}),
+        ("qwen2-300m", "vision_config", {"use_qk_norm": True}, {"qk_normalization": True}),
+        ("qwen2-300m", "vision_config", {"hidden_dropout_prob": 0.1}, {"dropout": 0.1}),
+        ("qwen2-300m", "vision_config", {"image_size": [112, 112]}, {"image_size": 112}),
+        ("qwen2-300m", None, {"vision_feature_layer": -2}, {"select_layer": -2}),
+        ("qwen2-300m", None, {"image_seq_length": 16}, {"force_image_size": 112}),
     ],
 )
 def test_a_value_changed_in_the_hf_config_comes_back_and_nothing_else_does(
-    name: str, family: Family, section: str | None, hf: dict[str, Any], custom: dict[str, Any]
+    name: str, section: str | None, hf: dict[str, Any], custom: dict[str, Any]
 ) -> None:
     original = custom_config(name)
-    before = deepcopy(original)
-    edited = changed(to_hf_config(original, family, FACTS, 590, old=None), section, **hf)
+    edited = changed(hf_of(original), section, **hf)
 
-    back, _ = to_custom_config(edited, family, FACTS, old=original)
+    back = home(edited, original)
 
     sections = {"text_config": "llm_config", "vision_config": "vision_config", None: None}
-    assert back == changed(before, sections[section], **custom)
+    assert back == changed(original, sections[section], **custom)
 
 
 def as_version_5(hf: dict[str, Any]) -> dict[str, Any]:
@@ -78,9 +74,9 @@ def as_version_5(hf: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_base_changed_in_the_custom_config_reaches_both_versions_of_transformers() -> None:
     custom = custom_config("qwen2-300m")
-    old = as_version_5(to_hf_config(custom, QWEN2, FACTS, 590, old=None))
+    old = as_version_5(hf_of(custom))
 
-    hf = to_hf_config(changed(custom, "llm_config", rope_theta=5e6), QWEN2, FACTS, 590, old=old)
+    hf = hf_of(changed(custom, "llm_config", rope_theta=5e6), old=old)
 
     # Left alone, rope_parameters would contradict rope_theta, and transformers 5 would obey it.
     assert hf["text_config"]["rope_theta"] == 5e6
@@ -90,33 +86,72 @@ def test_a_base_changed_in_the_custom_config_reaches_both_versions_of_transforme
 
 def test_a_scaling_changed_in_the_custom_config_keeps_the_base() -> None:
     custom = custom_config("qwen2-300m")
-    old = as_version_5(to_hf_config(custom, QWEN2, FACTS, 590, old=None))
+    old = as_version_5(hf_of(custom))
     scaled = changed(custom, "llm_config", rope_scaling={"type": "dynamic", "factor": 4.0})
 
-    text = to_hf_config(scaled, QWEN2, FACTS, 590, old=old)["text_config"]
+    text = hf_of(scaled, old=old)["text_config"]
 
     assert text["rope_theta"] == 1000000.0
     assert text["rope_scaling"] == {"rope_type": "dynamic", "factor": 4.0}
     assert "rope_parameters" not in text
 
 
-def test_a_base_that_the_custom_config_leaves_open_survives_a_changed_scaling() -> None:
+@pytest.mark.parametrize("scaling", [None, {"type": "dynamic", "factor": 4.0}])
+def test_a_base_that_the_custom_config_leaves_open_is_its_class_s_default(scaling: Any) -> None:
     custom = custom_config("qwen2-300m")
-    old = as_version_5(to_hf_config(custom, QWEN2, FACTS, 590, old=None))
-    del custom["llm_config"]["rope_theta"]
-    scaled = changed(custom, "llm_config", rope_scaling={"type": "dynamic", "factor": 4.0})
+    old = as_version_5(hf_of(custom))
 
-    text = to_hf_config(scaled, QWEN2, FACTS, 590, old=old)["text_config"]
+    text = hf_of(changed(custom, "llm_config", rope_theta=..., rope_scaling=scaling), old=old)["text_config"]
 
-    assert text["rope_theta"] == 1000000.0
+    assert "rope_theta" not in text
+    assert "rope_parameters" not in text
+
+
+@pytest.mark.parametrize(
+    ("section", "custom_name", "hf_name"),
+    [
+        ("llm_config", "max_position_embeddings", "max_position_embeddings"),
+        ("llm_config", "rms_norm_eps", "rms_norm_eps"),
+        ("llm_config", "eos_token_id", "eos_token_id"),
+        ("llm_config", "max_window_layers", "max_window_layers"),
+    ],
+)
+def test_what_only_the_complement_states_is_taken_out(section: str, custom_name: str, hf_name: str) -> None:
+    custom = changed(custom_config("qwen2-300m"), section, max_window_layers=21)
+    old_hf = hf_of(custom)
+    silent_custom = changed(custom, section, **{custom_name: ...})
+    silent_hf = changed(old_hf, "text_config", **{hf_name: ...})
+
+    assert hf_name in old_hf["text_config"]
+    assert hf_of(silent_custom, old=old_hf) == silent_hf
+    assert home(silent_hf, custom) == silent_custom
+
+
+def test_what_a_tower_leaves_out_is_its_class_s_default_and_not_the_complement_s() -> None:
+    custom = custom_config("qwen2-300m")
+    old_hf = hf_of(custom)
+
+    six_billion = hf_of(changed(custom, "vision_config", qkv_bias=..., norm_type=...), old=old_hf)["vision_config"]
+    small = home(changed(old_hf, "vision_config", attention_bias=..., norm_type=...), custom)["vision_config"]
+
+    assert (six_billion["attention_bias"], six_billion["norm_type"]) == (False, "rms_norm")
+    assert (small["qkv_bias"], small["norm_type"]) == (False, "layer_norm")
+
+
+def test_a_number_of_layers_that_hf_leaves_out_is_that_of_its_class() -> None:
+    custom = custom_config("qwen2-300m")
+
+    back = home(changed(hf_of(custom), "vision_config", num_hidden_layers=...), custom)
+
+    assert back["vision_config"]["num_hidden_layers"] == 24
 
 
 def test_a_changed_base_keeps_the_partial_rotation() -> None:
     custom = changed(custom_config("phi3-300m"), "llm_config", partial_rotary_factor=0.5)
-    old = as_version_5(to_hf_config(custom, PHI3, FACTS, 590, old=None))
+    old = as_version_5(hf_of(custom))
     assert old["text_config"]["rope_parameters"]["partial_rotary_factor"] == 0.5
 
-    text = to_hf_config(changed(custom, "llm_config", rope_theta=5e6), PHI3, FACTS, 590, old=old)["text_config"]
+    text = hf_of(changed(custom, "llm_config", rope_theta=5e6), old=old)["text_config"]
 
     assert text["rope_theta"] == 5e6
     assert text["partial_rotary_factor"] == 0.5
@@ -124,9 +159,9 @@ def test_a_changed_base_keeps_the_partial_rotation() -> None:
 
 def test_experts_counted_anew_leave_one_count() -> None:
     custom = custom_config("qwen3moe-6b")
-    old = as_version_5(to_hf_config(custom, QWEN3_MOE, FACTS, 590, old=None))
+    old = as_version_5(hf_of(custom))
 
-    text = to_hf_config(changed(custom, "llm_config", num_experts=2), QWEN3_MOE, FACTS, 590, old=old)["text_config"]
+    text = hf_of(changed(custom, "llm_config", num_experts=2), old=old)["text_config"]
 
     assert text["num_experts"] == 2
     assert "num_local_experts" not in text
@@ -135,32 +170,47 @@ def test_experts_counted_anew_leave_one_count() -> None:
 @pytest.mark.parametrize("name", ["qwen2-300m", "qwen3moe-6b", "gptoss-300m", "internlm2-300m", "phi3-300m"])
 def test_without_a_change_the_words_of_version_5_stay(name: str) -> None:
     custom = custom_config(name)
-    families = {
-        "qwen2-300m": QWEN2,
-        "qwen3moe-6b": QWEN3_MOE,
-        "gptoss-300m": GPT_OSS,
-        "internlm2-300m": INTERNLM2,
-        "phi3-300m": PHI3,
-    }
-    old = as_version_5(to_hf_config(custom, families[name], FACTS, 590, old=None))
+    old = as_version_5(hf_of(custom))
 
-    assert to_hf_config(custom, families[name], FACTS, 590, old=old) == old
+    assert hf_of(custom, old=old) == old
+
+
+def test_an_hf_config_s_own_word_for_experts_stays_where_the_count_does() -> None:
+    custom = custom_config("qwen3moe-6b")
+    old = as_version_5(hf_of(custom))
+
+    text = hf_of(changed(custom, "llm_config", vocab_size=640), old=old)["text_config"]
+
+    assert text["num_local_experts"] == 4
+    assert "num_experts" not in text
+
+
+def test_a_changed_phi3_scaling_replaces_the_words_of_version_5() -> None:
+    long = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    custom = custom_config("phi3-300m")
+    old = as_version_5(hf_of(custom))
+
+    text = hf_of(changed(custom, "llm_config", rope_scaling={"type": "su", **long}), old=old)["text_config"]
+
+    assert text["rope_scaling"] == {"type": "longrope", **long}
+    assert text["rope_theta"] == 10000.0
+    assert "rope_parameters" not in text
 
 
 def test_a_dtype_changed_in_the_custom_config_is_written_in_both_words() -> None:
     custom = custom_config("qwen2-300m")
-    old = to_hf_config(custom, QWEN2, FACTS, 590, old=None)
+    old = hf_of(custom)
 
-    hf = to_hf_config(custom | {"torch_dtype": "float16"}, QWEN2, FACTS, 590, old=old)
+    hf = hf_of(custom | {"torch_dtype": "float16"}, old=old)
 
     assert (hf["torch_dtype"], hf["dtype"]) == ("float16", "float16")
 
 
 def test_a_changed_dtype_comes_back_at_every_level_that_states_one() -> None:
     custom = custom_config("qwen2-300m")
-    hf = to_hf_config(custom, QWEN2, FACTS, 590, old=None) | {"torch_dtype": "float32", "dtype": "float32"}
+    hf = hf_of(custom) | {"torch_dtype": "float32", "dtype": "float32"}
 
-    back, _ = to_custom_config(hf, QWEN2, FACTS, old=custom)
+    back = home(hf, custom)
 
     assert custom["torch_dtype"] == custom["llm_config"]["torch_dtype"] == "bfloat16"
     assert back["torch_dtype"] == "float32"
@@ -168,11 +218,32 @@ def test_a_changed_dtype_comes_back_at_every_level_that_states_one() -> None:
     assert "dtype" not in back
 
 
+def test_a_dtype_changed_in_the_custom_config_is_written_at_every_level_that_states_one() -> None:
+    custom = custom_config("qwen2-300m")
+    old = hf_of(custom)
+    old["text_config"]["dtype"] = old["vision_config"]["torch_dtype"] = "bfloat16"
+
+    hf = hf_of(custom | {"torch_dtype": "float16"}, old=old)
+
+    assert (hf["torch_dtype"], hf["dtype"]) == ("float16", "float16")
+    assert hf["text_config"]["dtype"] == hf["vision_config"]["torch_dtype"] == "float16"
+    assert "torch_dtype" not in hf["text_config"]
+    assert "dtype" not in hf["vision_config"]
+
+
+@pytest.mark.parametrize("name", ["torch_dtype", "dtype"])
+def test_the_same_dtype_leaves_the_complement_s_word_for_it(name: str) -> None:
+    custom = custom_config("qwen2-300m")
+    old = changed(hf_of(custom), None, torch_dtype=..., dtype=...) | {name: "bfloat16"}
+
+    assert hf_of(custom, old=old) == old
+
+
 def test_another_image_token_wins() -> None:
     custom = custom_config("qwen2-300m")
-    old = to_hf_config(custom, QWEN2, FACTS, 590, old=None)
+    old = hf_of(custom)
 
-    assert to_hf_config(custom, QWEN2, FACTS, 591, old=old) == old | {"image_token_id": 591}
+    assert hf_of(custom, token=591, old=old) == old | {"image_token_id": 591}
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -180,8 +251,8 @@ def test_the_tensors_decide_about_tying_at_both_levels(tied: bool) -> None:
     custom = custom_config("qwen2-300m")
     facts = TensorFacts(tied=tied, mxfp4=False, dtype="bfloat16")
 
-    hf = to_hf_config(custom, QWEN2, facts, 590, old=None)
-    back, _ = to_custom_config(hf, QWEN2, facts, old=custom)
+    hf = hf_of(custom, facts)
+    back = home(hf, custom, facts)
 
     for section in (hf, hf["text_config"], back, back["llm_config"]):
         assert section["tie_word_embeddings"] is tied
@@ -190,9 +261,9 @@ def test_the_tensors_decide_about_tying_at_both_levels(tied: bool) -> None:
 def test_an_hf_model_untied_since_overrules_its_complement() -> None:
     custom = changed(custom_config("qwen2-300m"), None, tie_word_embeddings=True)
     custom["llm_config"]["tie_word_embeddings"] = True
-    hf = to_hf_config(custom, QWEN2, FACTS, 590, old=None)
+    hf = hf_of(custom)
 
-    back, _ = to_custom_config(hf, QWEN2, FACTS, old=custom)
+    back = home(hf, custom)
 
     assert back["tie_word_embeddings"] is False
     assert back["llm_config"]["tie_word_embeddings"] is False

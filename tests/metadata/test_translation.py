@@ -2,19 +2,16 @@
 
 import json
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
+from metadata.describing import CUSTOM, described
 from support import DATA
 
 from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, LLAMA, Family
-from internvl_bridge.metadata.config_file import ConfigFile, read_config
-from internvl_bridge.metadata.families import custom_family, hf_family
-from internvl_bridge.metadata.model_dimensions import model_dims
-from internvl_bridge.metadata.translation import TensorFacts, description, to_custom_config, to_hf_config
+from internvl_bridge.metadata.described import Described
+from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config
 
-CUSTOM = {path.name: read_config(path) for path in sorted((DATA / "custom").iterdir())}
 UNTIED = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
 TIED = TensorFacts(tied=True, mxfp4=False, dtype="bfloat16")
 
@@ -157,7 +154,14 @@ HF: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "dtype": "bfloat16",
         "vision_config": {"model_type": "internvl_vision"},
-        "text_config": {"model_type": "qwen2", "vocab_size": 600},
+        "text_config": {
+            "model_type": "qwen2",
+            "vocab_size": 600,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+        },
     },
     "qwen3 in both spellings": _TOP_5
     | {
@@ -175,63 +179,67 @@ HF: dict[str, dict[str, Any]] = {
 }
 
 
-def facts_of(config: dict[str, Any]) -> TensorFacts:
-    return TIED if config.get("tie_word_embeddings") else UNTIED
-
-
-def hf_family_of(config: dict[str, Any], twin: Family | None = None) -> Family:
-    return hf_family(ConfigFile(Path("config.json"), "", config), twin)
+def facts_of(model: Described) -> TensorFacts:
+    return TIED if model.values.get("tie_word_embeddings") else UNTIED
 
 
 @pytest.mark.parametrize("name", CUSTOM)
 def test_custom_to_hf_and_back_is_exact(name: str) -> None:
-    config, family = CUSTOM[name], custom_family(CUSTOM[name], ())
-    facts = facts_of(config.values)
+    custom = described(CUSTOM[name].values)
 
-    hf = to_hf_config(config.values, family, facts, 590, old=None)
-    back, assumed = to_custom_config(hf, family, facts, old=config.values)
+    hf = to_hf_config(custom, facts_of(custom), 590, old=None)
+    back, assumed = to_custom_config(described(hf, twin=custom.family), facts_of(custom), old=custom)
 
-    assert json.dumps(back) == json.dumps(json.loads(config.text))
+    assert json.dumps(back) == json.dumps(json.loads(CUSTOM[name].text))
     assert assumed == ()
 
 
 @pytest.mark.parametrize("name", HF)
 def test_hf_to_custom_and_back_is_exact(name: str) -> None:
-    config, family, facts = HF[name], hf_family_of(HF[name]), facts_of(HF[name])
+    hf = described(HF[name])
 
-    custom, _ = to_custom_config(config, family, facts, old=None)
-    back = to_hf_config(custom, family, facts, 590, old=config)
+    custom, _ = to_custom_config(hf, facts_of(hf), old=None)
+    back = to_hf_config(described(custom), facts_of(hf), 590, old=hf)
 
-    assert json.dumps(back) == json.dumps(config)
+    assert json.dumps(back) == json.dumps(HF[name])
 
 
 @pytest.mark.parametrize("twin", [LLAMA, INTERNLM2, INTERNLM3], ids=lambda family: family.name)
 def test_llama_comes_home_whatever_custom_class_it_visits(twin: Family) -> None:
     config = HF["llama@5.23.0"]
+    hf = described(config, twin=twin)
 
-    custom, _ = to_custom_config(config, twin, UNTIED, old=None)
+    custom, _ = to_custom_config(hf, UNTIED, old=None)
 
     assert custom["llm_config"]["architectures"] == [twin.architecture]
-    assert to_hf_config(custom, twin, UNTIED, 590, old=config) == config
+    assert to_hf_config(described(custom), UNTIED, 590, old=hf) == config
 
 
 @pytest.mark.parametrize("name", CUSTOM)
 def test_a_custom_config_that_states_no_default_comes_home_without_them(name: str) -> None:
-    stated = CUSTOM[name].values
+    stated = CUSTOM[name].values["llm_config"]
+    decisive = {
+        "architectures",
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_experts",
+        "num_local_experts",
+        "moe_intermediate_size",
+    }
     sparse = {
         "model_type": "internvl_chat",
         "ps_version": "v2",
         "vision_config": {"image_size": 56},
-        "llm_config": {
-            key: stated["llm_config"][key]
-            for key in ("architectures", "vocab_size", "hidden_size", "num_hidden_layers")
-        },
+        "llm_config": {key: value for key, value in stated.items() if key in decisive},
     }
-    family = custom_family(ConfigFile(Path("config.json"), "", sparse), ())
+    model = described(sparse)
 
-    hf = to_hf_config(sparse, family, UNTIED, 590, old=None)
+    hf = to_hf_config(model, UNTIED, 590, old=None)
 
-    assert to_custom_config(hf, family, UNTIED, old=sparse)[0] == sparse
+    assert to_custom_config(described(hf, twin=model.family), UNTIED, old=model)[0] == sparse
     assert hf["vision_config"]["hidden_size"] == 3200
     assert hf["vision_config"]["num_hidden_layers"] == 48
     assert hf["vision_config"]["norm_type"] == "rms_norm"
@@ -241,25 +249,25 @@ def test_a_custom_config_that_states_no_default_comes_home_without_them(name: st
 
 @pytest.mark.parametrize("name", CUSTOM)
 def test_both_formats_describe_the_same_dimensions(name: str) -> None:
-    config, family = CUSTOM[name], custom_family(CUSTOM[name], ())
+    custom = described(CUSTOM[name].values)
 
-    hf = to_hf_config(config.values, family, facts_of(config.values), 590, old=None)
+    hf = to_hf_config(custom, facts_of(custom), 590, old=None)
 
-    assert model_dims(description(hf, family)) == model_dims(description(config.values, family))
+    assert described(hf, twin=custom.family).dims == custom.dims
 
 
 @pytest.mark.parametrize("name", HF)
 def test_translating_does_not_touch_its_arguments(name: str) -> None:
-    config, family, facts = HF[name], hf_family_of(HF[name]), facts_of(HF[name])
-    custom, _ = to_custom_config(config, family, facts, old=None)
+    config, hf = HF[name], described(HF[name])
+    facts = facts_of(hf)
+    custom, _ = to_custom_config(hf, facts, old=None)
     other = deepcopy(custom)
     other["llm_config"]["vocab_size"] = other["vision_config"]["num_hidden_layers"] = 77
     other["select_layer"] = -3
     texts = [json.dumps(values) for values in (config, custom, other)]
 
-    changed = to_hf_config(other, family, facts, 1, old=config)
-    changed_back, _ = to_custom_config(changed, family, facts, old=custom)
-    description(config, family)
+    changed = to_hf_config(described(other), facts, 1, old=hf)
+    changed_back, _ = to_custom_config(described(changed), facts, old=described(custom))
 
     assert changed["text_config"]["vocab_size"] == 77
     assert changed_back == other
@@ -271,12 +279,12 @@ def test_litter_stays_at_home(name: str) -> None:
     """Neither the generic keys of old config classes nor the trainer's own are passed on."""
     litter = {"moe_config": None, "capacity_factor": 1.2, "ep_size": 1, "use_deepep": False}
     config = CUSTOM[name].values
-    littered = config | {"llm_config": config["llm_config"] | litter}
-    family = custom_family(CUSTOM[name], ())
+    littered = described(config | {"llm_config": config["llm_config"] | litter})
+    facts = facts_of(littered)
 
-    hf = to_hf_config(littered, family, facts_of(config), 590, old=None)
+    hf = to_hf_config(littered, facts, 590, old=None)
 
     generic = {"num_beams", "id2label", "torchscript", "max_length", "auto_map", "template", "ps_version"}
     for section in (hf, hf["text_config"], hf["vision_config"]):
         assert not section.keys() & (litter.keys() | generic)
-    assert to_custom_config(hf, family, facts_of(config), old=littered)[0] == littered
+    assert to_custom_config(described(hf, twin=littered.family), facts, old=littered)[0] == littered.values

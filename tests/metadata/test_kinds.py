@@ -1,0 +1,54 @@
+"""Each kind of value: what is accepted and what is not. Truth values are no numbers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from internvl_bridge.metadata import kinds
+
+CAP = 2**31
+NO_NUMBERS: list[Any] = [None, True, False, "1", "", [], [1], {}, {"a": 1}, float]
+KINDS: dict[Callable[[Any], bool], tuple[list[Any], list[Any]]] = {
+    kinds.positive: ([1, 2, CAP - 1], [*NO_NUMBERS, 0, -1, CAP, 10**400, 1.0, 0.5]),
+    kinds.index: ([0, 1, -1, CAP - 1, 1 - CAP], [*NO_NUMBERS, CAP, -CAP, 10**400, 1.0, -1.0]),
+    kinds.number: ([0, 1, -1, 0.5, -0.5, 1e-6, CAP - 1, 1e300], [*NO_NUMBERS, CAP, -CAP, 10**400]),
+    kinds.positive_number: ([1, 1e-12, 1e7, CAP - 1], [*NO_NUMBERS, 0, 0.0, -1, -0.5, CAP]),
+    kinds.ratio: ([1, 1.0, 0.5, 0.25, 1 / 64], [*NO_NUMBERS, 0, 0.0, 2, 1.5, -0.5, 1 / 65, 1e-320, CAP]),
+    kinds.flag: ([True, False], [None, 0, 1, 0.0, "true", "false", "", [], [True], {}]),
+    kinds.word: (["", "gelu"], [None, True, 0, 1, 1.0, [], ["gelu"], {}, b"gelu"]),
+    kinds.words: ([[], ["a"], ["a", "b"]], [None, True, 1, "a", ["a", 1], [None], [["a"]], {}, {"a": "b"}, ("a",)]),
+    kinds.token_ids: (
+        [0, 1, CAP - 1, [0], [1, 2]],
+        [None, True, False, -1, CAP, 1.0, "1", [], [True], [-1], [1, None], [[1]], ["1"], {}, {"a": 1}],
+    ),
+    kinds.indices: ([[], [0], [-1, 3]], [None, True, 0, "0", [True], [0.0], [None], [[0]], [CAP], {}, {"0": 0}]),
+    kinds.square: (
+        [1, 448, [448], [448, 448]],
+        [None, True, 0, -1, CAP, 448.0, "448", [], [448, 224], [1, 1, 1], [448, 448.0], [0, 0], [True], [[448]], {}],
+    ),
+}
+ACCEPTED = [(kind, value) for kind, (accepted, _) in KINDS.items() for value in accepted]
+REFUSED = [(kind, value) for kind, (_, refused) in KINDS.items() for value in refused]
+
+
+def name_of(value: Any) -> str:
+    return getattr(value, "__name__", repr(value))
+
+
+@pytest.mark.parametrize(("kind", "value"), ACCEPTED, ids=name_of)
+def test_a_value_of_its_kind_is_accepted(kind: kinds.Kind, value: Any) -> None:
+    assert kind(value) is True
+    assert kinds.optional(kind)(value) is True
+
+
+@pytest.mark.parametrize(("kind", "value"), REFUSED, ids=name_of)
+def test_any_other_value_is_refused(kind: kinds.Kind, value: Any) -> None:
+    assert kind(value) is False
+    assert kinds.optional(kind)(value) is (value is None)
+
+
+def test_every_kind_is_tried() -> None:
+    defined = {value for value in vars(kinds).values() if getattr(value, "__module__", "") == kinds.__name__}
+
+    assert defined - {kinds.optional} == KINDS.keys()
