@@ -1,23 +1,23 @@
 """Decide everything about a conversion and prove it, before anything is written."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from internvl_bridge.byte_plan import in_source_shards
 from internvl_bridge.checked_plan import CheckedPlan
 from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedModelError
-from internvl_bridge.mapping.families import LLAMA
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format
 from internvl_bridge.metadata.described import describe
 from internvl_bridge.metadata.files import carried_files, has_tokenizer, remote_code
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, kept_files, sidecar_text
-from internvl_bridge.metadata.tokenizer import IMAGE_CONTEXT, find_token, image_token_id
+from internvl_bridge.metadata.tokenizer import IMAGE_CONTEXT, image_token_id
 from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config
 from internvl_bridge.model import Model, plan_conversion, read_model
+from internvl_bridge.notes import NO_REMOTE_CODE, notes_to_custom, notes_to_hf
 from internvl_bridge.sizes import parse_size
 from internvl_bridge.storage.checkpoint import INDEX_FILE, has_weights
 from internvl_bridge.storage.layout import (
@@ -30,22 +30,6 @@ from internvl_bridge.storage.layout import (
     reshard,
 )
 from internvl_bridge.storage.publishing import check_output
-
-# Fields of an HF text config that the custom format says elsewhere, or that say nothing about the model.
-_SAID_OTHERWISE = {
-    "model_type",
-    "architectures",
-    "tie_word_embeddings",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-    "_name_or_path",
-    "attention_bias",
-    "mlp_bias",
-    "head_dim",
-    "pretraining_tp",
-    "quantization_config",
-}
 
 Order = Literal["source", "name"]
 
@@ -129,10 +113,7 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     code = remote_code(reference) if reference and wanted is Format.CUSTOM else []
     copies = [*carried_files(source, tokenizer_home), *code]
     if wanted is Format.CUSTOM and not code:
-        notes.append(
-            "The custom format's Python modules (*.py) are not part of the source; copy them from the "
-            "original model, or give it as --reference, before loading with trust_remote_code."
-        )
+        notes.append(NO_REMOTE_CODE)
     return Conversion(
         model=model,
         output=output,
@@ -154,11 +135,10 @@ def _config(model: Model, checked: CheckedPlan, tokenizer_home: Path) -> tuple[s
     described = model.described
     if model.format is Format.CUSTOM:
         token = _image_token(model, tokenizer_home)
-        config, notes = to_hf_config(described, tensors, token, old), list(_notes_to_hf(model, checked))
+        config, notes = to_hf_config(described, tensors, token, old), list(notes_to_hf(model, checked))
     else:
         config, assumed = to_custom_config(described, tensors, old)
-        notes = list(_notes_to_custom(model, {name: config[name] for name in assumed}))
-        notes.extend(_tokenizer_notes(model, tokenizer_home))
+        notes = list(notes_to_custom(model, {name: config[name] for name in assumed}, tokenizer_home))
     made = describe(ConfigFile(Path(CONFIG_FILE), "", config), model.specs, described.family)
     if made.dims != described.dims:
         raise ConfigError(
@@ -179,53 +159,6 @@ def _image_token(model: Model, tokenizer_home: Path) -> int:
             "Use the tokenizer that the checkpoint was saved with.",
         )
     return token
-
-
-def _notes_to_hf(model: Model, checked: CheckedPlan) -> Iterator[str]:
-    layer = model.described.values.get("select_layer", -1)
-    if layer != -1:
-        yield (
-            f"vision_feature_layer is {layer}: transformers 5 reads that, 4.57 and older fail with an AttributeError."
-        )
-    if model.described.may_be_tied and not checked.tied:
-        yield (
-            "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
-            "own: that one is used."
-        )
-    yield (
-        "The output has weights, config.json and the tokenizer's files. It has no processor and no chat template "
-        "of its own yet: AutoProcessor needs those of the model's official HF release."
-    )
-
-
-def _notes_to_custom(model: Model, assumed: Mapping[str, Any]) -> Iterator[str]:
-    described, complement = model.described, model.complement
-    if assumed:
-        values = ", ".join(f"{name} {value!r}" for name, value in assumed.items())
-        yield f"Neither sidecar nor --reference tells these, so they were assumed: {values}."
-    if described.family.hf_model_type == LLAMA.hf_model_type:
-        says = f"as {complement.origin} says" if complement else "as no sidecar or --reference says otherwise"
-        yield f"The language model has {described.family.name}'s names, {says}."
-    known = {field.hf for field in described.text_fields} | _SAID_OTHERWISE
-    if unknown := sorted(described.text.keys() - known):
-        yield (
-            f"These fields of text_config are unknown to this version and were left out (the sidecar keeps them): "
-            f"{', '.join(unknown)}."
-        )
-
-
-def _tokenizer_notes(model: Model, tokenizer_home: Path) -> Iterator[str]:
-    """What is odd about the tokenizer of an HF source; the custom format needs no token id."""
-    stated = model.described.values.get("image_token_id")
-    found = set(find_token(tokenizer_home, IMAGE_CONTEXT).values())
-    if not has_tokenizer(tokenizer_home):
-        yield f"{tokenizer_home} holds no tokenizer, so that the output has none: copy the base model's."
-    elif found != {stated}:
-        ids = ", ".join(map(str, sorted(found))) or "no id"
-        yield (
-            f"config.json says that image_token_id is {stated}, but the tokenizer has {ids} for "
-            f"{IMAGE_CONTEXT}. The custom format asks the tokenizer."
-        )
 
 
 def _tokenizer_home(source: Path, reference: Path | None, tokenizer: str | Path | None) -> Path:

@@ -7,6 +7,7 @@ the transform claims (see :mod:`internvl_bridge.mapping.planning`) and return re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from types import MappingProxyType
 from typing import Protocol
 
 from internvl_bridge.errors import ContradictionError, IncompleteGroupError
@@ -67,11 +68,17 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class Fuse:
-    """One custom tensor holds several HF tensors, in blocks of rows (of dimension 0)."""
+    """One custom tensor holds several HF tensors, in blocks of rows (of dimension 0).
+
+    ``parts`` are the keys of the HF tensors by the role that ``layout`` gives them.
+    """
 
     fused: KeyPattern
     parts: Mapping[str, KeyPattern]
     layout: Layout
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", MappingProxyType(dict(self.parts)))
 
     @property
     def custom_patterns(self) -> tuple[KeyPattern, ...]:

@@ -1,0 +1,82 @@
+"""What a report says beside the facts: what was assumed, left out, or deserves attention."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge.checked_plan import CheckedPlan
+from internvl_bridge.mapping.families import LLAMA
+from internvl_bridge.metadata.files import has_tokenizer
+from internvl_bridge.metadata.tokenizer import IMAGE_CONTEXT, find_token
+from internvl_bridge.model import Model
+
+NO_REMOTE_CODE = (
+    "The custom format's Python modules (*.py) are not part of the source; copy them from the original model, or give "
+    "it as --reference, before loading with trust_remote_code."
+)
+
+# Fields of an HF text config that the custom format says elsewhere, or that say nothing about the model.
+_SAID_OTHERWISE = {
+    "model_type",
+    "architectures",
+    "tie_word_embeddings",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "_name_or_path",
+    "attention_bias",
+    "mlp_bias",
+    "head_dim",
+    "pretraining_tp",
+    "quantization_config",
+}
+
+
+def notes_to_hf(model: Model, checked: CheckedPlan) -> Iterator[str]:
+    """What the owner of a custom checkpoint should know about its HF twin."""
+    layer = model.described.values.get("select_layer", -1)
+    if layer != -1:
+        yield (
+            f"vision_feature_layer is {layer}: transformers 5 reads that, 4.57 and older fail with an AttributeError."
+        )
+    if model.described.may_be_tied and not checked.tied:
+        yield (
+            "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
+            "own: that one is used."
+        )
+    yield (
+        "The output has weights, config.json and the tokenizer's files. It has no processor and no chat template "
+        "of its own yet: AutoProcessor needs those of the model's official HF release."
+    )
+
+
+def notes_to_custom(model: Model, assumed: Mapping[str, Any], tokenizer_home: Path) -> Iterator[str]:
+    """What the owner of an HF checkpoint should know about its custom twin; ``assumed`` are config fields."""
+    described, complement = model.described, model.complement
+    if assumed:
+        values = ", ".join(f"{name} {value!r}" for name, value in assumed.items())
+        yield f"Neither sidecar nor --reference tells these, so they were assumed: {values}."
+    if described.family.hf_model_type == LLAMA.hf_model_type:
+        says = f"as {complement.origin} says" if complement else "as no sidecar or --reference says otherwise"
+        yield f"The language model has {described.family.name}'s names, {says}."
+    known = {field.hf for field in described.text_fields} | _SAID_OTHERWISE
+    if unknown := sorted(described.text.keys() - known):
+        yield (
+            f"These fields of text_config are unknown to this version and were left out (the sidecar keeps them): "
+            f"{', '.join(unknown)}."
+        )
+    yield from _tokenizer_notes(model, tokenizer_home)
+
+
+def _tokenizer_notes(model: Model, tokenizer_home: Path) -> Iterator[str]:
+    """What is odd about the tokenizer of an HF source; the custom format needs no token id."""
+    stated = model.described.values.get("image_token_id")
+    found = set(find_token(tokenizer_home, IMAGE_CONTEXT).values())
+    if not has_tokenizer(tokenizer_home):
+        yield f"{tokenizer_home} holds no tokenizer, so that the output has none: copy the base model's."
+    elif found != {stated}:
+        ids = ", ".join(map(str, sorted(found))) or "no id"
+        yield (
+            f"config.json says that image_token_id is {stated}, but the tokenizer has {ids} for "
+            f"{IMAGE_CONTEXT}. The custom format asks the tokenizer."
+        )
