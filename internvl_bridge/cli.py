@@ -5,7 +5,6 @@ imports the rest when it runs.
 """
 
 import gc
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -34,13 +33,27 @@ class Order(StrEnum):
 Source = Annotated[Path, typer.Argument(help="Directory of the checkpoint to convert.", show_default=False)]
 Output = Annotated[
     Path,
-    typer.Argument(help="Directory to create. It appears complete and verified, or not at all.", show_default=False),
+    typer.Argument(
+        help="Directory to create, with its parents. It appears complete and verified, or not at all.",
+        show_default=False,
+    ),
 ]
-Reference = Annotated[
+HfReference = Annotated[
     Path | None,
     typer.Option(
-        help="A checkpoint in the output's format to compare with; it also tells what the source's format "
-        "cannot (template, tiling, InternLM2 or Llama names).",
+        "--reference",
+        help="An HF checkpoint to compare the output with: prints missing (only in the output) and unexpected (only in "
+        "the reference) keys and the L2 distance. Its config.json is kept where it means the same as SOURCE's.",
+        show_default=False,
+    ),
+]
+CustomReference = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference",
+        help="A custom checkpoint to compare the output with: prints missing (only in the output) and unexpected (only "
+        "in the reference) keys and the L2 distance. It also tells what the HF format cannot (template, tiling, "
+        "InternLM2 or Llama names) and lends its *.py files.",
         show_default=False,
     ),
 ]
@@ -67,7 +80,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 def to_hf(
     source: Source,
     output: Output,
-    reference: Reference = None,
+    reference: HfReference = None,
     tokenizer: Tokenizer = None,
     max_shard_size: MaxShardSize = None,
     order: OrderOption = Order.source,
@@ -80,7 +93,9 @@ def to_hf(
     """Convert a custom checkpoint into one that transformers loads.
 
     SOURCE is a directory with config.json (model_type internvl_chat), safetensors files and the
-    tokenizer. OUTPUT loads with InternVLForConditionalGeneration.from_pretrained, without remote code.
+    tokenizer. OUTPUT's weights load with InternVLForConditionalGeneration.from_pretrained, without remote
+    code; it has no processor yet: copy processor_config.json, preprocessor_config.json and
+    video_preprocessor_config.json from the model's official HF release.
     """
     from internvl_bridge.commands import Show, convert
     from internvl_bridge.metadata.config_file import Format
@@ -95,7 +110,7 @@ def to_hf(
 def to_custom(
     source: Source,
     output: Output,
-    reference: Reference = None,
+    reference: CustomReference = None,
     tokenizer: Tokenizer = None,
     max_shard_size: MaxShardSize = None,
     order: OrderOption = Order.source,
@@ -130,7 +145,8 @@ def verify(
 ) -> None:
     """Compare the weights of two checkpoints, of the same or of different formats, bit for bit.
 
-    Prints the L2 distance of every tensor that differs and over all. Exit code 1 if anything differs.
+    Prints the L2 distance of every tensor that differs and over all, and the tensors that are missing (only
+    in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). Exit code 1 if anything differs.
     """
     from internvl_bridge import commands
 
@@ -164,11 +180,8 @@ def _options(
 
 
 def main() -> None:
-    """The entry point of ``internvl-bridge`` and ``python -m internvl_bridge``."""
+    """Run the command line; the entry point is :mod:`internvl_bridge.__main__`."""
     # A plan is some hundred thousand small objects without a cycle: looking for cycles among them
     # takes as long as the planning itself.
     gc.disable()
-    try:
-        app(prog_name="internvl-bridge")
-    except KeyboardInterrupt:  # before the command itself has begun
-        sys.exit(130)
+    app(prog_name="internvl-bridge")

@@ -11,8 +11,8 @@ from internvl_bridge.metadata.tokenizer import IMAGE_CONTEXT, find_token
 from internvl_bridge.model import Model
 
 NO_REMOTE_CODE = (
-    "The custom format's Python modules (*.py) are not part of the source; copy them from the original model, or give "
-    "it as --reference, before loading with trust_remote_code."
+    "The custom format's Python modules (*.py), which auto_map names, are not part of the source: before loading with "
+    "trust_remote_code, copy them from the original model, or give it as --reference."
 )
 
 # Fields of an HF text config that the custom format says elsewhere, or that say nothing about the model.

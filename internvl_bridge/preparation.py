@@ -89,12 +89,12 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     limit = None if options.max_shard_size is None else parse_size(options.max_shard_size)
     reference = None if options.reference is None else Path(options.reference)
     model = read_model(source, reference)
-    check_output(source, output)
     if model.format is wanted:
         raise UnsupportedModelError(
             f"{source} is already in the {wanted.value} format.",
             f"Use 'internvl-bridge {model.direction.value}' to convert it into the other one.",
         )
+    check_output(source, output)
     if reference is not None and has_weights(reference):
         read_model(reference)  # a reference that cannot be compared with must not surprise at the end
     checked = plan_conversion(model)

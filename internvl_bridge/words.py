@@ -13,12 +13,15 @@ from internvl_bridge.sizes import human_size
 from internvl_bridge.verification import Comparison
 
 _LISTED = 20
+_LONGEST_LINE = 400
 
 
 def conversion_words(report: ConversionReport, *, verbose: bool) -> Iterator[str]:
     """What a conversion did, line by line."""
     yield f"Converted {report.source} into {report.output} ({report.format} format, {report.family})."
-    yield f"  {report.tensors} tensors, {human_size(report.bytes)}; files: {', '.join(report.files)}"
+    weights = [name for name in report.files if name.endswith(".safetensors")]
+    others = [name for name in report.files if name not in weights]
+    yield f"  {report.tensors} tensors, {human_size(report.bytes)} in {len(weights)} file(s); {', '.join(others)}"
     if report.left_behind:
         yield f"  Left behind: {', '.join(report.left_behind)}"
     if report.verification is None:
@@ -144,7 +147,7 @@ def _findings(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
         *(f"mismatched: {key}: {how}" for key, how in comparison.mismatched.items()),
         *(f"L2 {d.l2:.6g}: {d.key}, from element {d.element} on" for d in comparison.differences),
     ]
-    yield from (f"    {line}" for line in lines[:limit])
+    yield from (f"    {line[:_LONGEST_LINE]}" for line in lines[:limit])
     if limit is not None and len(lines) > limit:
         yield f"    and {len(lines) - limit} more; --verbose lists them all"
     if verbose:

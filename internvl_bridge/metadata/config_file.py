@@ -1,5 +1,6 @@
 """Read config.json and tell which of the two formats it belongs to."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -52,6 +53,18 @@ def read_json_file(path: Path) -> ConfigFile:
         raise malformed(f"it has more than {_LARGEST} bytes")
     raw = path.read_bytes()
     return ConfigFile(path, raw.decode(errors="replace"), parse_json_object(raw, malformed))
+
+
+def is_present(path: Path) -> bool:
+    """Whether there is a file ``path``. Raises ConfigError if there is something else, as a dangling link."""
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        raise ConfigError(
+            f"{path} is there, but is no file that can be read (a link to a file that is gone?).",
+            "Download it again, or remove it to convert without it.",
+        )
+    return False
 
 
 def read_config(directory: Path) -> ConfigFile:

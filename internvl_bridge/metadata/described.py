@@ -19,10 +19,10 @@ _TEXT_SECTION = {Format.CUSTOM: "llm_config", Format.HF: "text_config"}
 # What only one of the formats says at the top, and the tie flag and the dtype of both.
 _OTHERS: dict[str, Kind] = {
     "tie_word_embeddings": optional(kinds.flag),
-    "torch_dtype": optional(kinds.word),
+    "torch_dtype": optional(kinds.dtype),
     "force_image_size": optional(kinds.positive),
     "image_seq_length": kinds.positive,
-    "image_token_id": kinds.token_ids,
+    "image_token_id": kinds.token_id,
 }
 
 
@@ -30,7 +30,7 @@ _OTHERS: dict[str, Kind] = {
 class Described:
     """A model as its config.json describes it.
 
-    ``values`` are those of the file, an HF one as transformers 4 would have written it. ``may_be_tied``
+    ``values`` are those of the file, as transformers 4 would have written them. ``may_be_tied``
     says whether the output head may be the input embeddings.
     """
 
@@ -66,28 +66,26 @@ def describe(file: ConfigFile, keys: Iterable[str] = (), twin: Family | None = N
     format_ = detect_format(file)
     section(file, "vision_config")
     section(file, _TEXT_SECTION[format_])
-    if format_ is Format.CUSTOM:
-        family, values = custom_family(file, keys), file.values
-    else:
-        family, values = hf_family(file, twin), in_old_hf_spelling(file.values)
+    values = in_old_spelling_throughout(file.values, _TEXT_SECTION[format_])
+    family = custom_family(file, keys) if format_ is Format.CUSTOM else hf_family(file, twin)
     fields = text_fields(family.architecture, family.hf_model_type)
     _check_values(file, format_, values, fields)
     dims = model_dims(_in_hf_terms(format_, values, family, fields))
     return Described(file, format_, values, family, dims)
 
 
-def in_old_hf_spelling(hf: Config) -> dict[str, Any]:
-    """An HF config as transformers 4 would have written it (the input is not changed)."""
-    result = dict(hf)
+def in_old_spelling_throughout(config: Config, text_section: str) -> dict[str, Any]:
+    """A config as transformers 4 would have written it (the input is not changed)."""
+    result = dict(config)
     dtype = result.pop("dtype", None)
     if result.get("torch_dtype") is None and dtype is not None:
         result["torch_dtype"] = dtype
-    vision = result.get("vision_config")
-    if isinstance(vision, dict):
+    vision, text = result.get("vision_config"), result.get(text_section)
+    if text_section == _TEXT_SECTION[Format.HF] and isinstance(vision, dict):
         squares = {name: vision[name] for name in ("image_size", "patch_size") if kinds.square(vision.get(name))}
         result["vision_config"] = {**vision, **{name: pair_of_sides(side) for name, side in squares.items()}}
-    if isinstance(result.get("text_config"), dict):
-        result["text_config"] = in_old_spelling(result["text_config"])
+    if isinstance(text, dict):
+        result[text_section] = in_old_spelling(text)
     return result
 
 

@@ -1,9 +1,10 @@
 """What one format can say and the other cannot: refused, as the result would be fluent and wrong."""
 
 from internvl_bridge.errors import UnsupportedModelError, shown
-from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3
+from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, PHI3
 from internvl_bridge.metadata.config_file import Format
 from internvl_bridge.metadata.described import Described
+from internvl_bridge.metadata.rope import canonical_scaling
 
 HF_VISION_CONSTANTS = {
     "model_type": "internvl_vision",
@@ -28,6 +29,7 @@ def check_expressible(model: Described) -> None:
     _check_layer(model)
     _check_biases(model)
     _check_head_size(model)
+    _check_scaling(model)
 
 
 def _check_pixel_shuffle(custom: Described) -> None:
@@ -79,4 +81,21 @@ def _check_head_size(model: Described) -> None:
         raise UnsupportedModelError(
             f"{model.file.path} has head_dim {text.head_dim}, but InternLM2's heads have {text.hidden // text.heads}.",
             "Convert it without sidecar and --reference: then its language model stays a Llama.",
+        )
+
+
+def _check_scaling(model: Described) -> None:
+    """Transformers 4 and 5 must both be able to load the scaling of rotary embeddings."""
+    scaling = canonical_scaling(model.text.get("rope_scaling"))
+    if scaling is None:
+        return
+    longrope = scaling["rope_type"] == "longrope"
+    if model.family is PHI3:
+        fits = longrope and scaling.keys() == {"rope_type", "short_factor", "long_factor"}
+    else:
+        fits = not longrope or "factor" in scaling
+    if not fits:
+        raise UnsupportedModelError(
+            f"{model.file.path} has rope_scaling {shown(scaling)}, which HF's {model.family.name} cannot load.",
+            "Phi-3 knows only longrope with short_factor and long_factor; with other models longrope needs a factor.",
         )

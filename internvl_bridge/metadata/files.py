@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from internvl_bridge.metadata.config_file import is_present
+
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -22,12 +24,12 @@ def carried_files(directory: Path, tokenizer_home: Path) -> list[Path]:
         *(tokenizer_home / name for name in TOKENIZER_FILES),
         *(directory / name for name in _SHARED_FILES),
     ]
-    return [path for path in candidates if path.is_file()]
+    return [path for path in candidates if is_present(path)]
 
 
 def has_tokenizer(directory: Path) -> bool:
     """Whether ``directory`` holds any tokenizer file."""
-    return any((directory / name).is_file() for name in TOKENIZER_FILES)
+    return any(is_present(directory / name) for name in TOKENIZER_FILES)
 
 
 def remote_code(directory: Path) -> list[Path]:

@@ -8,6 +8,11 @@ Kind = Callable[[Any], bool]
 LARGEST = 2**31
 """No size, count or token id of any model comes near it."""
 
+_ACTIVATIONS = (
+    *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "quick_gelu"),
+    *("silu", "swish", "mish", "relu", "relu2", "relu6", "leaky_relu", "prelu", "sigmoid", "tanh", "linear", "laplace"),
+)
+
 
 def positive(value: Any) -> bool:
     """A size or a count."""
@@ -44,15 +49,30 @@ def word(value: Any) -> bool:
     return type(value) is str
 
 
+def dtype(value: Any) -> bool:
+    """Torch's name of a dtype that weights are kept in."""
+    return value in ("float16", "bfloat16", "float32", "float64", "auto")
+
+
+def activation(value: Any) -> bool:
+    """An activation function by transformers' name."""
+    return value in _ACTIVATIONS
+
+
 def words(value: Any) -> bool:
     """Names."""
     return type(value) is list and all(map(word, value))
 
 
+def token_id(value: Any) -> bool:
+    """The id of a token."""
+    return type(value) is int and 0 <= value < LARGEST
+
+
 def token_ids(value: Any) -> bool:
     """One token id, or several."""
     ids = value if type(value) is list else [value]
-    return bool(ids) and all(type(number) is int and 0 <= number < LARGEST for number in ids)
+    return bool(ids) and all(map(token_id, ids))
 
 
 def indices(value: Any) -> bool:

@@ -62,30 +62,38 @@ def in_old_spelling(text_config: Config) -> dict[str, Any]:
     result = dict(text_config)
     parameters = result.pop("rope_parameters", None)
     if "rope_scaling" in result:
-        result["rope_scaling"] = canonical_scaling(result["rope_scaling"])
+        result["rope_scaling"] = _settled(canonical_scaling(result["rope_scaling"]), result)
     if parameters is not None:
-        if not isinstance(parameters, dict):
-            raise _not_understood(parameters)
-        flat = dict(parameters)
-        for name in ("rope_theta", "partial_rotary_factor"):
-            if name in flat:
-                _agree(result, name, flat.pop(name))
-        stated = {} if flat.keys() & set(_TYPE_KEYS) else {"rope_type": "default"}
-        scaling = _without_repetition(canonical_scaling(stated | flat), result)
-        result["rope_scaling"] = _without_repetition(result.get("rope_scaling"), result)
-        if result.get("rope_scaling") is None:
-            result["rope_scaling"] = scaling
-        else:
-            _agree(result, "rope_scaling", scaling)
+        _take_over(parameters, result)
     if result.get("model_type") == "qwen3_moe" and "num_local_experts" in result:
         _agree(result, "num_experts", result.pop("num_local_experts"))
     return result
 
 
-def _without_repetition(scaling: Any, text_config: Config) -> Any:
-    """A Phi-3 scaling without the length that transformers 5 repeats in it from one level up."""
-    if scaling is None or scaling["rope_type"] != "longrope" or scaling.get(_ORIGINAL) != text_config.get(_ORIGINAL):
+def _take_over(parameters: Any, result: dict[str, Any]) -> None:
+    """State in ``result`` what transformers 5's ``rope_parameters`` say."""
+    if not isinstance(parameters, dict):
+        raise _not_understood(parameters)
+    flat = dict(parameters)
+    for name in ("rope_theta", "partial_rotary_factor"):
+        if name in flat:
+            _agree(result, name, flat.pop(name))
+    stated = {} if flat.keys() & set(_TYPE_KEYS) else {"rope_type": "default"}
+    scaling = _settled(canonical_scaling(stated | flat), result)
+    if result.get("rope_scaling") is None:
+        result["rope_scaling"] = scaling
+    else:
+        _agree(result, "rope_scaling", scaling)
+
+
+def _settled(scaling: Any, result: dict[str, Any]) -> Any:
+    """``scaling`` without the length that Phi-3's class reads one level up; ``result`` then states it there.
+
+    transformers 5 repeats it in ``rope_parameters``.
+    """
+    if scaling is None or result.get("model_type") != "phi3" or _ORIGINAL not in scaling:
         return scaling
+    _agree(result, _ORIGINAL, scaling[_ORIGINAL])
     return {key: value for key, value in scaling.items() if key != _ORIGINAL}
 
 

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from internvl_bridge.errors import ConfigError
-from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format, read_json_file
+from internvl_bridge.errors import BridgeError, ConfigError
+from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format, is_present, read_json_file
 from internvl_bridge.metadata.described import Described, describe
 from internvl_bridge.metadata.expressible import check_expressible
 from internvl_bridge.metadata.families import family_named
@@ -46,7 +47,7 @@ def kept_files(format_: Format) -> tuple[str, ...]:
 
 def sidecar_text(source: Path, format_: Format, family: str) -> str:
     """The contents of the sidecar for a conversion of ``source``, which is of format ``format_``."""
-    files = {name: read_json_file(source / name).text for name in _KEPT[format_] if (source / name).is_file()}
+    files = {name: read_json_file(source / name).text for name in _KEPT[format_] if is_present(source / name)}
     contents = {"version": _VERSION, "source_format": format_.value, "family": family, "files": files}
     return json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
 
@@ -57,7 +58,7 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
     Raises a BridgeError if there is one that is malformed, of another version, or contradicts itself.
     """
     path = directory / SIDECAR_FILE
-    if not path.is_file():
+    if not is_present(path):
         return None
     contents = read_json_file(path).values
     if type(contents.get("version")) is not int or contents["version"] != _VERSION:
@@ -75,10 +76,14 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
         raise _unusable(path, "its files are not texts")
     if format_ != wanted.value:
         return None
-    text = files[CONFIG_FILE]
-    values = parse_json_object(text.encode(), lambda why: _unusable(path, f"its config.json is {why}"))
-    described = _described(ConfigFile(path, text, values), wanted, family)
-    return Complement(path, {name: text for name, text in files.items() if name in _KEPT[wanted]}, described)
+    kept = {name: text for name, text in files.items() if name in _KEPT[wanted]}
+    parsed = {name: _parsed(path, name, text) for name, text in kept.items()}
+    described = _described(ConfigFile(path, kept[CONFIG_FILE], parsed[CONFIG_FILE]), wanted, family)
+    return Complement(path, kept, described)
+
+
+def _parsed(path: Path, name: str, text: str) -> dict[str, Any]:
+    return parse_json_object(text.encode(errors="replace"), lambda why: _unusable(path, f"the {name} in it is {why}"))
 
 
 def reference_complement(config: ConfigFile, wanted: Format, keys: Iterable[str]) -> Complement:
@@ -101,15 +106,17 @@ def _described(config: ConfigFile, wanted: Format, recorded: str) -> Described:
     family = family_named(recorded)
     if family is None:
         raise _unusable(config.path, f"it records the unknown family {recorded[:80]!r}")
-    described = describe(config, twin=family)
+    try:
+        described = describe(config, twin=family)
+        check_expressible(described)
+    except BridgeError as error:
+        raise _unusable(config.path, f"the config.json in it is refused: {error.reason.removesuffix('.')}") from error
     if described.format is not wanted:
         raise _unusable(config.path, f"its config.json is not of the {wanted.value} format")
     if described.family.architecture != family.architecture:
         raise _unusable(
-            config.path,
-            f"it records the family {family.name}, but its config.json is of {described.family.name}",
+            config.path, f"it records the family {family.name}, but its config.json is of {described.family.name}"
         )
-    check_expressible(described)
     return replace(described, family=family)
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from internvl_bridge.errors import ConfigError
-from internvl_bridge.metadata.config_file import read_json_file
+from internvl_bridge.metadata.config_file import is_present, read_json_file
 
 IMAGE_CONTEXT = "<IMG_CONTEXT>"
 
@@ -40,7 +40,7 @@ def find_token(directory: Path, token: str) -> dict[str, int]:
         "added_tokens.json": _in_added_tokens,
         "tokenizer_config.json": _in_tokenizer_config,
     }
-    ids = {name: find(directory / name, token) for name, find in sources.items() if (directory / name).is_file()}
+    ids = {name: find(directory / name, token) for name, find in sources.items() if is_present(directory / name)}
     return {name: number for name, number in ids.items() if number is not None}
 
 

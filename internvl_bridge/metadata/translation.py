@@ -21,13 +21,22 @@ from internvl_bridge.metadata.rope import typed_scaling
 
 # What the custom format says and HF's config cannot; upstream's current releases all say this.
 _CUSTOM_ASSUMPTIONS: dict[str, Any] = {
+    "template": "internvl2_5",
+    "ps_version": "v2",
     "dynamic_image_size": True,
     "use_thumbnail": True,
     "min_dynamic_patch": 1,
     "max_dynamic_patch": 12,
+    "pad2square": False,
+    "use_backbone_lora": 0,
+    "use_llm_lora": 0,
+    "auto_map": {
+        "AutoConfig": "configuration_internvl_chat.InternVLChatConfig",
+        "AutoModel": "modeling_internvl_chat.InternVLChatModel",
+        "AutoModelForCausalLM": "modeling_internvl_chat.InternVLChatModel",
+    },
 }
 _TEMPLATES = {"phi3": "phi3-chat", "gpt_oss": "internvl3_5_gpt_oss"}
-_DEFAULT_TEMPLATE = "internvl2_5"
 _MXFP4 = {"quant_method": "mxfp4"}
 
 
@@ -60,8 +69,10 @@ def to_hf_config(custom: Described, tensors: TensorFacts, image_token_id: int, o
     _put_dtype(result, custom.values.get("torch_dtype") or tensors.dtype, meaning.get("torch_dtype"))
 
     vision = translated(custom.vision, VISION_FIELDS)
-    vision |= {**HF_VISION_CONSTANTS, "projection_dropout": vision["hidden_dropout_prob"]}
-    defaults = {**HF_VISION_CONSTANTS, "projection_dropout": 0.0, **_hf_defaults(VISION_FIELDS)}
+    vision |= HF_VISION_CONSTANTS
+    if old is None:
+        vision["projection_dropout"] = vision["hidden_dropout_prob"]
+    defaults = {**HF_VISION_CONSTANTS, **_hf_defaults(VISION_FIELDS)}
     _merge(result.setdefault("vision_config", {}), old.vision if old else {}, vision, defaults if old else {})
 
     text = {"model_type": custom.family.hf_model_type, **translated(custom.text, custom.text_fields)}
@@ -81,21 +92,20 @@ def to_custom_config(
     """
     named = hf.values.get("torch_dtype") or tensors.dtype
     result = deepcopy(dict(old.file.values)) if old else _new_custom_config(hf.family, named)
-    _put_dtype(result, named, result.get("torch_dtype") or tensors.dtype)
-    for target, source, fields in (
-        (result, hf.values, TOP_FIELDS),
-        (result["vision_config"], hf.vision, VISION_FIELDS),
-        (result["llm_config"], hf.text, hf.text_fields),
-    ):
-        _put_custom(target, source, fields, explicit=old is None)
-    for holder in (result, result["llm_config"]):
-        if old is None or (holder.get("tie_word_embeddings") or False) != tensors.tied:
-            holder["tie_word_embeddings"] = tensors.tied
+    _put_dtype(result, named, (old.values if old else result).get("torch_dtype") or tensors.dtype)
+    _put_custom(result, old.values if old else None, hf.values, TOP_FIELDS)
+    _put_custom(result["vision_config"], old.vision if old else None, hf.vision, VISION_FIELDS)
+    changed = _put_custom(result["llm_config"], old.text if old else None, hf.text, hf.text_fields)
+    if changed & ROPE_FIELDS and "rope_parameters" in result["llm_config"]:
+        del result["llm_config"]["rope_parameters"]
+        _put_custom(result["llm_config"], None, hf.text, [field for field in hf.text_fields if field.hf in ROPE_FIELDS])
+    if old is None or old.may_be_tied != tensors.tied:
+        result["tie_word_embeddings"] = result["llm_config"]["tie_word_embeddings"] = tensors.tied
     _put_quantization(result, _quantization(hf.values, tensors), implied=_MXFP4)
     tokens = hf.values.get("image_seq_length", 256)
     if old is None or tokens_per_tile(result) != tokens:
         result["force_image_size"] = _image_size(tokens, result)
-    assumed = () if old else ("template", *_CUSTOM_ASSUMPTIONS)
+    assumed = () if old else tuple(_CUSTOM_ASSUMPTIONS)
     return result, assumed
 
 
@@ -165,22 +175,31 @@ def _merge_text(old: dict[str, Any], meaning: Config, values: Config, defaults: 
         old.update({name: value for name, value in rope.items() if value is not ABSENT})
         if values["model_type"] == "phi3":  # the only class of transformers 4 that insists on this key
             old["rope_scaling"] = typed_scaling(old.get("rope_scaling"), "type", {})
+        if values["model_type"] == "gpt_oss" and old.get("rope_scaling", ABSENT) is None:
+            old["rope_scaling"] = {"rope_type": "default"}  # transformers 5 takes null for yarn
     if "num_experts" in changed:
         old.pop("num_local_experts", None)
 
 
-def _put_custom(target: dict[str, Any], hf: Config, fields: Iterable[Field], *, explicit: bool) -> None:
-    """Write the HF values into the custom ``target`` wherever it means something else, or ``explicit``ly."""
+def _put_custom(target: dict[str, Any], old: Config | None, hf: Config, fields: Iterable[Field]) -> set[str]:
+    """Write the HF values into the custom ``target``; the HF names of those that were written.
+
+    Where there is an ``old`` config (``target`` in the spelling of transformers 4), only what it does not
+    mean already.
+    """
+    written = set()
     for field in fields:
         wanted = hf.get(field.hf, field.hf_default)
-        current = target.get(field.custom, field.custom_default)
-        means = current if current is ABSENT else field.to_hf(current)
-        if means == wanted and (field.custom in target or not explicit):
-            continue
+        if old is not None:
+            current = old.get(field.custom, field.custom_default)
+            if (current if current is ABSENT else field.to_hf(current)) == wanted:
+                continue
+        written.add(field.hf)
         if wanted is ABSENT:
             target.pop(field.custom, None)
         else:
             target[field.custom] = field.to_custom(wanted)
+    return written
 
 
 def _quantization(config: Config, tensors: TensorFacts) -> Any:
@@ -213,7 +232,8 @@ def _put_quantization(target: dict[str, Any], wanted: Any, implied: Any) -> None
 
     ``implied`` is what it means that ``target`` states nothing.
     """
-    if (_stated_quantization(target) or implied) == wanted:
+    stated = _stated_quantization(target)
+    if stated == wanted or (stated is None and wanted == implied):
         return
     for holder in _holders(target):
         holder.pop("quantization_config", None)
@@ -225,28 +245,23 @@ def _put_dtype(target: dict[str, Any], wanted: str, stated: Any) -> None:
     """State the dtype at the top, and below wherever ``target`` states one, under the names in use there."""
     if stated == wanted:
         return
-    names = ("torch_dtype", "dtype") if "llm_config" not in target else ("torch_dtype",)
+    names = ("torch_dtype", "dtype") if "llm_config" not in target or "dtype" in target else ("torch_dtype",)
     target.update(dict.fromkeys(names, wanted))
     for section in (value for value in target.values() if isinstance(value, dict)):
         section.update({name: wanted for name in names if section.get(name)})
 
 
 def _new_custom_config(family: Family, dtype: str) -> dict[str, Any]:
+    template = _TEMPLATES.get(family.hf_model_type, _CUSTOM_ASSUMPTIONS["template"])
     return {
         "architectures": ["InternVLChatModel"],
         "model_type": "internvl_chat",
-        "ps_version": "v2",
-        "template": _TEMPLATES.get(family.hf_model_type, _DEFAULT_TEMPLATE),
-        **_CUSTOM_ASSUMPTIONS,
-        "pad2square": False,
-        "use_backbone_lora": 0,
-        "use_llm_lora": 0,
+        **deepcopy(_CUSTOM_ASSUMPTIONS),
+        "template": template,
         "torch_dtype": dtype,
         "vision_config": {
             "architectures": ["InternVisionModel"],
             "model_type": "intern_vit_6b",
-            "drop_path_rate": 0.0,
-            "initializer_factor": 1.0,
             "torch_dtype": dtype,
         },
         "llm_config": {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from internvl_bridge.metadata.files import has_tokenizer
 from internvl_bridge.report import ConversionReport
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ def compute_l2_distance(
     from internvl_bridge import tensors  # imports torch  # noqa: PLC0415
 
     return tensors.compute_l2_distance(model1, model2)
+
+
+def tokenizer_of(reference: Path) -> Path | None:
+    """Where the tokenizer comes from: the reference, as upstream's scripts have it; the input if that has none."""
+    return reference if has_tokenizer(reference) else None
 
 
 def run(command: object) -> None:

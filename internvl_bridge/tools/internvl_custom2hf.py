@@ -12,7 +12,7 @@ import typer
 
 from internvl_bridge.conversion import to_hf
 from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar
-from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, words
+from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, tokenizer_of, words
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,9 @@ def main(custom_path: CustomPath, hf_path: HfPath, save_path: SavePath) -> None:
     """Convert custom weights into the HF format, with config and tokenizer of an existing HF model."""
     with exit_codes():
         with progress_bar(quiet=False) as progress:
-            report = to_hf(custom_path, save_path, reference=hf_path, tokenizer=hf_path, progress=progress)
+            report = to_hf(
+                custom_path, save_path, reference=hf_path, tokenizer=tokenizer_of(hf_path), progress=progress
+            )
         typer.echo("\n".join(words(report, hf_path)))
         if not report.ok:
             raise typer.Exit(DIFFERS)

@@ -12,7 +12,7 @@ import typer
 
 from internvl_bridge.conversion import to_custom
 from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar
-from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, words
+from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, tokenizer_of, words
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,9 @@ def main(custom_path: CustomPath, hf_path: HfPath, save_path: SavePath) -> None:
     """Convert HF weights into the custom format, with config and tokenizer of an existing custom model."""
     with exit_codes():
         with progress_bar(quiet=False) as progress:
-            report = to_custom(hf_path, save_path, reference=custom_path, tokenizer=custom_path, progress=progress)
+            report = to_custom(
+                hf_path, save_path, reference=custom_path, tokenizer=tokenizer_of(custom_path), progress=progress
+            )
         typer.echo("\n".join(words(report, custom_path)))
         if not report.ok:
             raise typer.Exit(DIFFERS)

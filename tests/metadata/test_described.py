@@ -8,7 +8,7 @@ from metadata.describing import changed, custom_config, described, hf_config
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.mapping.families import FAMILIES, INTERNLM2, INTERNLM3_GROUPED, LLAMA, Family
 from internvl_bridge.metadata.config_file import Format
-from internvl_bridge.metadata.described import in_old_hf_spelling
+from internvl_bridge.metadata.described import in_old_spelling_throughout
 from internvl_bridge.metadata.fields import TOP_FIELDS, VISION_FIELDS, text_fields
 
 TEXT = {
@@ -155,13 +155,33 @@ def test_a_description_keeps_the_file_and_gives_the_values_in_words_of_version_4
     assert model.vision == values["vision_config"]
 
 
-def test_a_custom_config_is_given_as_it_is() -> None:
+def test_a_custom_config_is_given_in_the_words_of_transformers_4() -> None:
     values = custom_config("internlm2-300m")
 
     model = described(values)
 
-    assert model.values == values
-    assert (model.text, model.vision) == (values["llm_config"], values["vision_config"])
+    scaling = {"rope_type": "dynamic", "factor": 2.0}
+    assert model.file.values == values
+    assert model.values == values | {"llm_config": values["llm_config"] | {"rope_scaling": scaling}}
+    assert (model.text, model.vision) == (model.values["llm_config"], values["vision_config"])
+
+
+def test_a_custom_config_in_the_words_of_transformers_5_keeps_its_base() -> None:
+    values = custom_config("qwen2-300m")
+    text = dict(values["llm_config"])
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": text.pop("rope_theta")}
+    text.pop("rope_scaling")
+    values = {**values, "llm_config": text, "dtype": values["torch_dtype"], "torch_dtype": None}
+
+    model = described(values)
+
+    assert model.text["rope_theta"] == 1e6
+    assert model.values["torch_dtype"] == "bfloat16"
+
+
+def test_internlm2_is_a_family() -> None:
+    model = described(custom_config("internlm2-300m"))
+
     assert model.family is INTERNLM2
 
 
@@ -177,5 +197,6 @@ def test_keys_and_a_twin_settle_what_a_config_leaves_open() -> None:
 def test_spelling_an_hf_config_anew_leaves_the_original_alone() -> None:
     values = hf_config("qwen3-300m-tied@5.4.0")
 
-    assert in_old_hf_spelling(in_old_hf_spelling(values)) == in_old_hf_spelling(values) != values
+    once = in_old_spelling_throughout(values, "text_config")
+    assert in_old_spelling_throughout(once, "text_config") == once != values
     assert values == hf_config("qwen3-300m-tied@5.4.0")

@@ -18,6 +18,9 @@ KINDS: dict[Callable[[Any], bool], tuple[list[Any], list[Any]]] = {
     kinds.flag: ([True, False], [None, 0, 1, 0.0, "true", "false", "", [], [True], {}]),
     kinds.word: (["", "gelu"], [None, True, 0, 1, 1.0, [], ["gelu"], {}, b"gelu"]),
     kinds.words: ([[], ["a"], ["a", "b"]], [None, True, 1, "a", ["a", 1], [None], [["a"]], {}, {"a": "b"}, ("a",)]),
+    kinds.token_id: ([0, 1, CAP - 1], [None, True, False, -1, CAP, 1.0, "1", [], [1], {}]),
+    kinds.dtype: (["bfloat16", "float16", "float32", "float64"], [None, True, "int8", "v2", "BF16", [], {}, 32]),
+    kinds.activation: (["gelu", "silu", "gelu_pytorch_tanh"], [None, True, "llama", "layer_norm", [], ["gelu"], {}]),
     kinds.token_ids: (
         [0, 1, CAP - 1, [0], [1, 2]],
         [None, True, False, -1, CAP, 1.0, "1", [], [True], [-1], [1, None], [[1]], ["1"], {}, {"a": 1}],

@@ -86,7 +86,7 @@ def test_phi3_scaling_that_transformers_saved_anew_comes_home(kind: str) -> None
 
     back, _ = to_custom_config(described(hf), facts_of("phi3"), old=custom)
 
-    assert back["llm_config"]["rope_scaling"] == custom.text["rope_scaling"]
+    assert back["llm_config"]["rope_scaling"] == custom.file.values["llm_config"]["rope_scaling"]
 
 
 def test_phi3_scaling_has_its_three_keys_without_a_complement_too() -> None:

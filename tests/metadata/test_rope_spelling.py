@@ -144,10 +144,15 @@ def test_a_class_may_have_its_own_names() -> None:
         ),
         (
             {
+                "model_type": "phi3",
                 "original_max_position_embeddings": 256,
                 "rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 256, **LONG},
             },
-            {"original_max_position_embeddings": 256, "rope_scaling": {"rope_type": "longrope", **LONG}},
+            {
+                "model_type": "phi3",
+                "original_max_position_embeddings": 256,
+                "rope_scaling": {"rope_type": "longrope", **LONG},
+            },
         ),
         ({"rope_theta": 1e6}, {"rope_theta": 1e6}),
         ({"rope_theta": 1e6, "rope_scaling": None}, {"rope_theta": 1e6, "rope_scaling": None}),

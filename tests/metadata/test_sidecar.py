@@ -81,8 +81,18 @@ def test_a_source_whose_files_are_malformed_makes_no_sidecar(tmp_path: Path) -> 
 
 def test_without_a_sidecar_there_is_no_complement(tmp_path: Path) -> None:
     assert read_sidecar(tmp_path, Format.CUSTOM) is None
+
+
+def test_a_directory_in_the_place_of_the_sidecar_is_refused(tmp_path: Path) -> None:
     (tmp_path / SIDECAR_FILE).mkdir()
-    assert read_sidecar(tmp_path, Format.CUSTOM) is None
+    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} is there, but is no file"):
+        read_sidecar(tmp_path, Format.CUSTOM)
+
+
+def test_a_kept_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
+    files = {"config.json": CUSTOM_TEXT, "preprocessor_config.json": ""}
+    with pytest.raises(ConfigError, match=r"preprocessor_config\.json in it is not JSON"):
+        read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
 
 
 def test_a_sidecar_of_the_format_at_hand_is_no_complement(tmp_path: Path) -> None:
@@ -212,9 +222,7 @@ def test_a_config_that_cannot_have_been_converted_is_refused(tmp_path: Path, for
     values |= {"ps_version": "v1", "projector_hidden_act": "relu"}
     stated = contents(source_format=format_.value, files={"config.json": json.dumps(values)})
 
-    with pytest.raises(
-        UnsupportedModelError, match=f"{SIDECAR_FILE} has (ps_version 'v1'|projector_hidden_act 'relu')"
-    ):
+    with pytest.raises(ConfigError, match=r"(ps_version 'v1'|projector_hidden_act 'relu').* Remove it"):
         read_sidecar(write(tmp_path, stated), format_)
 
 

@@ -141,11 +141,12 @@ def test_a_malformed_file_is_refused_even_if_another_knows_the_token(tmp_path: P
         image_token_id(tmp_path)
 
 
-def test_a_directory_in_the_place_of_a_tokenizer_file_is_ignored(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").mkdir()
+def test_a_link_to_a_tokenizer_file_that_is_gone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").symlink_to("../../blobs/gone")
     write(tmp_path, added_tokens={TOKEN: 5})
 
-    assert image_token_id(tmp_path) == 5
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is there, but is no file"):
+        image_token_id(tmp_path)
 
 
 def test_the_tokenizer_comes_from_its_home_and_the_rest_from_the_model(tmp_path: Path) -> None:
@@ -154,7 +155,6 @@ def test_the_tokenizer_comes_from_its_home_and_the_rest_from_the_model(tmp_path:
         directory.mkdir()
         for name in ("tokenizer.json", "vocab.json", "generation_config.json", "LICENSE", "config.json"):
             (directory / name).touch()
-    (home / "merges.txt").mkdir()
 
     assert carried_files(model, home) == [
         home / "tokenizer.json",

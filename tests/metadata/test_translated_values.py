@@ -7,7 +7,7 @@ from metadata.describing import changed, custom_config, described
 
 from internvl_bridge.errors import ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, INTERNLM2, INTERNLM3, PHI3, QWEN2, QWEN3_MOE, Family
-from internvl_bridge.metadata.described import in_old_hf_spelling
+from internvl_bridge.metadata.described import in_old_spelling_throughout
 from internvl_bridge.metadata.expressible import check_expressible
 from internvl_bridge.metadata.fields import VISION_FIELDS
 from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config, tokens_per_tile
@@ -172,25 +172,32 @@ def test_a_side_of_a_square_is_a_pair_in_hf_and_a_number_in_custom(side: Any) ->
     assert hf_of(alone(hf), old=hf) == hf
 
 
+SAID_BY_HF = {
+    *("architectures", "model_type", "torch_dtype", "llm_config", "vision_config"),
+    *("select_layer", "force_image_size", "downsample_ratio", "tie_word_embeddings"),
+}
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_without_a_complement_the_assumptions_are_named(family: Family) -> None:
     hf = hf_of() | {"text_config": {"model_type": family.hf_model_type, **TEXT, **EXPERTS.get(family, {})}}
 
     custom, assumed = to_custom_config(described(hf, twin=family), FACTS, None)
 
-    assert assumed == (
-        "template",
-        "dynamic_image_size",
-        "use_thumbnail",
-        "min_dynamic_patch",
-        "max_dynamic_patch",
+    assert (
+        set(assumed) == custom.keys() - {*hf, "architectures", "model_type", "torch_dtype", "llm_config"} - SAID_BY_HF
     )
-    assert {name: custom[name] for name in assumed[1:]} == {
+    assert {name: custom[name] for name in assumed if name not in {"template", "auto_map"}} == {
+        "ps_version": "v2",
         "dynamic_image_size": True,
         "use_thumbnail": True,
         "min_dynamic_patch": 1,
         "max_dynamic_patch": 12,
+        "pad2square": False,
+        "use_backbone_lora": 0,
+        "use_llm_lora": 0,
     }
+    assert custom["auto_map"]["AutoModel"] == "modeling_internvl_chat.InternVLChatModel"
     templates = {PHI3: "phi3-chat", GPT_OSS: "internvl3_5_gpt_oss"}
     assert custom["template"] == templates.get(family, "internvl2_5")
     assert custom["ps_version"] == "v2"
@@ -272,7 +279,7 @@ def test_a_gpt_oss_that_does_not_speak_of_scaling_scales_by_its_class_s_default(
 
     assert "rope_scaling" not in hf_of(silent)["text_config"]
     assert "rope_scaling" not in alone(hf_of(silent))["llm_config"]
-    assert hf_of(unscaled)["text_config"]["rope_scaling"] is None
+    assert hf_of(unscaled)["text_config"]["rope_scaling"] == {"rope_type": "default"}  # null is yarn in version 5
     assert alone(hf_of(unscaled))["llm_config"]["rope_scaling"] is None
     assert home(hf_of(silent), GPTOSS) == silent
     assert home(hf_of(unscaled), GPTOSS) == unscaled
@@ -306,7 +313,7 @@ def test_no_dimension_is_lost_on_the_way_to_custom(family: Family, extra: dict[s
     ],
 )
 def test_the_dtype_is_read_in_either_word(written: dict[str, Any], read: dict[str, Any]) -> None:
-    assert in_old_hf_spelling(written) == read
+    assert in_old_spelling_throughout(written, "text_config") == read
 
 
 def test_the_weights_name_the_dtype_where_no_config_does() -> None:

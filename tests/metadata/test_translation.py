@@ -287,4 +287,4 @@ def test_litter_stays_at_home(name: str) -> None:
     generic = {"num_beams", "id2label", "torchscript", "max_length", "auto_map", "template", "ps_version"}
     for section in (hf, hf["text_config"], hf["vision_config"]):
         assert not section.keys() & (litter.keys() | generic)
-    assert to_custom_config(described(hf, twin=littered.family), facts, old=littered)[0] == littered.values
+    assert to_custom_config(described(hf, twin=littered.family), facts, old=littered)[0] == littered.file.values
