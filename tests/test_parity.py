@@ -88,3 +88,35 @@ def test_gpt_oss_that_states_no_scaling_keeps_that_of_its_class(tmp_path: Path):
     internvl_bridge.to_hf(custom, tmp_path / "hf")
     model = InternVLForConditionalGeneration.from_pretrained(tmp_path / "hf")
     assert model.model.language_model.rotary_emb.rope_type == "yarn"
+
+
+def test_gpt_oss_without_scaling_is_not_scaled_by_any_version(tmp_path: Path):
+    custom = copy_custom("gptoss-300m", tmp_path / "custom")
+    edit_json(custom / "config.json", lambda config: config["llm_config"].update(rope_scaling=None))
+    internvl_bridge.to_hf(custom, tmp_path / "hf")
+    model = InternVLForConditionalGeneration.from_pretrained(tmp_path / "hf")
+    assert model.model.language_model.rotary_emb.attention_scaling == 1.0
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "home")
+    assert (tmp_path / "home" / "config.json").read_bytes() == (custom / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["qwen2-300m", "qwen3-300m", "llama-6b", "internlm2-300m"])
+def test_a_custom_config_in_the_words_of_transformers_5_keeps_its_rotary_base(name: str, tmp_path: Path):
+    custom = copy_custom(name, tmp_path / "custom")
+
+    def modernise(config):
+        text = config["llm_config"]
+        scaling = text.pop("rope_scaling") or {"type": "default"}
+        text["rope_parameters"] = {"rope_theta": text.pop("rope_theta"), "rope_type": scaling.pop("type"), **scaling}
+
+    edit_json(custom / "config.json", modernise)
+    internvl_bridge.to_hf(custom, tmp_path / "hf")
+    model, _ = InternVLForConditionalGeneration.from_pretrained(
+        tmp_path / "hf", dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    expected = load_file(DATA / "expected" / f"{name}.safetensors")
+    with torch.no_grad():
+        logits = model.eval()(pixel_values=expected["pixel_values"], input_ids=expected["input_ids"]).logits
+    assert (logits - expected["logits"]).abs().max().item() <= TOLERANCE
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "home")
+    assert (tmp_path / "home" / "config.json").read_bytes() == (custom / "config.json").read_bytes()

@@ -280,3 +280,24 @@ def test_a_size_that_is_none(size: str, custom: Custom, tmp_path: Path):
     result = CliRunner().invoke(app, ["to-hf", str(source), str(tmp_path / "o"), "--max-shard-size", size])
     assert result.exit_code == 2
     assert "5GB" in result.stderr
+
+
+@pytest.mark.parametrize("scaling", [{"type": "linear", "factor": 2.0}, {"type": "yarn", "factor": 2.0}])
+def test_a_scaling_that_phi3_does_not_know(scaling, custom: Custom):
+    source = custom("phi3-300m")
+    edit_json(source / "config.json", lambda config: config["llm_config"].update(rope_scaling=scaling))
+    refuse("to-hf", source, "rope_scaling", "Phi-3", "longrope")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "internvl_bridge.json", "preprocessor_config.json"])
+def test_a_link_into_a_cache_whose_file_is_gone(name: str, custom: Custom):
+    source = custom("qwen2-300m")
+    (source / name).unlink(missing_ok=True)
+    (source / name).symlink_to("../blobs/gone")
+    refuse("to-hf", source, name, "is no file that can be read", "Download it again")
+
+
+@pytest.mark.parametrize("token", [[1, 2], -1, "590", True, 2**31])
+def test_an_image_token_id_that_is_none(token, hf: Path):
+    edit_json(hf / "config.json", lambda config: config.update(image_token_id=token))
+    refuse("to-custom", hf, "image_token_id")

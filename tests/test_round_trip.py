@@ -166,3 +166,35 @@ def test_the_source_is_never_touched(custom: Custom, tmp_path: Path):
     internvl_bridge.to_hf(source, tmp_path / "hf")
     after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in source.iterdir()}
     assert after == before
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_a_quantization_config_that_says_nothing_comes_back(nothing, custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    edit_json(source / "config.json", lambda config: config.update(quantization_config=nothing))
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(source)
+
+
+@pytest.mark.parametrize("top", [True, False, None])
+def test_a_tie_flag_at_one_level_comes_back_at_that_level(top, custom: Custom, tmp_path: Path):
+    source = custom("qwen3-300m-tied")
+
+    def state(config):
+        config.pop("tie_word_embeddings")
+        if top is not None:
+            config["tie_word_embeddings"] = top
+
+    edit_json(source / "config.json", state)
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(source)
+
+
+def test_what_only_the_hf_config_says_comes_back_from_the_custom_one(tmp_path: Path):
+    internvl_bridge.to_hf(copy_custom("qwen2-6b", tmp_path / "custom"), tmp_path / "hf", order="name")
+    edit_json(tmp_path / "hf" / "config.json", lambda config: config["vision_config"].update(projection_dropout=0.5))
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    internvl_bridge.to_hf(tmp_path / "back", tmp_path / "again", order="name")
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "hf")
