@@ -4,8 +4,8 @@
 
 It is a real directory as far as converters and loaders care: shards, index, config.json, and a
 tokenizer that knows the nine image tokens. Presets: ``tiny`` (a megabyte), ``2b`` (the tensor shapes of
-InternVL3_5-2B with a few of its layers, about 2 GiB) and ``241b`` (the shapes and the depth of
-InternVL3_5-241B-A28B as sparse files: headers without data).
+InternVL3_5-2B with a few of its layers, about 2 GiB), ``241b`` (the shapes and the depth of
+InternVL3_5-241B-A28B as sparse files: headers without data) and ``many`` (as many tensors, but tiny ones).
 """
 
 import argparse
@@ -172,6 +172,11 @@ PRESETS: Mapping[str, Preset] = {
         Qwen3(151936, 4096, 12288, 94, 64, 4, 128, experts=128, expert_width=1536),
         shard_bytes=5_000_000_000,
         sparse=True,
+    ),
+    "many": Preset(
+        Tower(64, 128, 45, 4, 56, big=True),
+        Qwen3(640, 64, 96, 94, 4, 2, 16, experts=128, expert_width=32),
+        shard_bytes=2_000_000,
     ),
 }
 _IMAGE_TOKENS = (
