@@ -1,4 +1,4 @@
-"""The tables: every tensor of every InternVL family, custom name beside HF name (FORMATS: L1).
+"""The tables: every tensor of every InternVL family, custom name beside HF name (spelled as L1).
 
 The vision tower and projector are one table for both towers: which rows a model uses follows from
 its config.json. Each language model has a table of its own; most keep their names.
