@@ -139,3 +139,9 @@ def test_modules_can_be_compared():
     with torch.no_grad():
         other.bias[0] += 2
     assert compute_l2_distance(one, other) == pytest.approx(2.0, rel=1e-6)
+
+
+def test_equal_infinities_are_no_distance_apart():
+    left = {"a": torch.tensor([float("inf"), -float("inf"), 3.0])}
+    assert compute_l2_distance(left, {"a": torch.tensor([float("inf"), -float("inf"), 0.0])}) == 3.0
+    assert compute_l2_distance(left, {"a": -left["a"]}) == float("inf")

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -301,3 +302,20 @@ def test_a_small_file_reaches_the_disk_complete(tmp_path, monkeypatch, write, va
     monkeypatch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size))
     write(tmp_path / "file", value)
     assert sizes == [(tmp_path / "file").stat().st_size]
+
+
+def test_a_second_interruption_does_not_stop_the_cleaning_up(output, monkeypatch):
+    remove, attempts = shutil.rmtree, []
+
+    def impatient(path, **options):
+        attempts.append(path)
+        if len(attempts) < 3:
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", impatient)
+    with pytest.raises(KeyboardInterrupt), publishing(output):
+        raise KeyboardInterrupt
+    assert len(attempts) == 3
+    assert not partial_path(output).exists()
+    assert not output.exists()
