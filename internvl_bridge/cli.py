@@ -30,10 +30,13 @@ class Order(StrEnum):
     name = "name"
 
 
-Source = Annotated[Path, typer.Argument(help="Directory of the checkpoint to convert.", show_default=False)]
+Source = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="Directory of the checkpoint to convert.", show_default=False)
+]
 Output = Annotated[
     Path,
     typer.Argument(
+        metavar="OUTPUT",
         help="Directory to create, with its parents. It appears complete and verified, or not at all.",
         show_default=False,
     ),
@@ -76,7 +79,14 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List every tenso
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
-@app.command("to-hf")
+@app.command(
+    "to-hf",
+    help="Convert a custom checkpoint into one that transformers loads.\n\n"
+    "SOURCE is a directory with config.json (model_type internvl_chat), safetensors files and the "
+    "tokenizer. OUTPUT's weights load with InternVLForConditionalGeneration.from_pretrained, without "
+    "remote code; it has no processor yet: copy processor_config.json, preprocessor_config.json and "
+    "video_preprocessor_config.json from the model's official HF release.",
+)
 def to_hf(
     source: Source,
     output: Output,
@@ -90,13 +100,7 @@ def to_hf(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Convert a custom checkpoint into one that transformers loads.
-
-    SOURCE is a directory with config.json (model_type internvl_chat), safetensors files and the
-    tokenizer. OUTPUT's weights load with InternVLForConditionalGeneration.from_pretrained, without remote
-    code; it has no processor yet: copy processor_config.json, preprocessor_config.json and
-    video_preprocessor_config.json from the model's official HF release.
-    """
+    """Convert a custom checkpoint into one that transformers loads."""
     from internvl_bridge.commands import Show, convert
     from internvl_bridge.metadata.config_file import Format
     from internvl_bridge.preparation import Options
@@ -106,7 +110,13 @@ def to_hf(
     convert(source, output, Format.HF, options, dry_run=dry_run, show=show)
 
 
-@app.command("to-custom")
+@app.command(
+    "to-custom",
+    help="Convert a transformers (HF) checkpoint into InternVL's own custom format.\n\n"
+    "SOURCE is a directory with config.json (model_type internvl) and safetensors files. What the HF "
+    "format cannot say comes from --reference, else from the sidecar internvl_bridge.json that to-hf left "
+    "in SOURCE, else from defaults that are printed.",
+)
 def to_custom(
     source: Source,
     output: Output,
@@ -120,12 +130,7 @@ def to_custom(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Convert a transformers (HF) checkpoint into InternVL's own custom format.
-
-    SOURCE is a directory with config.json (model_type internvl) and safetensors files. What the HF
-    format cannot say comes from --reference, else from the sidecar internvl_bridge.json that to-hf
-    left in SOURCE, else from defaults that are printed.
-    """
+    """Convert a transformers (HF) checkpoint into InternVL's own custom format."""
     from internvl_bridge.commands import Show, convert
     from internvl_bridge.metadata.config_file import Format
     from internvl_bridge.preparation import Options
@@ -135,19 +140,21 @@ def to_custom(
     convert(source, output, Format.CUSTOM, options, dry_run=dry_run, show=show)
 
 
-@app.command("verify")
+@app.command(
+    "verify",
+    help="Compare the weights of two checkpoints, of the same or of different formats, bit for bit.\n\n"
+    "Prints the L2 distance of every tensor that differs and over all, and the tensors that are missing "
+    "(only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). Exit code 1 if "
+    "anything differs.",
+)
 def verify(
-    left: Annotated[Path, typer.Argument(help="Directory of a checkpoint.", show_default=False)],
-    right: Annotated[Path, typer.Argument(help="Directory of another one.", show_default=False)],
+    left: Annotated[Path, typer.Argument(metavar="LEFT", help="Directory of a checkpoint.", show_default=False)],
+    right: Annotated[Path, typer.Argument(metavar="RIGHT", help="Directory of another one.", show_default=False)],
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare the weights of two checkpoints, of the same or of different formats, bit for bit.
-
-    Prints the L2 distance of every tensor that differs and over all, and the tensors that are missing (only
-    in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). Exit code 1 if anything differs.
-    """
+    """Compare the weights of two checkpoints, of the same or of different formats, bit for bit."""
     from internvl_bridge import commands
 
     commands.verify(left, right, commands.Show(as_json=as_json, verbose=verbose, quiet=quiet))
@@ -155,7 +162,7 @@ def verify(
 
 @app.command("inspect")
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Directory of a checkpoint.", show_default=False)],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint.", show_default=False)],
     as_json: Json = False,
 ) -> None:
     """Tell what a checkpoint holds, from its headers and config.json alone."""
