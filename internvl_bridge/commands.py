@@ -14,7 +14,7 @@ from internvl_bridge.inspection import inspect as inspect_checkpoint
 from internvl_bridge.metadata.config_file import Format
 from internvl_bridge.preparation import Options, prepare
 from internvl_bridge.report import comparison_as_json
-from internvl_bridge.terminal import DIFFERS, exit_codes, printable, progress_bar, say
+from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar, say
 from internvl_bridge.verify_directories import verify as verify_checkpoints
 
 
@@ -64,6 +64,6 @@ def inspect(path: Path, show: Show) -> None:
 
 def _print(values: Callable[[], Mapping[str, Any]], lines: Callable[[], Iterable[str]], show: Show) -> None:
     if show.as_json:
-        say(json.dumps(values(), indent=2))
+        say(json.dumps(values(), indent=2).splitlines())
     elif not show.quiet:
-        say("\n".join(map(printable, lines())))
+        say(lines())

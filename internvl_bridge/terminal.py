@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
@@ -14,7 +14,7 @@ import typer
 from internvl_bridge.errors import BridgeError, DifferenceError
 from internvl_bridge.progress import Advance, Progress, silent
 
-DONE, DIFFERS, REFUSED, INTERRUPTED = 0, 1, 2, 130
+DIFFERS, REFUSED, INTERRUPTED = 1, 2, 130
 
 
 @contextmanager
@@ -71,10 +71,10 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
         yield begin
 
 
-def say(text: str) -> None:
-    """Print ``text``; a reader that has gone away (``| head``) has read enough, and changes no exit code."""
+def say(lines: Iterable[str]) -> None:
+    """Print ``lines``; a reader that has gone away (``| head``) has read enough, and changes no exit code."""
     try:
-        typer.echo(text)
+        typer.echo("\n".join(map(_printable, lines)))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -82,7 +82,7 @@ def say(text: str) -> None:
         raise
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """``text`` without control characters: keys and file names come from strangers."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -101,5 +101,5 @@ def _defect(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(printable(message), err=True)
+    typer.echo(_printable(message), err=True)
     raise typer.Exit(code) from None

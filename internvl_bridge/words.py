@@ -32,7 +32,7 @@ def conversion_words(report: ConversionReport, *, verbose: bool) -> Iterator[str
             f"of the {len(report.verification.equal)} tensors, {report.verification.l2:g} over all."
         )
         if verbose:
-            yield from _distances(report.verification)
+            yield from _zero_distances(report.verification)
     if report.reference is not None:
         yield f"  Against the reference: {_verdict(report.reference)}"
         yield from _findings(report.reference, verbose=verbose)
@@ -151,8 +151,8 @@ def _findings(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
     if limit is not None and len(lines) > limit:
         yield f"    and {len(lines) - limit} more; --verbose lists them all"
     if verbose:
-        yield from (f"    L2 0: {key}" for key in comparison.equal)
+        yield from _zero_distances(comparison)
 
 
-def _distances(comparison: Comparison) -> Iterator[str]:
+def _zero_distances(comparison: Comparison) -> Iterator[str]:
     yield from (f"    L2 0: {key}" for key in comparison.equal)

@@ -51,7 +51,7 @@ def word(value: Any) -> bool:
 
 def dtype(value: Any) -> bool:
     """Torch's name of a dtype that weights are kept in."""
-    return value in ("float16", "bfloat16", "float32", "float64", "auto")
+    return value in ("float16", "bfloat16", "float32", "float64")
 
 
 def activation(value: Any) -> bool:

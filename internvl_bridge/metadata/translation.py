@@ -213,7 +213,7 @@ def _quantization(config: Config, tensors: TensorFacts) -> Any:
             "Remove quantization_config if the weights are not quantised; else convert the unquantised "
             "checkpoint and quantise the result.",
         )
-    return _MXFP4 if tensors.mxfp4 and stated is None else stated
+    return dict(_MXFP4) if tensors.mxfp4 and stated is None else stated
 
 
 def _stated_quantization(config: Config) -> Any:

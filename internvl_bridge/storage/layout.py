@@ -27,10 +27,6 @@ class ShardContents:
     tensors: Mapping[str, TargetTensor]
     metadata: Mapping[str, str]
 
-    @property
-    def length(self) -> int:
-        return sum(tensor.length for tensor in self.tensors.values())
-
 
 @dataclass(frozen=True, slots=True)
 class FileJob:

@@ -1,4 +1,4 @@
-"""Read byte ranges of many files, each opened once, in windows of bounded size."""
+"""Read byte ranges of many files in windows of bounded size, with few files open at a time."""
 
 import os
 from collections.abc import Iterable, Iterator

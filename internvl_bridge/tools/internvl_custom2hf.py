@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from internvl_bridge.conversion import to_hf
-from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar
+from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar, say
 from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, tokenizer_of, words
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main(custom_path: CustomPath, hf_path: HfPath, save_path: SavePath) -> None:
             report = to_hf(
                 custom_path, save_path, reference=hf_path, tokenizer=tokenizer_of(hf_path), progress=progress
             )
-        typer.echo("\n".join(words(report, hf_path)))
+        say(words(report, hf_path))
         if not report.ok:
             raise typer.Exit(DIFFERS)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from internvl_bridge.conversion import to_custom
-from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar
+from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar, say
 from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, tokenizer_of, words
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(custom_path: CustomPath, hf_path: HfPath, save_path: SavePath) -> None:
             report = to_custom(
                 hf_path, save_path, reference=custom_path, tokenizer=tokenizer_of(custom_path), progress=progress
             )
-        typer.echo("\n".join(words(report, custom_path)))
+        say(words(report, custom_path))
         if not report.ok:
             raise typer.Exit(DIFFERS)
 
