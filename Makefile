@@ -14,7 +14,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest --cov=internvl_bridge --cov-report=
 	$(BIN)/coverage report
-	$(BIN)/coverage report --include='internvl_bridge/mapping/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checked_plan.py' --fail-under=100 > /dev/null
+	$(BIN)/coverage report --include='internvl_bridge/mapping/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checked_plan.py' --fail-under=100
 
 # The same models in transformers 4.57, the 4.x that people still run.
 test-matrix: .venv-4/ready

@@ -284,3 +284,16 @@ def test_a_config_that_describes_other_tensors_than_the_source_is_never_written(
     with pytest.raises(BridgeError, match="models of different sizes"):
         internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["qwen2-300m"]
+
+
+def test_an_image_token_id_that_the_tokenizer_denies_is_noted(custom: Custom, tmp_path: Path):
+    internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
+    edit_json(tmp_path / "hf" / "config.json", lambda config: config.update(image_token_id=7))
+    report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    assert any("image_token_id is 7, but the tokenizer has 590" in note for note in report.notes)
+
+
+def test_an_order_that_there_is_not_is_refused(custom: Custom, tmp_path: Path):
+    with pytest.raises(BridgeError, match="'size' is not an order"):
+        internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf", order="size")
+    assert not (tmp_path / "hf").exists()

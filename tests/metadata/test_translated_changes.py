@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from metadata.describing import changed, custom_config, described
 
+from internvl_bridge.mapping.families import INTERNLM2
 from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config
 
 FACTS = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
@@ -267,3 +268,21 @@ def test_an_hf_model_untied_since_overrules_its_complement() -> None:
 
     assert back["tie_word_embeddings"] is False
     assert back["llm_config"]["tie_word_embeddings"] is False
+
+
+def test_a_changed_base_replaces_the_words_of_transformers_5_in_a_custom_config() -> None:
+    custom = custom_config("internlm2-300m")
+    text = custom["llm_config"]
+    text["rope_parameters"] = {"rope_theta": text.pop("rope_theta"), "rope_type": "dynamic", "factor": 2.0}
+    del text["rope_scaling"]
+    hf = to_hf_config(described(custom), FACTS, 590, old=None)
+
+    unchanged, _ = to_custom_config(described(hf, twin=INTERNLM2), FACTS, old=described(custom))
+    edited = changed(hf, "text_config", rope_theta=5e6)
+    back, _ = to_custom_config(described(edited, twin=INTERNLM2), FACTS, old=described(custom))
+
+    assert unchanged == custom
+    assert "rope_parameters" not in back["llm_config"]
+    assert back["llm_config"]["rope_theta"] == 5e6
+    assert back["llm_config"]["rope_scaling"] == {"type": "dynamic", "factor": 2.0}
+    assert described(back).text["rope_scaling"] == described(custom).text["rope_scaling"]
