@@ -18,7 +18,7 @@ test: .venv/ready
 
 # The same models in transformers 4.57, the 4.x that people still run.
 test-matrix: .venv-4/ready
-	$(BIN4)/python -m pytest tests/test_parity.py
+	$(BIN4)/python -m pytest tests/test_parity.py tests/test_loading.py
 
 lint: .venv/ready
 	$(BIN)/ruff check
@@ -42,10 +42,12 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps torchvision
 	touch $@
 
 .venv-4/ready: pyproject.toml constraints.txt constraints-4.txt
 	$(PYTHON) -m venv .venv-4
 	$(BIN4)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN4)/python -m pip install --quiet --constraint constraints-4.txt --editable . pytest hypothesis
+	$(BIN4)/python -m pip install --quiet --constraint constraints-4.txt --editable . pytest hypothesis pillow sentencepiece
+	$(BIN4)/python -m pip install --quiet --constraint constraints-4.txt --no-deps torchvision
 	touch $@

@@ -3,7 +3,7 @@
     python examples/synthetic.py OUTPUT --preset tiny
 
 It is a real directory as far as converters and loaders care: shards, index, config.json, and a
-tokenizer that knows the nine image tokens. Presets: ``tiny`` (a megabyte), ``2b`` (the tensor shapes of
+tokenizer that knows the nine image tokens (and no language). Presets: ``tiny`` (a megabyte), ``2b`` (the tensor shapes of
 InternVL3_5-2B with a few of its layers, about 2 GiB), ``241b`` (the shapes and the depth of
 InternVL3_5-241B-A28B as sparse files: headers without data) and ``many`` (as many tensors, but tiny ones).
 """
@@ -179,17 +179,11 @@ PRESETS: Mapping[str, Preset] = {
         shard_bytes=2_000_000,
     ),
 }
-_IMAGE_TOKENS = (
-    "<img>",
-    "</img>",
-    "<IMG_CONTEXT>",
-    "<quad>",
-    "</quad>",
-    "<ref>",
-    "</ref>",
-    "<box>",
-    "</box>",
+_TOKENS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    *("<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>"),
 )
+_SPARE_EMBEDDINGS = 4
 
 
 def make(directory: Path, preset: Preset) -> None:
@@ -213,8 +207,9 @@ def make(directory: Path, preset: Preset) -> None:
         {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
     )
     _write_json(directory / "config.json", _config(preset))
-    first = preset.language.vocab - len(_IMAGE_TOKENS)
-    _write_tokenizer(directory, {token: first + n for n, token in enumerate(_IMAGE_TOKENS)})
+    first = preset.language.vocab - _SPARE_EMBEDDINGS - len(_TOKENS)
+    _write_tokenizer(directory, {token: first + n for n, token in enumerate(_TOKENS)})
+    _write_json(directory / "generation_config.json", {"eos_token_id": first})
 
 
 def _write_shard(path: Path, tensors: Mapping[str, Shape], *, sparse: bool) -> None:
@@ -278,13 +273,14 @@ def _write_tokenizer(directory: Path, tokens: Mapping[str, int]) -> None:
         for token, number in tokens.items()
     ]
     first = min(tokens.values())
-    vocabulary = {chr(33 + n) if n < 94 else f"token{n}": n for n in range(min(first, 600))}
+    vocabulary = {chr(33 + n) if n < 94 else f"token{n}": n for n in range(first)}
     model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "!"}
     parts: dict[str, object] = dict.fromkeys(
         ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
     )
     _write_json(directory / "tokenizer.json", {"version": "1.0", **parts, "added_tokens": added, "model": model})
-    _write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    words = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    _write_json(directory / "tokenizer_config.json", words)
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -64,6 +64,14 @@ Tokenizer = Annotated[
     Path | None,
     typer.Option(help="Directory to take the tokenizer files from, if not SOURCE.", show_default=False),
 ]
+SystemMessage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT|none",
+        help="System message that the chat template renders for conversations that bring none.",
+        show_default="upstream's",
+    ),
+]
 MaxShardSize = Annotated[
     str | None,
     typer.Option(help="Re-shard, for instance 5GB or 800MiB.", show_default="the source's shards"),
@@ -83,15 +91,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
     "to-hf",
     help="Convert a custom checkpoint into one that transformers loads.\n\n"
     "SOURCE is a directory with config.json (model_type internvl_chat), safetensors files and the "
-    "tokenizer. OUTPUT's weights load with InternVLForConditionalGeneration.from_pretrained, without "
-    "remote code; it has no processor yet: copy processor_config.json, preprocessor_config.json and "
-    "video_preprocessor_config.json from the model's official HF release.",
+    "tokenizer. OUTPUT loads with AutoModelForImageTextToText and AutoProcessor, without remote code: it has the "
+    "processor, the chat template and the generation config that SOURCE's own files imply.",
 )
 def to_hf(
     source: Source,
     output: Output,
     reference: HfReference = None,
     tokenizer: Tokenizer = None,
+    system_message: SystemMessage = None,
     max_shard_size: MaxShardSize = None,
     order: OrderOption = Order.source,
     verify: Verify = True,
@@ -105,7 +113,7 @@ def to_hf(
     from internvl_bridge.metadata.config_file import Format
     from internvl_bridge.preparation import Options
 
-    options = Options(reference, tokenizer, max_shard_size, order.value, verify=verify)
+    options = Options(reference, tokenizer, system_message, max_shard_size, order.value, verify=verify)
     show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
     convert(source, output, Format.HF, options, dry_run=dry_run, show=show)
 
@@ -135,7 +143,7 @@ def to_custom(
     from internvl_bridge.metadata.config_file import Format
     from internvl_bridge.preparation import Options
 
-    options = Options(reference, tokenizer, max_shard_size, order.value, verify=verify)
+    options = Options(reference, tokenizer, None, max_shard_size, order.value, verify=verify)
     show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
     convert(source, output, Format.CUSTOM, options, dry_run=dry_run, show=show)
 

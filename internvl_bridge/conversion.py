@@ -22,6 +22,7 @@ def to_hf(
     *,
     reference: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    system_message: str | None = None,
     max_shard_size: int | str | None = None,
     order: Order = "source",
     verify: bool = True,
@@ -31,7 +32,8 @@ def to_hf(
 
     Copies byte ranges in bounded memory; imports neither torch nor transformers, except to measure
     distances to ``reference``, an HF checkpoint to compare with (and to take unstated config from).
-    ``tokenizer`` is a directory to take tokenizer files from instead of ``source``. Shards and their
+    ``tokenizer`` is a directory to take tokenizer files from instead of ``source``. The chat template renders
+    ``system_message`` for conversations that bring none: by default upstream's, with "none" none. Shards and their
     physical order are those of ``source``, unless ``max_shard_size`` (bytes, or for instance "5GB")
     or ``order="name"`` (the order of ``safetensors.torch.save``) say otherwise.
 
@@ -39,7 +41,7 @@ def to_hf(
     and remedy for anything that is not fully understood, and DifferenceError if what was written is
     not what was read.
     """
-    options = Options(reference, tokenizer, max_shard_size, order, verify)
+    options = Options(reference, tokenizer, system_message, max_shard_size, order, verify)
     return carry_out(prepare(source, output, Format.HF, options), progress)
 
 
@@ -60,7 +62,7 @@ def to_custom(
     config cannot: the template, the tiling, whether a Llama was an InternLM2; without it a sidecar in
     ``source`` does, else the defaults that the report's notes name.
     """
-    options = Options(reference, tokenizer, max_shard_size, order, verify)
+    options = Options(reference, tokenizer, None, max_shard_size, order, verify)
     return carry_out(prepare(source, output, Format.CUSTOM, options), progress)
 
 

@@ -7,13 +7,9 @@ from typing import Any
 from internvl_bridge.checked_plan import CheckedPlan
 from internvl_bridge.mapping.families import LLAMA
 from internvl_bridge.metadata.files import has_tokenizer
-from internvl_bridge.metadata.tokenizer import IMAGE_CONTEXT, find_token
+from internvl_bridge.metadata.tokenizer import find_token
+from internvl_bridge.metadata.tokenizer_config import IMAGE_CONTEXT
 from internvl_bridge.model import Model
-
-NO_REMOTE_CODE = (
-    "The custom format's Python modules (*.py), which auto_map names, are not part of the source: before loading with "
-    "trust_remote_code, copy them from the original model, or give it as --reference."
-)
 
 # Fields of an HF text config that the custom format says elsewhere, or that say nothing about the model.
 _SAID_OTHERWISE = {
@@ -44,10 +40,6 @@ def notes_to_hf(model: Model, checked: CheckedPlan) -> Iterator[str]:
             "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
             "own: that one is used."
         )
-    yield (
-        "The output has weights, config.json and the tokenizer's files. It has no processor and no chat template "
-        "of its own yet: AutoProcessor needs those of the model's official HF release."
-    )
 
 
 def notes_to_custom(model: Model, assumed: Mapping[str, Any], tokenizer_home: Path) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """Decide everything about a conversion and prove it, before anything is written."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,21 @@ from internvl_bridge.byte_plan import in_source_shards
 from internvl_bridge.checked_plan import CheckedPlan
 from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedModelError
 from internvl_bridge.mapping.plan import Plan
+from internvl_bridge.metadata.chat_template import turn_end
+from internvl_bridge.metadata.companions import Companions
 from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format
+from internvl_bridge.metadata.custom_directory import custom_companions, read_hf_files, told_by_files
 from internvl_bridge.metadata.described import describe
-from internvl_bridge.metadata.files import carried_files, has_tokenizer, remote_code
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE, kept_files, sidecar_text
-from internvl_bridge.metadata.tokenizer import IMAGE_CONTEXT, image_token_id
-from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config
+from internvl_bridge.metadata.files import has_tokenizer, remote_code, small_texts
+from internvl_bridge.metadata.hf_directory import hf_companions, hf_speech
+from internvl_bridge.metadata.processor_files import as_text
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
+from internvl_bridge.metadata.tokenizer import required_token_id, token_id
+from internvl_bridge.metadata.tokenizer_config import IMAGE_CONTEXT, IMAGE_END, IMAGE_START
+from internvl_bridge.metadata.tokenizer_files import read_tokenizer_files
+from internvl_bridge.metadata.translation import TensorFacts, TokenFacts, to_custom_config, to_hf_config
 from internvl_bridge.model import Model, plan_conversion, read_model
-from internvl_bridge.notes import NO_REMOTE_CODE, notes_to_custom, notes_to_hf
+from internvl_bridge.notes import notes_to_custom, notes_to_hf
 from internvl_bridge.sizes import parse_size
 from internvl_bridge.storage.checkpoint import INDEX_FILE, has_weights
 from internvl_bridge.storage.layout import (
@@ -40,6 +46,7 @@ class Options:
 
     reference: str | Path | None = None
     tokenizer: str | Path | None = None
+    system_message: str | None = None
     max_shard_size: int | str | None = None
     order: Order = "source"
     verify: bool = True
@@ -50,7 +57,8 @@ class Conversion:
     """A conversion, decided and proved; nothing has been written.
 
     ``jobs`` are the safetensors files and ``index`` the contents of their index; ``texts`` are other
-    files, by name, with their contents, and ``copies`` files to copy as they are.
+    files, by name, with their contents, and ``copies`` files to copy as they are. ``left_behind`` are files of the
+    source that the output has neither as they are, nor converted, nor in its sidecar.
     """
 
     model: Model
@@ -60,6 +68,7 @@ class Conversion:
     index: Mapping[str, object] | None
     texts: Mapping[str, str]
     copies: tuple[Path, ...]
+    left_behind: tuple[str, ...]
     notes: tuple[str, ...]
     reference: Path | None
     verify: bool
@@ -72,13 +81,6 @@ class Conversion:
     def files(self) -> tuple[str, ...]:
         weights = [job.name for job in self.jobs] + ([INDEX_FILE] if self.index else [])
         return tuple(sorted({*weights, *self.texts, *(path.name for path in self.copies)}))
-
-    @property
-    def left_behind(self) -> tuple[str, ...]:
-        """Files of the source that the output has neither as they are, nor converted, nor in its sidecar."""
-        weights = {shard.path.name for shard in self.model.checkpoint.shards}
-        used = {INDEX_FILE, SIDECAR_FILE, *weights, *kept_files(self.model.format), *self.files}
-        return tuple(sorted({path.name for path in self.model.directory.iterdir()} - used))
 
 
 def prepare(source: str | Path, output: str | Path, wanted: Format, options: Options) -> Conversion:
@@ -102,63 +104,96 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     shards = shards if limit is None else reshard(shards, limit)
     jobs = file_jobs([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards])
 
-    tokenizer_home = _tokenizer_home(source, reference, options.tokenizer)
-    config, notes = _config(model, checked, tokenizer_home)
-    texts = {
-        CONFIG_FILE: config,
-        SIDECAR_FILE: sidecar_text(source, model.format, model.described.family.name),
-    }
-    if model.complement is not None:
-        texts = {**model.complement.files, **texts}
-    code = remote_code(reference) if reference and wanted is Format.CUSTOM else []
-    copies = [*carried_files(source, tokenizer_home), *code]
-    if wanted is Format.CUSTOM and not code:
-        notes.append(NO_REMOTE_CODE)
+    beside = _files(model, checked, options, reference)
+    weights = {shard.path.name for shard in model.checkpoint.shards}
+    carried = {INDEX_FILE, SIDECAR_FILE, *weights, *(path.name for path in beside.copies)}
+    kept = small_texts(source, without=carried)
+    made = {name: text for name, text in beside.texts.items() if name != CONFIG_FILE}
     return Conversion(
         model=model,
         output=output,
         plan=checked.plan,
         jobs=tuple(jobs),
         index=index_of(jobs, model.checkpoint.index_metadata) if needs_index(jobs) else None,
-        texts=texts,
-        copies=tuple(copies),
-        notes=tuple(notes),
+        texts={**beside.texts, SIDECAR_FILE: sidecar_text(model.format, model.described.family.name, kept, made)},
+        copies=beside.copies,
+        left_behind=tuple(sorted({path.name for path in source.iterdir()} - carried - kept.keys())),
+        notes=beside.notes,
         reference=reference,
         verify=options.verify,
     )
 
 
-def _config(model: Model, checked: CheckedPlan, tokenizer_home: Path) -> tuple[str, list[str]]:
-    """The text of the output's config.json, and notes about it."""
-    tensors = TensorFacts(tied=checked.tied, mxfp4=checked.mxfp4, dtype=model.dtype)
-    old = model.complement.described if model.complement else None
-    described = model.described
+def _files(model: Model, checked: CheckedPlan, options: Options, reference: Path | None) -> Companions:
+    """Everything beside the weights and the sidecar."""
+    home = _tokenizer_home(model.directory, reference, options.tokenizer)
     if model.format is Format.CUSTOM:
-        token = _image_token(model, tokenizer_home)
-        config, notes = to_hf_config(described, tensors, token, old), list(notes_to_hf(model, checked))
-    else:
-        config, assumed = to_custom_config(described, tensors, old)
-        notes = list(notes_to_custom(model, {name: config[name] for name in assumed}, tokenizer_home))
+        return _hf_files(model, checked, home, options.system_message)
+    code = remote_code(reference) if reference else []
+    return _custom_files(model, checked, home, code)
+
+
+def _hf_files(model: Model, checked: CheckedPlan, home: Path, system_message: str | None) -> Companions:
+    described, complement = model.described, model.complement
+    tokenizer = read_tokenizer_files(home)
+    speech = hf_speech(described.values.get("template"), tokenizer.template, system_message)
+    end_id = None if speech.turn_end is None else token_id(home, speech.turn_end)
+    tokens = TokenFacts(_image_token(model, home), end_id)
+    config = to_hf_config(
+        described, _tensor_facts(model, checked), tokens, complement.described if complement else None
+    )
+    beside = hf_companions(described, tokenizer, speech, end_id, complement)
+    notes = (*notes_to_hf(model, checked), *beside.notes)
+    return Companions({**beside.texts, CONFIG_FILE: _config_text(model, config)}, beside.copies, notes)
+
+
+def _custom_files(model: Model, checked: CheckedPlan, home: Path, code: list[Path]) -> Companions:
+    described, complement = model.described, model.complement
+    tokenizer = read_tokenizer_files(home)
+    files = read_hf_files(model.directory, tokenizer, code)
+    told = told_by_files(described, files, complement)
+    end = turn_end(tokenizer.template or "")
+    end_id = None if end is None else token_id(home, end)
+    old = complement.described if complement else None
+    config, assumed = to_custom_config(described, _tensor_facts(model, checked), told, end_id, old)
+    beside = custom_companions(config, files, complement)
+    notes = (*notes_to_custom(model, {name: config[name] for name in assumed}, home), *beside.notes)
+    return Companions({**beside.texts, CONFIG_FILE: _config_text(model, config)}, beside.copies, notes)
+
+
+def _tensor_facts(model: Model, checked: CheckedPlan) -> TensorFacts:
+    return TensorFacts(tied=checked.tied, mxfp4=checked.mxfp4, dtype=model.dtype)
+
+
+def _config_text(model: Model, config: Mapping[str, object]) -> str:
+    """The text of the output's config.json: the complement's own, where it says the same.
+
+    Raises ConfigError if the complement describes a model of other sizes.
+    """
+    described, complement = model.described, model.complement
     made = describe(ConfigFile(Path(CONFIG_FILE), "", config), model.specs, described.family)
     if made.dims != described.dims:
         raise ConfigError(
             f"{described.file.path} and the sidecar or reference describe models of different sizes.",
             "Give the reference that belongs to this checkpoint, or remove internvl_bridge.json.",
         )
-    if model.complement is not None and old is not None and config == old.file.values:
-        return model.complement.files[CONFIG_FILE], notes
-    return json.dumps(config, indent=2, ensure_ascii=False) + "\n", notes
+    if complement is not None and config == complement.described.file.values:
+        return complement.files[CONFIG_FILE]
+    return as_text(config)
 
 
 def _image_token(model: Model, tokenizer_home: Path) -> int:
-    token, embeddings = image_token_id(tokenizer_home), model.described.dims.text.vocab
-    if token >= embeddings:
-        raise ContradictionError(
-            f"The tokenizer in {tokenizer_home} has {IMAGE_CONTEXT} at id {token}, but the model has only "
-            f"{embeddings} embeddings.",
-            "Use the tokenizer that the checkpoint was saved with.",
-        )
-    return token
+    """The id of ``<IMG_CONTEXT>``, which the model, like those of the tokens around it, must have embeddings for."""
+    ids = {token: required_token_id(tokenizer_home, token) for token in (IMAGE_CONTEXT, IMAGE_START, IMAGE_END)}
+    embeddings = model.described.dims.text.vocab
+    for token, number in ids.items():
+        if number >= embeddings:
+            raise ContradictionError(
+                f"The tokenizer in {tokenizer_home} has {token} at id {number}, but the model has only {embeddings} "
+                f"embeddings.",
+                "Use the tokenizer that the checkpoint was saved with.",
+            )
+    return ids[IMAGE_CONTEXT]
 
 
 def _tokenizer_home(source: Path, reference: Path | None, tokenizer: str | Path | None) -> Path:

@@ -5,10 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from support import copy_custom
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: the tests need no network
+
+# torchvision's wheel is built for CUDA's torch. Beside a CPU's it lacks only these two operators, which image
+# processors do not use; its import wants them declared.
+_OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
+for _name in ("nms", "qnms"):
+    _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("suite")

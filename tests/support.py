@@ -21,6 +21,14 @@ def copy_custom(name: str, directory: Path) -> Path:
     return directory
 
 
+def add_modules(directory: Path) -> tuple[str, ...]:
+    """Write the Python modules that the config.json of a custom checkpoint names; running them ends the program."""
+    names = ("configuration_internvl_chat.py", "modeling_internvl_chat.py")
+    for name in names:
+        (directory / name).write_text(f"raise SystemExit('{name} was run')\n")
+    return names
+
+
 def load_all(directory: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a directory, read by the safetensors library."""
     tensors: dict[str, torch.Tensor] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import copy_custom, edit_json, load_all, rewrite
+from support import add_modules, copy_custom, edit_json, load_all, rewrite
 
 import internvl_bridge
 
@@ -37,6 +37,7 @@ def test_hf2custom_takes_config_and_tokenizer_from_the_custom_path(twins, tmp_pa
     custom, hf = twins
     edit_json(custom / "config.json", lambda config: config.update(template="my-template"))
     (custom / "merges.txt").write_text("#version: mine\n")
+    modules = add_modules(custom)
     rewrite(hf, lambda tensors: tensors["multi_modal_projector.linear_1.bias"][:1].add_(2))
     done = run("internvl_hf2custom", custom, hf, tmp_path / "saved")
     assert done.returncode == 0, done.stderr
@@ -46,6 +47,8 @@ def test_hf2custom_takes_config_and_tokenizer_from_the_custom_path(twins, tmp_pa
     assert "Euclidean norm" in done.stdout
     assert (tmp_path / "saved" / "config.json").read_bytes() == (custom / "config.json").read_bytes()
     assert (tmp_path / "saved" / "merges.txt").read_text() == "#version: mine\n"
+    for name in modules:
+        assert (tmp_path / "saved" / name).read_bytes() == (custom / name).read_bytes()
     tensors = load_all(tmp_path / "saved")
     assert "vision_model.encoder.layers.0.attn.q_norm.weight" in tensors
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support import edit_json, load_all, rewrite
+from support import add_modules, edit_json, load_all, rewrite
 
 import internvl_bridge
 from internvl_bridge.errors import BridgeError, UnsupportedModelError
@@ -33,6 +33,7 @@ def test_a_llama_with_a_sidecar_is_internlm2_again(internlm2, tmp_path: Path):
 
 def test_a_llama_with_a_reference_is_internlm2_again(internlm2, tmp_path: Path):
     source, hf = internlm2
+    add_modules(source)
     (hf / SIDECAR).unlink()
     report = internvl_bridge.to_custom(hf, tmp_path / "back", reference=source)
     assert report.family == "InternLM2"
@@ -47,10 +48,14 @@ def test_a_llama_with_neither_stays_a_llama_and_the_report_says_so(internlm2, tm
     report = internvl_bridge.to_custom(hf, tmp_path / "back")
     assert report.family == "Llama"
     assert any("Llama's names" in note and "no sidecar or --reference" in note for note in report.notes)
-    assert any("assumed: template 'internvl2_5'" in note for note in report.notes)
+    assumed = "so they were assumed: ps_version 'v2', pad2square False, use_backbone_lora 0, use_llm_lora 0."
+    assert any(note.endswith(assumed) for note in report.notes)
     config = json.loads((tmp_path / "back" / "config.json").read_text())
     assert config["llm_config"]["architectures"] == ["LlamaForCausalLM"]
     assert config["ps_version"] == "v2"
+    assert config["template"] == "internvl2_5"
+    assert [config[name] for name in ("dynamic_image_size", "use_thumbnail")] == [True, True]
+    assert [config[name] for name in ("min_dynamic_patch", "max_dynamic_patch")] == [1, 12]
     assert config["force_image_size"] == 56
     assert config["llm_config"]["rope_scaling"] == {"type": "dynamic", "factor": 2.0}
     again = internvl_bridge.to_hf(tmp_path / "back", tmp_path / "again")
@@ -165,13 +170,57 @@ def test_a_tokenizer_from_another_directory(custom: Custom, tmp_path: Path):
 
 def test_remote_code_is_copied_from_the_reference_and_never_run(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
-    (source / "modeling_internvl_chat.py").write_text("raise SystemExit('remote code was run')")
-    there = internvl_bridge.to_hf(source, tmp_path / "hf")
-    assert there.left_behind == ("modeling_internvl_chat.py",)
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    modules = add_modules(source)
     back = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back", reference=source)
-    assert "modeling_internvl_chat.py" in back.files
-    without = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "without")
-    assert any("*.py" in note for note in without.notes)
+    assert set(modules) <= set(back.files)
+    for name in (*modules, "config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
+    assert not any("auto_map" in note or "*.py" in note for note in back.notes)
+
+
+def test_remote_code_is_no_part_of_an_hf_checkpoint_and_comes_home_with_a_warning(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    modules = add_modules(source)
+    there = internvl_bridge.to_hf(source, tmp_path / "hf")
+    assert there.left_behind == ()
+    assert not list((tmp_path / "hf").glob("*.py"))
+    assert "auto_map" not in (tmp_path / "hf" / "config.json").read_text()
+    back = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    for name in modules:
+        assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
+    warning = f"The sidecar restored {', '.join(modules)}: read them before loading with trust_remote_code"
+    assert any(note.startswith(warning) for note in back.notes)
+
+
+def test_remote_code_that_nobody_has_comes_from_the_hub_or_is_missed(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    restored = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "restored")
+    missed = "auto_map names configuration_internvl_chat.py, modeling_internvl_chat.py, which are not there"
+    assert any(note.startswith(missed) for note in restored.notes)
+    (tmp_path / "hf" / SIDECAR).unlink()
+    before = json.loads((source / "config.json").read_text())
+    for directory, reference in (("referred", source), ("alone", None)):
+        report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / directory, reference=reference)
+        assert any(note.startswith("auto_map names OpenGVLab/InternVL3-8B for the custom") for note in report.notes)
+        after = json.loads((tmp_path / directory / "config.json").read_text())
+        assert after["auto_map"] == {
+            name: f"OpenGVLab/InternVL3-8B--{module}" for name, module in before["auto_map"].items()
+        }
+    referred = json.loads((tmp_path / "referred" / "config.json").read_text())
+    assert referred == before | {"auto_map": referred["auto_map"]}
+
+
+def test_what_is_no_small_text_is_left_behind_and_named(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    (source / "README.md").write_text("kept")
+    (source / "picture.png").write_bytes(b"\x89PNG")
+    (source / "runs").mkdir()
+    there = internvl_bridge.to_hf(source, tmp_path / "hf")
+    assert there.left_behind == ("picture.png", "runs")
+    assert "README.md" not in there.files
+    assert json.loads((tmp_path / "hf" / SIDECAR).read_text())["files"]["README.md"] == "kept"
 
 
 def test_a_reference_without_weights_still_tells_the_family(internlm2, tmp_path: Path):

@@ -130,13 +130,32 @@ def test_a_fused_tensor_that_cannot_be_divided(custom: Custom):
 @pytest.mark.parametrize(("section", "stack"), [("llm_config", "language_model"), ("vision_config", "vision_model")])
 def test_a_layer_count_that_config_contradicts(section: str, stack: str, custom: Custom):
     source = custom("qwen2-300m")
+    edit_json(source / "config.json", lambda config: config["llm_config"].pop("layer_types"))
     edit_json(source / "config.json", lambda config: config[section].update(num_hidden_layers=3))
     refuse("to-hf", source, "has 2 layers", stack, "num_hidden_layers is 3")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_layer_count_that_the_types_of_layers_contradict(count: int, custom: Custom, hf: Path):
+    types = ["full_attention"] * count
+    words = (f"has {count} layer_types", "the language model has 2 layers", "Correct layer_types or num_hidden_layers")
+    edit_json(hf / "config.json", lambda config: config["text_config"].update(layer_types=types))
+    refuse("to-custom", hf, *words)
+    source = custom("qwen3-300m")
+    edit_json(source / "config.json", lambda config: config["llm_config"].update(layer_types=types))
+    refuse("to-hf", source, *words)
+
+
+def test_fewer_tiles_at_most_than_at_least(custom: Custom):
+    source = custom("qwen2-300m")
+    edit_json(source / "config.json", lambda config: config.update(min_dynamic_patch=7, max_dynamic_patch=6))
+    refuse("to-hf", source, "min_dynamic_patch 7", "max_dynamic_patch 6")
 
 
 @pytest.mark.parametrize("section", ["llm_config", "vision_config"])
 def test_an_absurd_layer_count_does_not_hang(section: str, custom: Custom):
     source = custom("qwen2-300m")
+    edit_json(source / "config.json", lambda config: config["llm_config"].pop("layer_types"))
     edit_json(source / "config.json", lambda config: config[section].update(num_hidden_layers=10**9))
     refuse("to-hf", source, "1000000000", "has only 65 tensors")
     edit_json(source / "config.json", lambda config: config[section].update(num_hidden_layers=10**12))
@@ -226,6 +245,21 @@ def test_a_tokenizer_that_does_not_know_the_image_token(custom: Custom):
     for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json"):
         (source / name).unlink()
     refuse("to-hf", source, "<IMG_CONTEXT>", "Copy tokenizer.json")
+
+
+@pytest.mark.parametrize("token", ["<img>", "</img>"])
+def test_a_tokenizer_that_does_not_know_the_tokens_around_images(token: str, custom: Custom):
+    source = custom("qwen2-300m")
+    for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json"):
+        (source / name).write_text((source / name).read_text().replace(f'"{token}"', '"<other>"'))
+    refuse("to-hf", source, f"an id for {token}", "Copy tokenizer.json")
+
+
+@pytest.mark.parametrize("word", ["rope_theta", "num_experts"])
+def test_a_config_edited_in_one_of_two_spellings(word: str, custom: Custom, tmp_path: Path):
+    internvl_bridge.to_hf(custom("qwen3moe-6b"), tmp_path / "hf")
+    edit_json(tmp_path / "hf" / "config.json", lambda config: config["text_config"].update({word: 5}))
+    refuse("to-custom", tmp_path / "hf", f"says twice what {word} is", "Correct or remove one of the two")
 
 
 def test_tokenizer_files_that_disagree(custom: Custom):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
-from support import DATA, NAMES, copy_custom, edit_json, load_all, rewrite, same_bits, shard
+from support import DATA, NAMES, add_modules, copy_custom, edit_json, load_all, rewrite, same_bits, shard
 
 import internvl_bridge
 
@@ -137,10 +137,25 @@ def test_dtypes_and_special_values_pass_untouched(custom: Custom, tmp_path: Path
     assert files_of(tmp_path / "back") == files_of(source)
 
 
+def test_every_other_small_text_comes_back_byte_for_byte(custom: Custom, tmp_path: Path):
+    source = custom("qwen3-300m")
+    add_modules(source)
+    for name in ("README.md", "LICENSE", "conversation.py", "configuration.json", "eval.yaml", "\u00fc ber.txt"):
+        (source / name).write_bytes(b'\xef\xbb\xbf{"\xc3\xbc": [\x00\x1b[2J]}\r\n \t' + name.encode())
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(source)
+
+
 def test_a_config_changed_between_the_two_conversions_comes_back_changed(custom: Custom, tmp_path: Path):
     source = custom("qwen3-300m")
     internvl_bridge.to_hf(source, tmp_path / "hf")
-    edit_json(tmp_path / "hf" / "config.json", lambda c: c["text_config"].update(rope_theta=5e6))
+
+    def rebase(config):
+        config["text_config"].update(rope_theta=5e6)
+        config["text_config"]["rope_parameters"].update(rope_theta=5e6)
+
+    edit_json(tmp_path / "hf" / "config.json", rebase)
     internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
     before = json.loads((source / "config.json").read_text())
     after = json.loads((tmp_path / "back" / "config.json").read_text())

@@ -23,6 +23,12 @@ _OTHERS: dict[str, Kind] = {
     "force_image_size": optional(kinds.positive),
     "image_seq_length": kinds.positive,
     "image_token_id": kinds.token_id,
+    "template": optional(kinds.word),
+    "dynamic_image_size": kinds.flag,
+    "use_thumbnail": kinds.flag,
+    "pad2square": kinds.flag,
+    "min_dynamic_patch": kinds.positive,
+    "max_dynamic_patch": kinds.positive,
 }
 
 

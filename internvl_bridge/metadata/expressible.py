@@ -1,10 +1,11 @@
 """What one format can say and the other cannot: refused, as the result would be fluent and wrong."""
 
-from internvl_bridge.errors import UnsupportedModelError, shown
+from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
 from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, PHI3
 from internvl_bridge.metadata.config_file import Format
 from internvl_bridge.metadata.described import Described
 from internvl_bridge.metadata.rope import canonical_scaling
+from internvl_bridge.metadata.tiling import custom_tiling
 
 HF_VISION_CONSTANTS = {
     "model_type": "internvl_vision",
@@ -21,12 +22,17 @@ HF_CONSTANTS = {
 
 
 def check_expressible(model: Described) -> None:
-    """Raise UnsupportedModelError for what the classes of the other format cannot express."""
+    """Raise UnsupportedModelError for what the classes of the other format cannot express.
+
+    Raises ConfigError for what those of neither can.
+    """
     if model.format is Format.CUSTOM:
         _check_pixel_shuffle(model)
+        _check_tiling(model)
     else:
         _check_constants(model)
     _check_layer(model)
+    _check_layer_types(model)
     _check_biases(model)
     _check_head_size(model)
     _check_scaling(model)
@@ -60,6 +66,24 @@ def _check_layer(model: Described) -> None:
     if not -layers - 1 <= layer <= layers:
         raise UnsupportedModelError(
             f"{model.file.path} has {name} {layer}, but the vision tower has {layers} layers.",
+            "Use the config.json that the checkpoint was saved with.",
+        )
+
+
+def _check_layer_types(model: Described) -> None:
+    types, layers = model.text.get("layer_types"), model.dims.text.layers
+    if types is not None and len(types) != layers:
+        raise ConfigError(
+            f"{model.file.path} has {len(types)} layer_types, but the language model has {layers} layers.",
+            "Correct layer_types or num_hidden_layers.",
+        )
+
+
+def _check_tiling(custom: Described) -> None:
+    tiling = custom_tiling(custom.values)
+    if tiling.smallest > tiling.largest:
+        raise ConfigError(
+            f"{custom.file.path} has min_dynamic_patch {tiling.smallest}, but max_dynamic_patch {tiling.largest}.",
             "Use the config.json that the checkpoint was saved with.",
         )
 

@@ -71,7 +71,7 @@ TOP_FIELDS = (
     Field("select_layer", "vision_feature_layer", kinds.index, -1, -1),
 )
 
-ROPE_FIELDS = frozenset({"rope_theta", "rope_scaling", "partial_rotary_factor"})
+ROPE_FIELDS = ("rope_theta", "rope_scaling", "partial_rotary_factor")
 """What describes rotary embeddings in an HF config of transformers 4."""
 
 
@@ -79,16 +79,21 @@ def _anything(_: Any) -> bool:
     return True  # rope_scaling has a module of its own, which refuses what it does not understand
 
 
-def _rope(custom_type_key: str, custom_type_names: dict[str, str], default: Any = None) -> tuple[Field, ...]:
-    """Rotary embeddings; the custom class reads the kind of scaling under ``custom_type_key``."""
+def _rope(
+    custom_type_key: str, custom_type_names: dict[str, str], scaling: Any = None, base: float = 10_000.0
+) -> tuple[Field, ...]:
+    """Rotary embeddings; the custom class reads the kind of scaling under ``custom_type_key``.
 
-    def to_custom(scaling: Any) -> Any:
-        return typed_scaling(scaling, custom_type_key, custom_type_names)
+    ``scaling`` and ``base`` are what it means, in both formats, that nothing is stated.
+    """
+
+    def to_custom(canonical: Any) -> Any:
+        return typed_scaling(canonical, custom_type_key, custom_type_names)
 
     return (
-        *same(kinds.positive_number, "rope_theta"),
+        Field("rope_theta", "rope_theta", kinds.positive_number, base, base),
         *same(optional(kinds.positive_number), "partial_rotary_factor"),
-        Field("rope_scaling", "rope_scaling", _anything, default, default, canonical_scaling, to_custom),
+        Field("rope_scaling", "rope_scaling", _anything, scaling, scaling, canonical_scaling, to_custom),
     )
 
 
@@ -155,7 +160,7 @@ _BY_HF_CLASS = {
     ),
     "gpt_oss": (
         *_COMMON,
-        *_rope("rope_type", {}, default=ABSENT),  # the only class that scales when nothing is said
+        *_rope("rope_type", {}, scaling=ABSENT, base=150_000.0),  # the only class that scales unasked
         *_HEADS,
         *_ROUTER,
         *same(kinds.positive, "num_local_experts"),

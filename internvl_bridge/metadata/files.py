@@ -1,37 +1,92 @@
-"""Which files beside the weights belong into the other format's directory."""
+"""Which files beside the weights a conversion carries over, keeps in its sidecar, or leaves behind."""
 
+import re
+from collections.abc import Collection, Iterator
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 from internvl_bridge.metadata.config_file import is_present
 
-TOKENIZER_FILES = (
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+VOCABULARY_FILES = (
     "tokenizer.json",
-    "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
 )
-_SHARED_FILES = ("generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE")
+"""What a tokenizer knows, in files that both formats have alike."""
+SPEECH_FILES = (TOKENIZER_CONFIG_FILE, CHAT_TEMPLATE_FILE, "chat_template.json")
+"""What a tokenizer is told about its use, which each format says in its own way."""
+TOKENIZER_FILES = (*VOCABULARY_FILES, *SPEECH_FILES)
+LEGAL_FILES = ("LICENSE", "LICENSE.txt", "NOTICE")
+"""What both formats hold alike, beside the tokenizer's vocabulary."""
+
+_TEXTS = (".jinja", ".json", ".md", ".py", ".txt", ".yaml", ".yml")
+_PLAIN = re.compile(r"[^./\\\0][^/\\\0]{0,99}")
+_LARGEST_TEXT = 512 << 10
+_LARGEST_TEXTS = 4 << 20
 
 
-def carried_files(directory: Path, tokenizer_home: Path) -> list[Path]:
-    """The files that both formats read alike: the tokenizer's of one directory, the others of another."""
-    candidates = [
-        *(tokenizer_home / name for name in TOKENIZER_FILES),
-        *(directory / name for name in _SHARED_FILES),
-    ]
-    return [path for path in candidates if is_present(path)]
+def present(directory: Path, names: Collection[str]) -> list[Path]:
+    """Those files ``names`` that ``directory`` has, in the order of ``names``."""
+    return [directory / name for name in names if is_present(directory / name)]
 
 
 def has_tokenizer(directory: Path) -> bool:
     """Whether ``directory`` holds any tokenizer file."""
-    return any(is_present(directory / name) for name in TOKENIZER_FILES)
+    return bool(present(directory, TOKENIZER_FILES))
 
 
 def remote_code(directory: Path) -> list[Path]:
     """The Python modules of a custom checkpoint, which are copied and never run."""
     return sorted(path for path in directory.glob("*.py") if path.is_file())
+
+
+def small_texts(directory: Path, without: Collection[str]) -> dict[str, str]:
+    """The small text files of ``directory`` but those named in ``without``, by name.
+
+    A file has at most 512 KiB; where all have more than 4 MiB, the largest are left out.
+    """
+    found = sorted(_candidates(directory, without), key=lambda path: (path.stat().st_size, path.name))
+    texts, total = {}, 0
+    for path in found:
+        total += path.stat().st_size
+        if total <= _LARGEST_TEXTS:
+            texts[path.name] = path.read_bytes().decode()
+    return dict(sorted(texts.items()))
+
+
+def text_digest(text: str) -> str:
+    """What tells whether a file is still as it was written: its SHA-256, in hexadecimal."""
+    return sha256(text.encode()).hexdigest()
+
+
+def digest(path: Path) -> str | None:
+    """The digest of the contents of a file, None if it is not there."""
+    if not is_present(path):
+        return None
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def is_text_name(name: str) -> bool:
+    """Whether ``name`` is that of a file of text that says something about a model, and not that of its weights."""
+    return bool(_PLAIN.fullmatch(name)) and name.endswith(_TEXTS) and not name.endswith(".index.json")
+
+
+def _candidates(directory: Path, without: Collection[str]) -> Iterator[Path]:
+    for path in directory.iterdir():
+        speaks = path.name not in without and is_text_name(path.name) and path.is_file()
+        if speaks and path.stat().st_size <= _LARGEST_TEXT and _is_text(path):
+            yield path
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        path.read_bytes().decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -54,6 +54,26 @@ def typed_scaling(scaling: Any, key: str, names: Mapping[str, str]) -> Any:
     return {key: names.get(kind, kind), **{k: v for k, v in scaling.items() if k != "rope_type"}}
 
 
+def in_both_spellings(text_config: Config) -> dict[str, Any]:
+    """The rotary embeddings of ``text_config`` (canonical) as transformers 4 and 5 read them alike.
+
+    Where ``rope_scaling`` is absent, its class's own holds, which transformers 5 would take for "none" beside
+    ``rope_parameters``.
+    """
+    base = {name: text_config[name] for name in ("rope_theta", "partial_rotary_factor") if name in text_config}
+    if "rope_scaling" not in text_config:
+        return base
+    scaling, model_type = text_config["rope_scaling"], text_config.get("model_type")
+    parameters = {**(scaling or {"rope_type": "default"}), **base}
+    if model_type == "phi3" and scaling is not None and _ORIGINAL in text_config:
+        parameters[_ORIGINAL] = text_config[_ORIGINAL]
+    if model_type == "phi3":  # the only class of transformers 4 that insists on this key
+        scaling = typed_scaling(scaling, "type", {})
+    if model_type == "gpt_oss" and scaling is None:
+        scaling = {"rope_type": "default"}  # transformers 5 takes null for yarn
+    return {**base, "rope_scaling": scaling, "rope_parameters": parameters}
+
+
 def in_old_spelling(text_config: Config) -> dict[str, Any]:
     """``text_config`` as transformers 4 would have written it.
 
@@ -80,10 +100,7 @@ def _take_over(parameters: Any, result: dict[str, Any]) -> None:
             _agree(result, name, flat.pop(name))
     stated = {} if flat.keys() & set(_TYPE_KEYS) else {"rope_type": "default"}
     scaling = _settled(canonical_scaling(stated | flat), result)
-    if result.get("rope_scaling") is None:
-        result["rope_scaling"] = scaling
-    else:
-        _agree(result, "rope_scaling", scaling)
+    _agree(result, "rope_scaling", scaling)
 
 
 def _settled(scaling: Any, result: dict[str, Any]) -> Any:

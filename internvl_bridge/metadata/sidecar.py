@@ -1,54 +1,63 @@
 """The sidecar ``internvl_bridge.json``: what the output's format cannot hold, kept for the way back."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import BridgeError, ConfigError
+from internvl_bridge.errors import BridgeError, ConfigError, shown
 from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format, is_present, read_json_file
 from internvl_bridge.metadata.described import Described, describe
 from internvl_bridge.metadata.expressible import check_expressible
 from internvl_bridge.metadata.families import family_named
+from internvl_bridge.metadata.files import digest, is_text_name, present, text_digest
+from internvl_bridge.metadata.processor_files import HF_PROCESSOR_FILES
 from internvl_bridge.strict_json import parse_json_object
 
 SIDECAR_FILE = "internvl_bridge.json"
 
-# What only one of the formats has, and small enough to keep verbatim.
-_KEPT = {
-    Format.CUSTOM: (CONFIG_FILE, "preprocessor_config.json"),
-    Format.HF: (
-        CONFIG_FILE,
-        "processor_config.json",
-        "preprocessor_config.json",
-        "video_preprocessor_config.json",
-    ),
-}
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Complement:
     """How the other format describes this model, and its files, verbatim, by name.
 
-    ``origin`` is the file or directory it was read from.
+    ``origin`` is the file or directory it was read from. ``written`` are the digests of the files that were made
+    from those: one that still has its digest has not been touched since.
     """
 
     origin: Path
     files: Mapping[str, str]
     described: Described
+    written: Mapping[str, str]
+
+    def restored(self, directory: Path, names: Collection[str], translated: Collection[str]) -> dict[str, str] | None:
+        """The files ``names`` as they were, if what was made from them in ``directory`` is untouched.
+
+        None if one of those was changed, removed or added since, or if none was made. ``translated`` are those of
+        ``names`` that no conversion carries over as they are.
+        """
+        made = self.written.keys() & set(names)
+        if not made or any(digest(directory / name) != self.written.get(name) for name in made | set(translated)):
+            return None
+        return {name: text for name, text in self.files.items() if name in names}
 
 
-def kept_files(format_: Format) -> tuple[str, ...]:
-    """Names of the files of a checkpoint of this format that its sidecar keeps verbatim."""
-    return _KEPT[format_]
+def sidecar_text(format_: Format, family: str, kept: Mapping[str, str], written: Mapping[str, str]) -> str:
+    """The contents of the sidecar for a conversion of a source of format ``format_``.
 
-
-def sidecar_text(source: Path, format_: Format, family: str) -> str:
-    """The contents of the sidecar for a conversion of ``source``, which is of format ``format_``."""
-    files = {name: read_json_file(source / name).text for name in _KEPT[format_] if is_present(source / name)}
-    contents = {"version": _VERSION, "source_format": format_.value, "family": family, "files": files}
+    ``kept`` are the texts of those files of the source that the output does not have as they are, by name, and
+    ``written`` the texts of those that the output has instead.
+    """
+    contents = {
+        "version": _VERSION,
+        "source_format": format_.value,
+        "family": family,
+        "files": dict(kept),
+        "written": {name: text_digest(text) for name, text in sorted(written.items())},
+    }
     return json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -68,18 +77,21 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
             "source_format": str(format_),
             "family": str(family),
             "files": {"config.json": str(), **others},
+            "written": dict(),
         }:
-            files = contents["files"]
+            files, written = contents["files"], contents["written"]
         case _:
-            raise _unusable(path, "it lacks its source_format, family or files")
-    if not all(isinstance(text, str) for text in others.values()):
+            raise _unusable(path, "it lacks its source_format, family, files or written")
+    if not all(isinstance(text, str) for text in (*others.values(), *written.values())):
         raise _unusable(path, "its files are not texts")
+    if foreign := [name for name in files if not is_text_name(name) or name == SIDECAR_FILE]:
+        raise _unusable(path, f"it holds {shown(foreign[0])}, which is not the name of a text file")
     if format_ != wanted.value:
         return None
-    kept = {name: text for name, text in files.items() if name in _KEPT[wanted]}
-    parsed = {name: _parsed(path, name, text) for name, text in kept.items()}
-    described = _described(ConfigFile(path, kept[CONFIG_FILE], parsed[CONFIG_FILE]), wanted, family)
-    return Complement(path, kept, described)
+    for name in files.keys() & set(HF_PROCESSOR_FILES):
+        _parsed(path, name, files[name])
+    config = ConfigFile(path, files[CONFIG_FILE], _parsed(path, CONFIG_FILE, files[CONFIG_FILE]))
+    return Complement(path, files, _described(config, wanted, family), written)
 
 
 def _parsed(path: Path, name: str, text: str) -> dict[str, Any]:
@@ -98,7 +110,9 @@ def reference_complement(config: ConfigFile, wanted: Format, keys: Iterable[str]
             "Give the directory of a model in the output's format.",
         )
     check_expressible(described)
-    return Complement(config.path.parent, {CONFIG_FILE: config.text}, described)
+    home = config.path.parent
+    files = {path.name: read_json_file(path).text for path in present(home, HF_PROCESSOR_FILES)}
+    return Complement(home, {**files, CONFIG_FILE: config.text}, described, written={})
 
 
 def _described(config: ConfigFile, wanted: Format, recorded: str) -> Described:

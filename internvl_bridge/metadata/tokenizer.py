@@ -1,14 +1,14 @@
-"""Find the id of a special token in the tokenizer files of a directory, without loading a tokenizer."""
+"""Find the ids of special tokens in the tokenizer files of a directory, without loading a tokenizer."""
 
-import json
-import mmap
 import re
 from pathlib import Path
 
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.metadata.config_file import is_present, read_json_file
+from internvl_bridge.metadata.tokenizer_config import IMAGE_CONTEXT, VIDEO
+from internvl_bridge.metadata.tokenizer_json import head
 
-IMAGE_CONTEXT = "<IMG_CONTEXT>"
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 def image_token_id(directory: Path) -> int:
@@ -16,60 +16,85 @@ def image_token_id(directory: Path) -> int:
 
     Raises ConfigError if the tokenizer does not know the token, or its files disagree.
     """
-    found = find_token(directory, IMAGE_CONTEXT)
-    if not found:
+    return required_token_id(directory, IMAGE_CONTEXT)
+
+
+def required_token_id(directory: Path, token: str) -> int:
+    """The id of a ``token`` around or in place of images.
+
+    Raises ConfigError if the tokenizer does not know the token, or its files disagree.
+    """
+    found = token_id(directory, token)
+    if found is None:
         raise ConfigError(
-            f"No tokenizer file in {directory} has an id for {IMAGE_CONTEXT}, and a wrong id would make the "
+            f"No tokenizer file in {directory} has an id for {token}, and a wrong id would make the "
             f"model ignore images.",
             "Copy tokenizer.json, tokenizer_config.json and added_tokens.json (whichever exist) of the base "
             "model into the directory.",
         )
+    return found
+
+
+def token_id(directory: Path, token: str) -> int | None:
+    """The id of ``token`` in the tokenizer of ``directory``, None if it has none.
+
+    Raises ConfigError if the tokenizer's files disagree.
+    """
+    found = find_token(directory, token)
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{name} says {number}" for name, number in found.items())
         raise ConfigError(
-            f"The tokenizer files in {directory} disagree about the id of {IMAGE_CONTEXT}: {listed}.",
+            f"The tokenizer files in {directory} disagree about the id of {token}: {listed}.",
             "Save the tokenizer again, or copy all its files from one place.",
         )
-    return next(iter(found.values()))
+    return next(iter(found.values()), None)
+
+
+def video_token_id(directory: Path) -> int:
+    """The id of ``<video>``, which HF's tokenizer adds behind all others if there is no such token yet."""
+    known = token_id(directory, VIDEO)
+    numbers = (number for ids in _added_tokens(directory).values() for number in ids.values())
+    return 1 + max(numbers, default=-1) if known is None else known
 
 
 def find_token(directory: Path, token: str) -> dict[str, int]:
     """The id of ``token`` by file name, for every tokenizer file that has one."""
-    sources = {
+    return {name: ids[token] for name, ids in _added_tokens(directory).items() if token in ids}
+
+
+def _added_tokens(directory: Path) -> dict[str, dict[str, int]]:
+    """The ids of the tokens beside the vocabulary, by file name and token."""
+    readers = {
         "tokenizer.json": _in_tokenizer_json,
         "added_tokens.json": _in_added_tokens,
         "tokenizer_config.json": _in_tokenizer_config,
     }
-    ids = {name: find(directory / name, token) for name, find in sources.items() if is_present(directory / name)}
-    return {name: number for name, number in ids.items() if number is not None}
+    return {name: read(directory / name) for name, read in readers.items() if is_present(directory / name)}
 
 
-def _in_added_tokens(path: Path, token: str) -> int | None:
-    return _whole_number(read_json_file(path).values.get(token))
+def _in_added_tokens(path: Path) -> dict[str, int]:
+    return {token: number for token, number in read_json_file(path).values.items() if _is_id(number)}
 
 
-def _in_tokenizer_config(path: Path, token: str) -> int | None:
+def _in_tokenizer_config(path: Path) -> dict[str, int]:
     decoder = read_json_file(path).values.get("added_tokens_decoder")
+    ids = {}
     for number, entry in decoder.items() if isinstance(decoder, dict) else ():
-        if isinstance(entry, dict) and entry.get("content") == token and re.fullmatch("[0-9]{1,9}", number):
-            return int(number)
-    return None
+        match entry:
+            case {"content": str(token)} if _NUMBER.fullmatch(number):
+                ids[token] = int(number)
+    return ids
 
 
-def _in_tokenizer_json(path: Path, token: str) -> int | None:
-    """Search instead of parsing: real files have 10 MB and would take ten times that in memory."""
-    if path.stat().st_size == 0:
-        return None
-    entry = re.compile(rb'\{[^{}]*"content"\s*:\s*' + re.escape(json.dumps(token).encode()) + rb"[^{}]*\}")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        match = entry.search(text)
-        if match is None:
-            return None
-        try:
-            return _whole_number(json.loads(match[0]).get("id"))
-        except ValueError:
-            return None
+def _in_tokenizer_json(path: Path) -> dict[str, int]:
+    entries = head(path).get("added_tokens")
+    ids = {}
+    for entry in entries if isinstance(entries, list) else ():
+        match entry:
+            case {"content": str(token), "id": int(number)} if _is_id(number):
+                ids[token] = number
+    return ids
 
 
-def _whole_number(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+def _is_id(value: object) -> bool:
+    return type(value) is int and value >= 0

@@ -17,10 +17,10 @@ from internvl_bridge.metadata.config_file import Config
 from internvl_bridge.metadata.described import Described, translated
 from internvl_bridge.metadata.expressible import HF_CONSTANTS, HF_VISION_CONSTANTS
 from internvl_bridge.metadata.fields import ABSENT, ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS, Field
-from internvl_bridge.metadata.rope import typed_scaling
+from internvl_bridge.metadata.rope import in_both_spellings
 
 # What the custom format says and HF's config cannot; upstream's current releases all say this.
-_CUSTOM_ASSUMPTIONS: dict[str, Any] = {
+_ASSUMED: dict[str, Any] = {
     "template": "internvl2_5",
     "ps_version": "v2",
     "dynamic_image_size": True,
@@ -30,13 +30,10 @@ _CUSTOM_ASSUMPTIONS: dict[str, Any] = {
     "pad2square": False,
     "use_backbone_lora": 0,
     "use_llm_lora": 0,
-    "auto_map": {
-        "AutoConfig": "configuration_internvl_chat.InternVLChatConfig",
-        "AutoModel": "modeling_internvl_chat.InternVLChatModel",
-        "AutoModelForCausalLM": "modeling_internvl_chat.InternVLChatModel",
-    },
 }
 _TEMPLATES = {"phi3": "phi3-chat", "gpt_oss": "internvl3_5_gpt_oss"}
+# The first version that reads such a config; where none is named, 4.57 warns of a tokenizer's regex that is right.
+_OLDEST_VERSION = "4.52.1"
 _MXFP4 = {"quant_method": "mxfp4"}
 
 
@@ -53,18 +50,28 @@ class TensorFacts:
     dtype: str
 
 
-def to_hf_config(custom: Described, tensors: TensorFacts, image_token_id: int, old: Described | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What the tokenizer and the chat template say: the id of ``<IMG_CONTEXT>`` and of the end of a turn."""
+
+    image: int
+    turn_end: int | None = None
+
+
+def to_hf_config(custom: Described, tensors: TensorFacts, tokens: TokenFacts, old: Described | None) -> dict[str, Any]:
     """The HF config.json for a custom one, readable by every transformers from 4.52 on."""
     result: dict[str, Any] = deepcopy(dict(old.file.values)) if old else {}
     meaning: Config = old.values if old else {}
     top = {
-        "image_token_id": image_token_id,
+        "image_token_id": tokens.image,
         "image_seq_length": tokens_per_tile(custom.values),
         "tie_word_embeddings": tensors.tied,
         **translated(custom.values, TOP_FIELDS),
     }
     # An old config that leaves something out means its class's default; a new one leaves nothing out.
     _merge(result, meaning, {**HF_CONSTANTS, **top}, _HF_DEFAULTS if old else {})
+    if old is None:
+        result["transformers_version"] = _OLDEST_VERSION
     _put_quantization(result, _quantization(custom.values, tensors), implied=None)
     _put_dtype(result, custom.values.get("torch_dtype") or tensors.dtype, meaning.get("torch_dtype"))
 
@@ -77,42 +84,59 @@ def to_hf_config(custom: Described, tensors: TensorFacts, image_token_id: int, o
 
     text = {"model_type": custom.family.hf_model_type, **translated(custom.text, custom.text_fields)}
     text["tie_word_embeddings"] = tensors.tied
+    if old is None or text["eos_token_id"] != old.text.get("eos_token_id", ABSENT):
+        text["eos_token_id"] = _ending(text["eos_token_id"], tokens.turn_end)
     defaults = {"tie_word_embeddings": False, **_hf_defaults(custom.text_fields)}
     _merge_text(result.setdefault("text_config", {}), old.text if old else {}, text, defaults if old else {})
     return result
 
 
 def to_custom_config(
-    hf: Described, tensors: TensorFacts, old: Described | None
+    hf: Described, tensors: TensorFacts, beside: Config, turn_end: int | None, old: Described | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The custom config.json for an HF one, and the names of the fields whose values were assumed.
 
-    Without ``old``, what HF's config cannot say is filled in with what upstream's current releases
-    use, and every field is written, so that readers need no knowledge of the custom class's defaults.
+    ``beside`` are fields that the files beside HF's config tell. Without ``old``, what nothing tells is filled
+    in with what upstream's current releases use, and every field is written, so that readers need no knowledge of
+    the custom class's defaults.
     """
     named = hf.values.get("torch_dtype") or tensors.dtype
     result = deepcopy(dict(old.file.values)) if old else _new_custom_config(hf.family, named)
+    result.update(deepcopy(dict(beside)))
     _put_dtype(result, named, (old.values if old else result).get("torch_dtype") or tensors.dtype)
     _put_custom(result, old.values if old else None, hf.values, TOP_FIELDS)
     _put_custom(result["vision_config"], old.vision if old else None, hf.vision, VISION_FIELDS)
-    changed = _put_custom(result["llm_config"], old.text if old else None, hf.text, hf.text_fields)
-    if changed & ROPE_FIELDS and "rope_parameters" in result["llm_config"]:
+    text = dict(hf.text)
+    if old and text.get("eos_token_id", ABSENT) == _ending(old.text.get("eos_token_id", ABSENT), turn_end):
+        text["eos_token_id"] = old.text.get("eos_token_id", ABSENT)
+    changed = _put_custom(result["llm_config"], old.text if old else None, text, hf.text_fields)
+    if changed & set(ROPE_FIELDS) and "rope_parameters" in result["llm_config"]:
         del result["llm_config"]["rope_parameters"]
-        _put_custom(result["llm_config"], None, hf.text, [field for field in hf.text_fields if field.hf in ROPE_FIELDS])
+        _put_custom(result["llm_config"], None, text, [field for field in hf.text_fields if field.hf in ROPE_FIELDS])
     if old is None or old.may_be_tied != tensors.tied:
         result["tie_word_embeddings"] = result["llm_config"]["tie_word_embeddings"] = tensors.tied
     _put_quantization(result, _quantization(hf.values, tensors), implied=_MXFP4)
     tokens = hf.values.get("image_seq_length", 256)
     if old is None or tokens_per_tile(result) != tokens:
         result["force_image_size"] = _image_size(tokens, result)
-    assumed = () if old else tuple(_CUSTOM_ASSUMPTIONS)
-    return result, assumed
+    assumed = () if old else tuple(_ASSUMED.keys() - beside.keys())
+    return result, tuple(name for name in _ASSUMED if name in assumed)
+
+
+def _ending(eos: Any, turn_end: int | None) -> Any:
+    """The ``eos_token_id`` of an HF text config for a custom one: a token that ends a turn, if one is known."""
+    stated = eos if isinstance(eos, list) else [eos]
+    return eos if turn_end is None or turn_end in stated else turn_end
+
+
+def tile_side(custom: Config) -> int:
+    """The side of an image tile, in pixels."""
+    return int(custom.get("force_image_size") or _side(custom["vision_config"].get("image_size", 224)))
 
 
 def tokens_per_tile(custom: Config) -> int:
     """How many ``<IMG_CONTEXT>`` tokens one image tile becomes."""
-    vision, ratio = custom["vision_config"], custom.get("downsample_ratio", 0.5)
-    side = custom.get("force_image_size") or _side(vision.get("image_size", 224))
+    vision, ratio, side = custom["vision_config"], custom.get("downsample_ratio", 0.5), tile_side(custom)
     tokens = int((side // _side(vision.get("patch_size", 14))) ** 2 * ratio**2)
     if not tokens:
         raise ConfigError(
@@ -157,28 +181,25 @@ def _merge(old: dict[str, Any], meaning: Config, values: Config, defaults: Confi
     ``meaning`` is ``old`` in the spelling of transformers 4, and ``defaults`` what it means that a name
     is not there. A value of ABSENT is taken out.
     """
-    changed = {name for name, value in values.items() if meaning.get(name, defaults.get(name, ABSENT)) != value}
+    changed = [name for name, value in values.items() if meaning.get(name, defaults.get(name, ABSENT)) != value]
     for name in changed:
         if values[name] is ABSENT:
             old.pop(name, None)
         else:
             old[name] = values[name]
-    return changed
+    return set(changed)
 
 
 def _merge_text(old: dict[str, Any], meaning: Config, values: Config, defaults: Config) -> None:
-    """As ``_merge``, for a text config, which transformers 5 spells otherwise."""
+    """As ``_merge``, for a text config; what transformers 4 and 5 spell differently is written in both spellings."""
     changed = _merge(old, meaning, values, defaults)
-    if changed & ROPE_FIELDS:
-        old.pop("rope_parameters", None)
-        rope = {name: {**meaning, **values}.get(name, ABSENT) for name in ROPE_FIELDS}
-        old.update({name: value for name, value in rope.items() if value is not ABSENT})
-        if values["model_type"] == "phi3":  # the only class of transformers 4 that insists on this key
-            old["rope_scaling"] = typed_scaling(old.get("rope_scaling"), "type", {})
-        if values["model_type"] == "gpt_oss" and old.get("rope_scaling", ABSENT) is None:
-            old["rope_scaling"] = {"rope_type": "default"}  # transformers 5 takes null for yarn
+    if changed & set(ROPE_FIELDS):
+        merged = {name: value for name, value in {**meaning, **values}.items() if value is not ABSENT}
+        for name in (*ROPE_FIELDS, "rope_parameters"):
+            old.pop(name, None)
+        old.update(in_both_spellings(merged))
     if "num_experts" in changed:
-        old.pop("num_local_experts", None)
+        old["num_local_experts"] = values["num_experts"]
 
 
 def _put_custom(target: dict[str, Any], old: Config | None, hf: Config, fields: Iterable[Field]) -> set[str]:
@@ -252,12 +273,11 @@ def _put_dtype(target: dict[str, Any], wanted: str, stated: Any) -> None:
 
 
 def _new_custom_config(family: Family, dtype: str) -> dict[str, Any]:
-    template = _TEMPLATES.get(family.hf_model_type, _CUSTOM_ASSUMPTIONS["template"])
     return {
         "architectures": ["InternVLChatModel"],
         "model_type": "internvl_chat",
-        **deepcopy(_CUSTOM_ASSUMPTIONS),
-        "template": template,
+        **_ASSUMED,
+        "template": _TEMPLATES.get(family.hf_model_type, _ASSUMED["template"]),
         "torch_dtype": dtype,
         "vision_config": {
             "architectures": ["InternVisionModel"],

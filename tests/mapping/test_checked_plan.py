@@ -24,7 +24,7 @@ from internvl_bridge.mapping.planning import Direction
 from internvl_bridge.mapping.spellings import L1, L2, L3, SPELLINGS, Spelling
 from internvl_bridge.mapping.transforms import Rename
 from internvl_bridge.metadata.described import Described
-from internvl_bridge.metadata.translation import TensorFacts, to_hf_config
+from internvl_bridge.metadata.translation import TensorFacts, TokenFacts, to_hf_config
 from internvl_bridge.storage.checkpoint import open_checkpoint
 
 TO_HF, TO_CUSTOM = Direction.TO_HF, Direction.TO_CUSTOM
@@ -56,7 +56,7 @@ def hf_of(name: str = "qwen2-300m", spelling: Spelling = L1, **text: Any) -> tup
     """The HF twin of a stored checkpoint: its description and its tensors."""
     custom = custom_of(name)
     plan = to_hf(custom, specs_at(name), spelling)
-    config = to_hf_config(custom, TensorFacts(plan.tied, plan.mxfp4, "bfloat16"), 590, None)
+    config = to_hf_config(custom, TensorFacts(plan.tied, plan.mxfp4, "bfloat16"), TokenFacts(590), None)
     return described(changed(config, "text_config", **text), twin=custom.family), plan.plan.targets
 
 

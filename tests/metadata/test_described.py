@@ -22,6 +22,10 @@ TEXT = {
     "moe_intermediate_size": 40,
 }
 SECTIONS = {Format.CUSTOM: "llm_config", Format.HF: "text_config"}
+SPOKEN = (
+    *("template", "dynamic_image_size", "use_thumbnail"),
+    *("pad2square", "min_dynamic_patch", "max_dynamic_patch"),
+)
 
 
 def config_of(format_: Format, family: Family) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def names_of(format_: Format, family: Family) -> list[tuple[str | None, str]]:
 
     text = own(text_fields(family.architecture, family.hf_model_type))
     top = ["tie_word_embeddings", "torch_dtype"]
-    only = ["force_image_size"] if format_ is Format.CUSTOM else ["image_seq_length", "image_token_id"]
+    only = ["force_image_size", *SPOKEN] if format_ is Format.CUSTOM else ["image_seq_length", "image_token_id"]
     return [
         *((None, name) for name in [*own(TOP_FIELDS), *top, *only]),
         *(("vision_config", name) for name in own(VISION_FIELDS)),
@@ -119,6 +123,35 @@ def test_what_only_resembles_a_value_is_refused(section: str | None, name: str, 
 
     where = f"{section}." if section else ""
     assert error.value.reason == f"config.json has {where}{name} {value!r}, a value that no model has there."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("template", 2),
+        ("template", ["Hermes-2"]),
+        ("dynamic_image_size", 1),
+        ("dynamic_image_size", None),
+        ("use_thumbnail", "true"),
+        ("pad2square", 0),
+        ("min_dynamic_patch", 0),
+        ("min_dynamic_patch", True),
+        ("max_dynamic_patch", 12.0),
+        ("max_dynamic_patch", "12"),
+    ],
+)
+def test_what_only_resembles_the_word_for_a_template_or_a_tiling_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        described(changed(custom_config("qwen2-300m"), None, **{name: value}))
+
+    assert error.value.reason == f"config.json has {name} {value!r}, a value that no model has there."
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+def test_nothing_need_be_said_of_the_template_and_the_tiling(name: str) -> None:
+    values = changed(custom_config("qwen2-300m"), None, **{name: ...})
+
+    assert described(values).values.keys() == custom_config("qwen2-300m").keys() - {name}
 
 
 @pytest.mark.parametrize("section", ["vision_config", "llm_config", "text_config"])

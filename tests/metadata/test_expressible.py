@@ -40,6 +40,31 @@ def test_no_word_about_the_pixel_shuffle_means_v1() -> None:
         check(changed(QWEN2, None, ps_version=...))
 
 
+@pytest.mark.parametrize(("smallest", "largest"), [(2, 1), (7, 6), (40, 12)])
+def test_fewer_tiles_at_most_than_at_least_are_refused(smallest: int, largest: int) -> None:
+    with pytest.raises(ConfigError, match=f"has min_dynamic_patch {smallest}, but max_dynamic_patch {largest}"):
+        check(changed(QWEN2, None, min_dynamic_patch=smallest, max_dynamic_patch=largest))
+
+
+def test_without_a_word_there_are_at_most_six_tiles() -> None:
+    with pytest.raises(ConfigError, match="has min_dynamic_patch 7, but max_dynamic_patch 6"):
+        check(changed(QWEN2, None, min_dynamic_patch=7, max_dynamic_patch=...))
+
+
+@pytest.mark.parametrize("tiling", [{"min_dynamic_patch": 12}, {"dynamic_image_size": False, "min_dynamic_patch": 40}])
+def test_a_number_of_tiles_that_can_be_met_is_accepted(tiling: dict[str, Any]) -> None:
+    check(changed(QWEN2, None, **tiling))
+
+
+@pytest.mark.parametrize("types", [[], ["full_attention"], ["full_attention"] * 3])
+def test_a_type_for_every_layer_and_no_more_is_demanded(types: list[str]) -> None:
+    for config, section in ((QWEN2, "llm_config"), (HF, "text_config")):
+        with pytest.raises(ConfigError, match=f"has {len(types)} layer_types, but the language model has 2 layers"):
+            check(changed(config, section, layer_types=types))
+        for accepted in (None, ..., ["full_attention", "sliding_attention"]):
+            check(changed(config, section, layer_types=accepted))
+
+
 @pytest.mark.parametrize("layer", [-3, -2, -1, 0, 1, 2])
 def test_any_one_layer_can_be_selected(layer: int) -> None:
     """A tower of two layers has three hidden states: its input, and what each layer makes."""

@@ -4,6 +4,7 @@ import pytest
 
 from internvl_bridge.mapping.families import FAMILIES, Family
 from internvl_bridge.metadata.fields import TOP_FIELDS, VISION_FIELDS, text_fields
+from internvl_bridge.metadata.rope import in_old_spelling
 
 EXCEPTIONS = {
     "rope_parameters": "version 5's spelling of rope_theta, rope_scaling and partial_rotary_factor",
@@ -91,6 +92,18 @@ def test_the_defaults_of_the_whole_hf_config_are_those_of_transformers() -> None
     written = InternVLConfig().to_dict()
 
     assert {field.hf: field.hf_default for field in TOP_FIELDS} == {field.hf: written[field.hf] for field in TOP_FIELDS}
+
+
+@pytest.mark.parametrize(("class_name", "model_type"), CLASSES.items())
+def test_the_default_rotary_base_of_an_hf_class_is_that_of_transformers(class_name: str, model_type: str) -> None:
+    import transformers
+
+    written = getattr(transformers, class_name)().to_dict()
+    default = in_old_spelling(written)["rope_theta"]
+
+    for family in (family for family in FAMILIES if family.hf_model_type == model_type):
+        [base] = [f for f in text_fields(family.architecture, model_type) if f.hf == "rope_theta"]
+        assert (base.custom_default, base.hf_default) == (default, default)
 
 
 def test_the_defaults_of_the_custom_tower_are_those_of_the_6b_one() -> None:

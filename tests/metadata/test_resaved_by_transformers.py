@@ -7,7 +7,9 @@ import pytest
 from metadata.describing import CUSTOM, custom_config, described
 
 from internvl_bridge.metadata.described import Described, describe
-from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config
+from internvl_bridge.metadata.translation import TensorFacts, TokenFacts, to_custom_config, to_hf_config
+
+TOKENS = TokenFacts(image=590, turn_end=474)
 
 
 def facts_of(name: str) -> TensorFacts:
@@ -24,9 +26,9 @@ def resaved(hf: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", CUSTOM)
 def test_a_config_that_transformers_saved_anew_comes_home_exactly(name: str) -> None:
     model, custom = describe(CUSTOM[name]), CUSTOM[name].values
-    hf = resaved(to_hf_config(model, facts_of(name), 590, old=None))
+    hf = resaved(to_hf_config(model, facts_of(name), TOKENS, old=None))
 
-    back, _ = to_custom_config(described(hf, twin=model.family), facts_of(name), old=model)
+    back, _ = to_custom_config(described(hf, twin=model.family), facts_of(name), {}, TOKENS.turn_end, old=model)
 
     for section in ("vision_config", "llm_config"):
         stated = custom[section]
@@ -38,7 +40,7 @@ def test_a_config_that_transformers_saved_anew_comes_home_exactly(name: str) -> 
 
 @pytest.mark.parametrize("name", CUSTOM)
 def test_transformers_reads_the_same_rotary_embedding_and_tying(name: str) -> None:
-    read = resaved(to_hf_config(describe(CUSTOM[name]), facts_of(name), 590, old=None))
+    read = resaved(to_hf_config(describe(CUSTOM[name]), facts_of(name), TOKENS, old=None))
 
     llm = CUSTOM[name].values["llm_config"]
     scaling = llm["rope_scaling"] or {}
@@ -64,14 +66,14 @@ def phi3_with(kind: str) -> Described:
 @pytest.mark.parametrize("kind", ["su", "longrope"])
 def test_phi3_scaling_is_written_as_transformers_4_demands_it(kind: str) -> None:
     """Its Phi3Config refuses any rope_scaling but one of exactly these three keys; version 5 reads it too."""
-    hf = to_hf_config(phi3_with(kind), facts_of("phi3"), 590, old=None)
+    hf = to_hf_config(phi3_with(kind), facts_of("phi3"), TOKENS, old=None)
 
     assert hf["text_config"]["rope_scaling"] == {"type": "longrope", **PHI3_LONG}
 
 
 @pytest.mark.parametrize("kind", ["su", "longrope"])
 def test_phi3_scaling_is_read_by_transformers(kind: str) -> None:
-    read = resaved(to_hf_config(phi3_with(kind), facts_of("phi3"), 590, old=None))
+    read = resaved(to_hf_config(phi3_with(kind), facts_of("phi3"), TOKENS, old=None))
 
     parameters = read["text_config"]["rope_parameters"]
     assert parameters["rope_type"] == "longrope"
@@ -82,17 +84,17 @@ def test_phi3_scaling_is_read_by_transformers(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["su", "longrope"])
 def test_phi3_scaling_that_transformers_saved_anew_comes_home(kind: str) -> None:
     custom = phi3_with(kind)
-    hf = resaved(to_hf_config(custom, facts_of("phi3"), 590, old=None))
+    hf = resaved(to_hf_config(custom, facts_of("phi3"), TOKENS, old=None))
 
-    back, _ = to_custom_config(described(hf), facts_of("phi3"), old=custom)
+    back, _ = to_custom_config(described(hf), facts_of("phi3"), {}, TOKENS.turn_end, old=custom)
 
     assert back["llm_config"]["rope_scaling"] == custom.file.values["llm_config"]["rope_scaling"]
 
 
 def test_phi3_scaling_has_its_three_keys_without_a_complement_too() -> None:
-    hf = resaved(to_hf_config(phi3_with("longrope"), facts_of("phi3"), 590, old=None))
+    hf = resaved(to_hf_config(phi3_with("longrope"), facts_of("phi3"), TOKENS, old=None))
 
-    custom, _ = to_custom_config(described(hf), facts_of("phi3"), old=None)
+    custom, _ = to_custom_config(described(hf), facts_of("phi3"), {}, TOKENS.turn_end, old=None)
 
     assert custom["llm_config"]["rope_scaling"] == {"type": "su", **PHI3_LONG}
     assert custom["llm_config"]["original_max_position_embeddings"] == 256

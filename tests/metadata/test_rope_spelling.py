@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from internvl_bridge.errors import ConfigError
-from internvl_bridge.metadata.rope import canonical_scaling, in_old_spelling, typed_scaling
+from internvl_bridge.metadata.rope import canonical_scaling, in_both_spellings, in_old_spelling, typed_scaling
 
 YARN = {"factor": 32.0, "beta_fast": 32.0, "truncate": False}
 LONG = {"short_factor": [1.0, 1.5], "long_factor": [2.0, 3]}
@@ -233,11 +233,65 @@ def test_a_context_length_said_three_times_is_no_contradiction() -> None:
             {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
             "rope_scaling",
         ),
+        (
+            {"rope_scaling": None, "rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+            "rope_scaling",
+        ),
+        (
+            {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+            "rope_scaling",
+        ),
     ],
 )
 def test_a_config_that_says_two_things_is_refused(union: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^text_config says twice what {name} is: "):
         in_old_spelling(union)
+
+
+def test_both_spellings_say_the_same() -> None:
+    linear, parts = {"rope_type": "linear", "factor": 2.0}, {"rope_theta": 1e6, "partial_rotary_factor": 0.5}
+
+    written = in_both_spellings({"model_type": "llama", "hidden_size": 64, **parts, "rope_scaling": linear})
+
+    assert written == {**parts, "rope_scaling": linear, "rope_parameters": {**linear, **parts}}
+    assert in_old_spelling(written) == {**parts, "rope_scaling": linear}
+
+
+def test_no_scaling_is_null_for_version_4_and_default_for_version_5() -> None:
+    written = in_both_spellings({"model_type": "llama", "rope_theta": 1e6, "rope_scaling": None})
+
+    assert written == {
+        "rope_theta": 1e6,
+        "rope_scaling": None,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    }
+
+
+def test_gpt_oss_without_scaling_says_so_to_version_4_in_words() -> None:
+    """Its class takes null for the scaling that it has when nothing is said."""
+    written = in_both_spellings({"model_type": "gpt_oss", "rope_theta": 1e6, "rope_scaling": None})
+
+    assert written["rope_scaling"] == {"rope_type": "default"}
+    assert written["rope_parameters"] == {"rope_type": "default", "rope_theta": 1e6}
+
+
+def test_a_scaling_that_is_left_to_the_class_is_left_to_it_in_both_versions() -> None:
+    """Beside ``rope_parameters`` without a type, transformers 5 would scale nothing."""
+    assert in_both_spellings({"model_type": "gpt_oss", "rope_theta": 1.5e5}) == {"rope_theta": 1.5e5}
+
+
+def test_phi3_s_scaling_is_spelled_for_both_of_its_classes() -> None:
+    longrope = {"rope_type": "longrope", **LONG}
+    text = {"model_type": "phi3", "rope_theta": 1e4, "rope_scaling": longrope, "original_max_position_embeddings": 256}
+
+    written = in_both_spellings(text)
+
+    assert written == {
+        "rope_theta": 1e4,
+        "rope_scaling": {"type": "longrope", **LONG},
+        "rope_parameters": {**longrope, "rope_theta": 1e4, "original_max_position_embeddings": 256},
+    }
+    assert in_old_spelling(text | written) == text
 
 
 @pytest.mark.parametrize("parameters", [[], "default", 1e6, True, ["rope_theta"]])

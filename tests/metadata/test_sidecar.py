@@ -1,18 +1,20 @@
 """The sidecar keeps what the output's format cannot hold, and is not believed blindly."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import DATA, copy_custom
 
+import internvl_bridge
 from internvl_bridge.errors import BridgeError, ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, INTERNLM3_GROUPED, LLAMA, QWEN2
 from internvl_bridge.metadata.config_file import Format, read_config
+from internvl_bridge.metadata.files import small_texts
 from internvl_bridge.metadata.sidecar import (
     SIDECAR_FILE,
-    kept_files,
     read_sidecar,
     reference_complement,
     sidecar_text,
@@ -24,10 +26,11 @@ HF_TEXT = (DATA / "hf" / "qwen2-300m@state-dict" / "config.json").read_text()
 
 def contents(**changes: Any) -> dict[str, Any]:
     valid = {
-        "version": 1,
+        "version": 2,
         "source_format": "custom",
         "family": "Qwen2",
         "files": {"config.json": CUSTOM_TEXT},
+        "written": {},
     }
     return {key: value for key, value in (valid | changes).items() if value is not ...}
 
@@ -40,15 +43,22 @@ def write(directory: Path, values: Any) -> Path:
 
 def test_a_custom_source_comes_back_verbatim(tmp_path: Path) -> None:
     source = copy_custom("qwen2-300m", tmp_path / "source")
-    text = sidecar_text(source, Format.CUSTOM, "Qwen2")
+    kept = small_texts(source, without={"tokenizer.json", "vocab.json"})
+    made = {"chat_template.jinja": "{{ \u00fc }}\r\n", "generation_config.json": "{}"}
+    text = sidecar_text(Format.CUSTOM, "Qwen2", kept, made)
 
     complement = read_sidecar(write(tmp_path, text), Format.CUSTOM)
 
     assert complement.described.family is QWEN2
     assert complement.origin == tmp_path / SIDECAR_FILE
     assert complement.files == {
-        name: (source / name).read_bytes().decode() for name in ("config.json", "preprocessor_config.json")
+        name: (source / name).read_bytes().decode()
+        for name in (
+            *("config.json", "preprocessor_config.json", "generation_config.json", "tokenizer_config.json"),
+            *("added_tokens.json", "special_tokens_map.json", "merges.txt"),
+        )
     }
+    assert complement.written == {name: sha256(content.encode()).hexdigest() for name, content in made.items()}
     assert complement.described.values == read_config(source).values
     assert complement.described.format is Format.CUSTOM
 
@@ -62,21 +72,71 @@ def test_an_hf_source_comes_back_verbatim(tmp_path: Path) -> None:
         (source / name).write_bytes(odd_text.encode())
     (source / "generation_config.json").write_text("{}")
 
-    text = sidecar_text(source, Format.HF, "Qwen2")
+    text = sidecar_text(Format.HF, "Qwen2", small_texts(source, without=()), {})
     complement = read_sidecar(write(tmp_path, text), Format.HF)
 
-    assert complement.files.keys() == set(kept_files(Format.HF))
-    assert complement.files["config.json"] == HF_TEXT
+    assert complement.files == {path.name: path.read_bytes().decode() for path in source.iterdir()}
     assert complement.files["processor_config.json"] == odd_text
+    assert complement.written == {}
     assert text.endswith("}\n")
 
 
-def test_a_source_whose_files_are_malformed_makes_no_sidecar(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(CUSTOM_TEXT)
-    (tmp_path / "preprocessor_config.json").write_text("{")
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_source_whose_files_are_malformed_makes_no_sidecar(tmp_path: Path, text: str) -> None:
+    source = copy_custom("qwen2-300m", tmp_path / "source")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    (source / "preprocessor_config.json").write_text(text)
+    (tmp_path / "hf" / "processor_config.json").write_text(text)
 
-    with pytest.raises(ConfigError, match=r"preprocessor_config\.json cannot be used"):
-        sidecar_text(tmp_path, Format.CUSTOM, "Qwen2")
+    with pytest.raises(ConfigError, match=r"source/preprocessor_config\.json cannot be used"):
+        internvl_bridge.to_hf(source, tmp_path / "output")
+    with pytest.raises(ConfigError, match=r"hf/processor_config\.json cannot be used"):
+        internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "output")
+
+    assert not (tmp_path / "output").exists()
+
+
+def complement_of(directory: Path, files: dict[str, str], written: dict[str, str]) -> Any:
+    text = sidecar_text(Format.CUSTOM, "Qwen2", {"config.json": CUSTOM_TEXT, **files}, written)
+    return read_sidecar(write(directory, text), Format.CUSTOM)
+
+
+SPOKEN = ("tokenizer_config.json", "chat_template.jinja")
+
+
+def test_files_whose_successors_are_untouched_are_restored(tmp_path: Path) -> None:
+    kept = {"tokenizer_config.json": '{"old": 1}', "README.md": "words"}
+    complement = complement_of(tmp_path, kept, {"tokenizer_config.json": "{}", "chat_template.jinja": "{{ 1 }}"})
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "chat_template.jinja").write_text("{{ 1 }}")
+
+    assert complement.restored(tmp_path, SPOKEN, SPOKEN) == {"tokenizer_config.json": '{"old": 1}'}
+    assert complement.restored(tmp_path, ["chat_template.jinja"], ["chat_template.jinja"]) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: (path / "tokenizer_config.json").write_text("{} "),
+        lambda path: (path / "tokenizer_config.json").unlink(),
+        lambda path: (path / "chat_template.jinja").write_text(""),
+    ],
+    ids=["changed", "removed", "added"],
+)
+def test_files_whose_successors_were_touched_are_not_restored(tmp_path: Path, change: Any) -> None:
+    complement = complement_of(tmp_path, {"tokenizer_config.json": '{"old": 1}'}, {"tokenizer_config.json": "{}"})
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert complement.restored(tmp_path, SPOKEN, SPOKEN) == {"tokenizer_config.json": '{"old": 1}'}
+
+    change(tmp_path)
+
+    assert complement.restored(tmp_path, SPOKEN, SPOKEN) is None
+
+
+def test_files_that_have_no_successor_are_not_restored(tmp_path: Path) -> None:
+    complement = complement_of(tmp_path, {"tokenizer_config.json": "{}"}, {"generation_config.json": "{}"})
+
+    assert complement.restored(tmp_path, SPOKEN, SPOKEN) is None
 
 
 def test_without_a_sidecar_there_is_no_complement(tmp_path: Path) -> None:
@@ -95,27 +155,68 @@ def test_a_kept_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
         read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
 
 
+@pytest.mark.parametrize(
+    "name", ["processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"]
+)
+@pytest.mark.parametrize("text", ["[]", "{", '{"a": NaN}', '{"a": 1, "a": 1}'])
+def test_a_processor_s_file_that_is_no_object_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    files = {"config.json": HF_TEXT, name: text}
+
+    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used: the {name} in it is"):
+        read_sidecar(write(tmp_path, contents(source_format="hf", files=files)), Format.HF)
+
+
 def test_a_sidecar_of_the_format_at_hand_is_no_complement(tmp_path: Path) -> None:
     """It was copied along, from a directory that had been converted the other way."""
     assert read_sidecar(write(tmp_path, contents()), Format.HF) is None
 
 
-def test_files_that_this_format_does_not_keep_are_dropped(tmp_path: Path) -> None:
-    files = {"config.json": CUSTOM_TEXT, "preprocessor_config.json": "{}", "../../evil.sh": "x"}
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.json",
+        "../../evil.sh",
+        "/etc/passwd.txt",
+        "folder/file.json",
+        "folder\\file.json",
+        "..",
+        "",
+        ".json",
+        ".profile.py",
+        "null\0.json",
+        "run.sh",
+        "README",
+        "README.MD",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "model.json\n",
+        "x" * 96 + ".json",
+        SIDECAR_FILE,
+    ],
+)
+def test_a_name_that_no_text_file_of_a_model_has_is_refused(tmp_path: Path, name: str) -> None:
+    """What a sidecar holds is written to disk under its name."""
+    files = {"config.json": CUSTOM_TEXT, name: "{}"}
 
-    complement = read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
+    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used: it holds .*not the name of a text file"):
+        read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
 
-    assert complement.files.keys() == {"config.json", "preprocessor_config.json"}
+
+@pytest.mark.parametrize("name", ["modeling.py", "README.md", "a..b.txt", "x" * 95 + ".json", "\u00fc ber.yml"])
+def test_a_plain_name_of_a_text_file_is_accepted(tmp_path: Path, name: str) -> None:
+    files = {"config.json": CUSTOM_TEXT, name: "{}"}
+
+    assert read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM).files == files
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1", ..., [1], True, 1.0])
+@pytest.mark.parametrize("version", [1, 3, 0, None, "2", ..., [2], True, 2.0])
 def test_another_version_is_refused(tmp_path: Path, version: Any) -> None:
     said = None if version is ... else version
 
     with pytest.raises(ConfigError) as error:
         read_sidecar(write(tmp_path, contents(version=version)), Format.CUSTOM)
 
-    assert f"it has version {said!r}, this program knows 1" in error.value.reason
+    assert f"it has version {said!r}, this program knows 2" in error.value.reason
     assert "Remove it to convert without it" in error.value.remedy
 
 
@@ -131,10 +232,14 @@ def test_another_version_is_refused(tmp_path: Path, version: Any) -> None:
         {"files": {}},
         {"files": {"config.json": {}}},
         {"files": {"preprocessor_config.json": "{}"}},
+        {"written": ...},
+        {"written": None},
+        {"written": []},
+        {"written": ["tokenizer_config.json"]},
     ],
 )
 def test_an_incomplete_sidecar_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="it lacks its source_format, family or files"):
+    with pytest.raises(ConfigError, match="it lacks its source_format, family, files or written"):
         read_sidecar(write(tmp_path, contents(**changes)), Format.CUSTOM)
 
 
@@ -145,7 +250,13 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"version": 1, "version": 1}'])
+@pytest.mark.parametrize("digest", [None, 1, ["0" * 64], {}])
+def test_a_digest_that_is_no_text_is_refused(tmp_path: Path, digest: Any) -> None:
+    with pytest.raises(ConfigError, match="its files are not texts"):
+        read_sidecar(write(tmp_path, contents(written={"tokenizer_config.json": digest})), Format.CUSTOM)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"version": 2, "version": 2}'])
 def test_a_malformed_sidecar_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used"):
         read_sidecar(write(tmp_path, text), Format.CUSTOM)
@@ -239,16 +350,36 @@ def test_a_config_with_a_value_that_no_model_has_is_refused(tmp_path: Path) -> N
     [(DATA / "custom" / "qwen2-300m", Format.CUSTOM), (DATA / "hf" / "qwen2-300m@state-dict", Format.HF)],
     ids=["custom", "hf"],
 )
-def test_a_reference_provides_its_config_and_nothing_else(directory: Path, wanted: Format) -> None:
+def test_a_reference_without_a_processor_provides_its_config_and_nothing_else(directory: Path, wanted: Format) -> None:
     config = read_config(directory)
 
     complement = reference_complement(config, wanted, ())
 
     assert complement.origin == directory
     assert complement.files == {"config.json": config.text}
+    assert complement.written == {}
     assert complement.described.file is config
     assert complement.described.format is wanted
     assert complement.described.family is QWEN2
+
+
+def test_a_reference_provides_its_processor_s_files_too(tmp_path: Path) -> None:
+    names = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+    for name in (*names, "generation_config.json", "tokenizer_config.json", "README.md", "modeling.py"):
+        (tmp_path / name).write_bytes(b'{"name":\r\n"' + name.encode() + b'"}')
+    (tmp_path / "config.json").write_text(HF_TEXT)
+
+    complement = reference_complement(read_config(tmp_path), Format.HF, ())
+
+    assert complement.files == {"config.json": HF_TEXT, **{name: f'{{"name":\r\n"{name}"}}' for name in names}}
+
+
+def test_a_reference_whose_processor_is_malformed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(HF_TEXT)
+    (tmp_path / "processor_config.json").write_text("[]")
+
+    with pytest.raises(ConfigError, match=r"processor_config\.json cannot be used"):
+        reference_complement(read_config(tmp_path), Format.HF, ())
 
 
 def internlm3_at(directory: Path) -> Path:

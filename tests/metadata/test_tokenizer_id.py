@@ -8,8 +8,9 @@ import pytest
 from support import DATA
 
 from internvl_bridge.errors import ConfigError
-from internvl_bridge.metadata.files import TOKENIZER_FILES, carried_files, has_tokenizer, remote_code
-from internvl_bridge.metadata.tokenizer import find_token, image_token_id
+from internvl_bridge.metadata.companions import carried_files
+from internvl_bridge.metadata.files import TOKENIZER_FILES, has_tokenizer, remote_code
+from internvl_bridge.metadata.tokenizer import find_token, image_token_id, required_token_id, token_id, video_token_id
 
 TOKEN = "<IMG_CONTEXT>"  # noqa: S105
 
@@ -67,13 +68,28 @@ def test_tokenizer_json_is_understood_however_it_is_laid_out(
 
 
 def test_the_order_within_an_entry_does_not_matter(tmp_path: Path) -> None:
-    write(tmp_path, tokenizer={"added_tokens": [{"content": TOKEN, "special": True, "id": 9}]})
+    entry = {"content": TOKEN, "special": True, "id": 9}
+    write(tmp_path, tokenizer={"added_tokens": [entry], "model": {}})
+
+    assert image_token_id(tmp_path) == 9
+
+
+def test_a_token_of_the_vocabulary_is_no_added_one(tmp_path: Path) -> None:
+    vocabulary = {"model": {"vocab": {TOKEN: 5}, "added_tokens": [{"content": TOKEN, "id": 6}]}}
+    write(tmp_path, tokenizer={"added_tokens": [], **vocabulary})
+
+    assert find_token(tmp_path, TOKEN) == {}
+
+
+def test_the_vocabulary_of_tokenizer_json_is_not_even_parsed(tmp_path: Path) -> None:
+    head = json.dumps({"added_tokens": [{"id": 9, "content": TOKEN}]}).removesuffix("}")
+    write(tmp_path, tokenizer=f'{head}, "model": {{"vocab": no JSON at all')
 
     assert image_token_id(tmp_path) == 9
 
 
 def test_a_longer_token_is_another_token(tmp_path: Path) -> None:
-    write(tmp_path, tokenizer={"added_tokens": [{"id": 9, "content": f"x{TOKEN}"}]})
+    write(tmp_path, tokenizer={"added_tokens": [{"id": 9, "content": f"x{TOKEN}"}], "model": {}})
 
     assert find_token(tmp_path, TOKEN) == {}
 
@@ -100,9 +116,16 @@ def test_files_that_disagree_are_all_named(tmp_path: Path, first: dict[str, Any]
     [
         {},
         {"tokenizer": "", "added_tokens": {}, "tokenizer_config": {}},
-        {"tokenizer": {"added_tokens": [{"id": 1, "content": "<img>"}]}},
-        {"tokenizer": '{"added_tokens": [{"content": "<IMG_CONTEXT>", "id": }]}'},
+        {"tokenizer": {"added_tokens": [{"id": 1, "content": "<img>"}], "model": {}}},
+        {"tokenizer": '{"added_tokens": [{"content": "<IMG_CONTEXT>", "id": }], "model": {}}'},
+        {"tokenizer": '{"added_tokens": [{"content": "<IMG_CONTEXT>", "id": 5, "model": {}'},
         {"tokenizer": '{"added_tokens": [{"content": "<IMG_CONTEXT>", "id": 5'},
+        {"tokenizer": {"model": {}, "added_tokens": [{"content": TOKEN, "id": 5}]}},
+        {"tokenizer": {"added_tokens": {TOKEN: 5}, "model": {}}},
+        {"tokenizer": {"added_tokens": None, "model": {}}},
+        {"tokenizer": {"added_tokens": [TOKEN, [TOKEN, 5], {"content": TOKEN}, {"id": 5}], "model": {}}},
+        {"tokenizer": "["},
+        {"tokenizer": f'{{"added_tokens": {"[" * 100_000}, "model": {{}}'},
         {"tokenizer": tokenizer_json("5")},
         {"tokenizer": tokenizer_json(5.0)},
         {"tokenizer": tokenizer_json(None)},
@@ -132,6 +155,48 @@ def test_without_a_usable_id_the_directory_is_refused(tmp_path: Path, files: dic
     assert "Copy tokenizer.json" in error.value.remedy
 
 
+def test_a_token_that_is_needed_is_named_when_it_is_missing(tmp_path: Path) -> None:
+    write(tmp_path, added_tokens={"<img>": 1})
+
+    assert required_token_id(tmp_path, "<img>") == 1
+    assert token_id(tmp_path, "</img>") is None
+    with pytest.raises(ConfigError, match=r"No tokenizer file in .* has an id for </img>"):
+        required_token_id(tmp_path, "</img>")
+
+
+def test_files_that_disagree_are_refused_even_about_a_token_that_is_not_needed(tmp_path: Path) -> None:
+    write(tmp_path, added_tokens={"<|im_end|>": 1}, tokenizer_config={"added_tokens_decoder": {}})
+    assert token_id(tmp_path, "<|im_end|>") == 1
+
+    write(tmp_path, tokenizer_config={"added_tokens_decoder": {"2": {"content": "<|im_end|>"}}})
+    with pytest.raises(ConfigError, match=r"disagree about the id of <\|im_end\|>"):
+        token_id(tmp_path, "<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("files", "number"),
+    [
+        ({"added_tokens": {"<video>": 7, "<img>": 9}}, 7),
+        ({"tokenizer": tokenizer_json(5), "added_tokens": {"<ref>": 11}}, 12),
+        ({"added_tokens": {"<ref>": 2}, "tokenizer_config": tokenizer_config("590")}, 591),
+    ],
+    ids=["known", "in added_tokens.json", "in tokenizer_config.json"],
+)
+def test_a_token_for_videos_comes_behind_all_others(tmp_path: Path, files: dict[str, Any], number: int) -> None:
+    assert video_token_id(write(tmp_path, **files)) == number
+
+
+def test_what_transformers_gives_the_token_for_videos_is_what_is_expected() -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    home = DATA / "tokenizers" / "bpe"
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(home / "tokenizer.json"), extra_special_tokens={"video_token": "<video>"}
+    )
+
+    assert tokenizer.convert_tokens_to_ids("<video>") == video_token_id(home)
+
+
 @pytest.mark.parametrize("name", ["added_tokens", "tokenizer_config"])
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1, "a": 1}'])
 def test_a_malformed_file_is_refused_even_if_another_knows_the_token(tmp_path: Path, name: str, text: str) -> None:
@@ -156,12 +221,12 @@ def test_the_tokenizer_comes_from_its_home_and_the_rest_from_the_model(tmp_path:
         for name in ("tokenizer.json", "vocab.json", "generation_config.json", "LICENSE", "config.json"):
             (directory / name).touch()
 
-    assert carried_files(model, home) == [
+    assert carried_files(model, home, without=()) == (
         home / "tokenizer.json",
         home / "vocab.json",
-        model / "generation_config.json",
         model / "LICENSE",
-    ]
+    )
+    assert carried_files(model, home, without={"vocab.json", "LICENSE"}) == (home / "tokenizer.json",)
 
 
 @pytest.mark.parametrize("name", TOKENIZER_FILES)

@@ -6,38 +6,62 @@ from typing import Any
 import pytest
 from metadata.describing import changed, custom_config, described
 
-from internvl_bridge.mapping.families import INTERNLM2
-from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config
+from internvl_bridge.errors import ConfigError
+from internvl_bridge.metadata.translation import TensorFacts, TokenFacts, to_custom_config, to_hf_config
 
 FACTS = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
+TOKENS = TokenFacts(image=590, turn_end=474)
 
 
-def hf_of(custom: dict[str, Any], facts: TensorFacts = FACTS, token: int = 590, old: Any = None) -> dict[str, Any]:
-    return to_hf_config(described(custom), facts, token, None if old is None else described(old))
+def hf_of(
+    custom: dict[str, Any], facts: TensorFacts = FACTS, tokens: TokenFacts = TOKENS, old: Any = None
+) -> dict[str, Any]:
+    return to_hf_config(described(custom), facts, tokens, None if old is None else described(old))
 
 
-def home(hf: dict[str, Any], old: dict[str, Any], facts: TensorFacts = FACTS) -> dict[str, Any]:
+def home(
+    hf: dict[str, Any], old: dict[str, Any], facts: TensorFacts = FACTS, tokens: TokenFacts = TOKENS
+) -> dict[str, Any]:
     """The custom config for ``hf``, with ``old`` as its complement."""
     model = described(old)
-    return to_custom_config(described(hf, twin=model.family), facts, model)[0]
+    return to_custom_config(described(hf, twin=model.family), facts, {}, tokens.turn_end, model)[0]
+
+
+def with_base(hf: dict[str, Any], base: float) -> dict[str, Any]:
+    """``hf`` with another rotary base, in both spellings."""
+    parameters = hf["text_config"]["rope_parameters"] | {"rope_theta": base}
+    return changed(hf, "text_config", rope_theta=base, rope_parameters=parameters)
 
 
 @pytest.mark.parametrize(
     ("name", "section", "hf", "custom"),
     [
         ("qwen2-300m", "text_config", {"vocab_size": 640}, {"vocab_size": 640}),
-        ("qwen2-300m", "text_config", {"rope_theta": 5e6}, {"rope_theta": 5e6}),
+        (
+            "qwen2-300m",
+            "text_config",
+            {"rope_theta": 5e6, "rope_parameters": {"rope_type": "default", "rope_theta": 5e6}},
+            {"rope_theta": 5e6},
+        ),
         ("qwen2-300m", "text_config", {"num_hidden_layers": 1}, {"num_hidden_layers": 1}),
         ("qwen2-300m", "text_config", {"eos_token_id": [2, 3]}, {"eos_token_id": [2, 3]}),
         (
             "qwen2-300m",
             "text_config",
-            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+            {
+                "rope_scaling": {"rope_type": "yarn", "factor": 4.0},
+                "rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6},
+            },
             {"rope_scaling": {"type": "yarn", "factor": 4.0}},
         ),
-        ("internlm2-300m", "text_config", {"rope_scaling": None}, {"rope_scaling": None}),
+        (
+            "internlm2-300m",
+            "text_config",
+            {"rope_scaling": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+            {"rope_scaling": None},
+        ),
         ("internlm2-300m", "text_config", {"attention_bias": True}, {"bias": True}),
-        ("qwen3moe-6b", "text_config", {"num_experts": 2}, {"num_experts": 2}),
+        ("qwen3moe-6b", "text_config", {"num_experts": 2, "num_local_experts": 2}, {"num_experts": 2}),
         ("gptoss-300m", "text_config", {"num_local_experts": 2}, {"num_local_experts": 2}),
         ("qwen2-300m", "vision_config", {"attention_bias": False}, {"qkv_bias": False}),
         ("qwen2-300m", "vision_config", {"use_qk_norm": True}, {"qk_normalization": True}),
@@ -59,17 +83,35 @@ def test_a_value_changed_in_the_hf_config_comes_back_and_nothing_else_does(
     assert back == changed(original, sections[section], **custom)
 
 
+@pytest.mark.parametrize(
+    ("name", "edit", "quantity"),
+    [
+        ("qwen2-300m", {"rope_theta": 5e6}, "rope_theta"),
+        ("qwen2-300m", {"rope_parameters": {"rope_type": "default", "rope_theta": 5e6}}, "rope_theta"),
+        ("qwen2-300m", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling"),
+        ("internlm2-300m", {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "rope_scaling"),
+        ("internlm2-300m", {"rope_scaling": None}, "rope_scaling"),
+        ("internlm2-300m", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, "rope_scaling"),
+        ("gptoss-300m", {"rope_scaling": {"rope_type": "default"}}, "rope_scaling"),
+        ("qwen3moe-6b", {"num_experts": 2}, "num_experts"),
+        ("qwen3moe-6b", {"num_local_experts": 2}, "num_experts"),
+    ],
+)
+def test_a_value_changed_in_one_of_its_two_spellings_is_refused(name: str, edit: dict[str, Any], quantity: str) -> None:
+    """transformers 4 would obey the one and transformers 5 the other."""
+    original = custom_config(name)
+    edited = changed(hf_of(original), "text_config", **edit)
+
+    with pytest.raises(ConfigError, match=f"^text_config says twice what {quantity} is: .* transformers 4 and 5"):
+        home(edited, original)
+
+
 def as_version_5(hf: dict[str, Any]) -> dict[str, Any]:
-    """The HF config in the words of transformers 5."""
+    """The HF config in the words of transformers 5 alone."""
     result = deepcopy(hf)
     result.pop("torch_dtype", None)
-    text = result["text_config"]
-    scaling = text.pop("rope_scaling", None) or {"rope_type": "default"}
-    text["rope_parameters"] = {"rope_theta": text.pop("rope_theta"), **scaling}
-    if "partial_rotary_factor" in text:
-        text["rope_parameters"]["partial_rotary_factor"] = text.pop("partial_rotary_factor")
-    if "num_experts" in text:
-        text["num_local_experts"] = text.pop("num_experts")
+    for name in ("rope_theta", "rope_scaling", "partial_rotary_factor", "num_experts"):
+        result["text_config"].pop(name, None)
     return result
 
 
@@ -79,10 +121,10 @@ def test_a_base_changed_in_the_custom_config_reaches_both_versions_of_transforme
 
     hf = hf_of(changed(custom, "llm_config", rope_theta=5e6), old=old)
 
-    # Left alone, rope_parameters would contradict rope_theta, and transformers 5 would obey it.
+    # transformers 4 reads the first two, transformers 5 the third.
     assert hf["text_config"]["rope_theta"] == 5e6
-    assert "rope_parameters" not in hf["text_config"]
     assert hf["text_config"]["rope_scaling"] is None
+    assert hf["text_config"]["rope_parameters"] == {"rope_type": "default", "rope_theta": 5e6}
 
 
 def test_a_scaling_changed_in_the_custom_config_keeps_the_base() -> None:
@@ -94,7 +136,7 @@ def test_a_scaling_changed_in_the_custom_config_keeps_the_base() -> None:
 
     assert text["rope_theta"] == 1000000.0
     assert text["rope_scaling"] == {"rope_type": "dynamic", "factor": 4.0}
-    assert "rope_parameters" not in text
+    assert text["rope_parameters"] == {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1000000.0}
 
 
 @pytest.mark.parametrize("scaling", [None, {"type": "dynamic", "factor": 4.0}])
@@ -104,28 +146,77 @@ def test_a_base_that_the_custom_config_leaves_open_is_its_class_s_default(scalin
 
     text = hf_of(changed(custom, "llm_config", rope_theta=..., rope_scaling=scaling), old=old)["text_config"]
 
-    assert "rope_theta" not in text
-    assert "rope_parameters" not in text
+    assert text["rope_theta"] == 10000.0
+    assert text["rope_parameters"]["rope_theta"] == 10000.0
+
+
+def test_the_default_base_of_gpt_oss_is_its_own() -> None:
+    custom = changed(custom_config("gptoss-300m"), "llm_config", rope_theta=...)
+
+    text = hf_of(custom)["text_config"]
+
+    assert (text["rope_theta"], text["rope_parameters"]["rope_theta"]) == (150000.0, 150000.0)
+    assert home(hf_of(custom), custom) == custom
+
+
+NO_TURN_END = TokenFacts(image=590, turn_end=None)
 
 
 @pytest.mark.parametrize(
-    ("section", "custom_name", "hf_name"),
+    ("name", "tokens"),
     [
-        ("llm_config", "max_position_embeddings", "max_position_embeddings"),
-        ("llm_config", "rms_norm_eps", "rms_norm_eps"),
-        ("llm_config", "eos_token_id", "eos_token_id"),
-        ("llm_config", "max_window_layers", "max_window_layers"),
+        ("max_position_embeddings", TOKENS),
+        ("rms_norm_eps", TOKENS),
+        ("eos_token_id", NO_TURN_END),
+        ("max_window_layers", TOKENS),
     ],
 )
-def test_what_only_the_complement_states_is_taken_out(section: str, custom_name: str, hf_name: str) -> None:
-    custom = changed(custom_config("qwen2-300m"), section, max_window_layers=21)
-    old_hf = hf_of(custom)
-    silent_custom = changed(custom, section, **{custom_name: ...})
-    silent_hf = changed(old_hf, "text_config", **{hf_name: ...})
+def test_what_only_the_complement_states_is_taken_out(name: str, tokens: TokenFacts) -> None:
+    custom = changed(custom_config("qwen2-300m"), "llm_config", max_window_layers=21)
+    old_hf = hf_of(custom, tokens=tokens)
+    silent_custom = changed(custom, "llm_config", **{name: ...})
+    silent_hf = changed(old_hf, "text_config", **{name: ...})
 
-    assert hf_name in old_hf["text_config"]
-    assert hf_of(silent_custom, old=old_hf) == silent_hf
-    assert home(silent_hf, custom) == silent_custom
+    assert name in old_hf["text_config"]
+    assert hf_of(silent_custom, tokens=tokens, old=old_hf) == silent_hf
+    assert home(silent_hf, custom, tokens=tokens) == silent_custom
+
+
+@pytest.mark.parametrize("stated", [..., None, 2, [2, 3]])
+def test_a_turn_s_end_that_the_custom_config_does_not_state_is_stated_and_goes_again(stated: Any) -> None:
+    custom = changed(custom_config("qwen2-300m"), "llm_config", eos_token_id=stated)
+
+    hf = hf_of(custom)
+
+    assert hf["text_config"]["eos_token_id"] == 474
+    assert home(hf, custom) == custom
+
+
+@pytest.mark.parametrize("stated", [474, [474], [2, 474]])
+def test_a_turn_s_end_that_the_custom_config_states_stays_as_it_is_stated(stated: Any) -> None:
+    custom = changed(custom_config("qwen2-300m"), "llm_config", eos_token_id=stated)
+
+    hf = hf_of(custom)
+
+    assert hf["text_config"]["eos_token_id"] == stated
+    assert home(hf, custom) == custom
+
+
+def test_an_end_that_the_hf_config_had_stays_although_it_ends_no_turn() -> None:
+    custom = custom_config("qwen2-300m")
+    old = hf_of(custom, tokens=NO_TURN_END)
+
+    assert old["text_config"]["eos_token_id"] == 2
+    assert hf_of(custom, old=old) == old
+
+
+def test_another_end_than_the_hf_config_had_gives_way_to_that_of_a_turn() -> None:
+    custom = custom_config("qwen2-300m")
+    old = hf_of(custom, tokens=NO_TURN_END)
+
+    text = hf_of(changed(custom, "llm_config", eos_token_id=3), old=old)["text_config"]
+
+    assert text["eos_token_id"] == 474
 
 
 def test_what_a_tower_leaves_out_is_its_class_s_default_and_not_the_complement_s() -> None:
@@ -156,16 +247,16 @@ def test_a_changed_base_keeps_the_partial_rotation() -> None:
 
     assert text["rope_theta"] == 5e6
     assert text["partial_rotary_factor"] == 0.5
+    assert text["rope_parameters"] == {"rope_type": "default", "rope_theta": 5e6, "partial_rotary_factor": 0.5}
 
 
-def test_experts_counted_anew_leave_one_count() -> None:
+def test_experts_counted_anew_are_counted_alike_in_both_words() -> None:
     custom = custom_config("qwen3moe-6b")
     old = as_version_5(hf_of(custom))
 
     text = hf_of(changed(custom, "llm_config", num_experts=2), old=old)["text_config"]
 
-    assert text["num_experts"] == 2
-    assert "num_local_experts" not in text
+    assert (text["num_experts"], text["num_local_experts"]) == (2, 2)
 
 
 @pytest.mark.parametrize("name", ["qwen2-300m", "qwen3moe-6b", "gptoss-300m", "internlm2-300m", "phi3-300m"])
@@ -195,7 +286,12 @@ def test_a_changed_phi3_scaling_replaces_the_words_of_version_5() -> None:
 
     assert text["rope_scaling"] == {"type": "longrope", **long}
     assert text["rope_theta"] == 10000.0
-    assert "rope_parameters" not in text
+    assert text["rope_parameters"] == {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 512,
+        **long,
+    }
 
 
 def test_a_dtype_changed_in_the_custom_config_is_written_in_both_words() -> None:
@@ -244,7 +340,7 @@ def test_another_image_token_wins() -> None:
     custom = custom_config("qwen2-300m")
     old = hf_of(custom)
 
-    assert hf_of(custom, token=591, old=old) == old | {"image_token_id": 591}
+    assert hf_of(custom, tokens=TokenFacts(591, 474), old=old) == old | {"image_token_id": 591}
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -275,13 +371,11 @@ def test_a_changed_base_replaces_the_words_of_transformers_5_in_a_custom_config(
     text = custom["llm_config"]
     text["rope_parameters"] = {"rope_theta": text.pop("rope_theta"), "rope_type": "dynamic", "factor": 2.0}
     del text["rope_scaling"]
-    hf = to_hf_config(described(custom), FACTS, 590, old=None)
+    hf = hf_of(custom)
 
-    unchanged, _ = to_custom_config(described(hf, twin=INTERNLM2), FACTS, old=described(custom))
-    edited = changed(hf, "text_config", rope_theta=5e6)
-    back, _ = to_custom_config(described(edited, twin=INTERNLM2), FACTS, old=described(custom))
+    back = home(with_base(hf, 5e6), custom)
 
-    assert unchanged == custom
+    assert home(hf, custom) == custom
     assert "rope_parameters" not in back["llm_config"]
     assert back["llm_config"]["rope_theta"] == 5e6
     assert back["llm_config"]["rope_scaling"] == {"type": "dynamic", "factor": 2.0}

@@ -10,10 +10,18 @@ from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, INTERNLM2, INTER
 from internvl_bridge.metadata.described import in_old_spelling_throughout
 from internvl_bridge.metadata.expressible import check_expressible
 from internvl_bridge.metadata.fields import VISION_FIELDS
-from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config, tokens_per_tile
+from internvl_bridge.metadata.translation import (
+    TensorFacts,
+    TokenFacts,
+    to_custom_config,
+    to_hf_config,
+    tokens_per_tile,
+)
 
 FACTS = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
 MXFP4 = TensorFacts(tied=False, mxfp4=True, dtype="bfloat16")
+TURN_END = 474
+TOKENS = TokenFacts(image=590, turn_end=TURN_END)
 QWEN2_300M = custom_config("qwen2-300m")
 GPTOSS = custom_config("gptoss-300m")
 TEXT = {
@@ -34,18 +42,18 @@ def custom_with(base: Any = QWEN2_300M, **values: Any) -> dict[str, Any]:
 
 
 def hf_of(custom: Any = QWEN2_300M, facts: TensorFacts = FACTS, old: Any = None) -> dict[str, Any]:
-    return to_hf_config(described(custom), facts, 590, None if old is None else described(old))
+    return to_hf_config(described(custom), facts, TOKENS, None if old is None else described(old))
 
 
-def home(hf: Any, old: Any, facts: TensorFacts = FACTS) -> dict[str, Any]:
+def home(hf: Any, old: Any, facts: TensorFacts = FACTS, beside: Any = None) -> dict[str, Any]:
     """The custom config for ``hf``, with ``old`` as its complement."""
     model = described(old)
-    return to_custom_config(described(hf, twin=model.family), facts, model)[0]
+    return to_custom_config(described(hf, twin=model.family), facts, beside or {}, TURN_END, model)[0]
 
 
 def alone(hf: Any, facts: TensorFacts = FACTS, twin: Family | None = None) -> dict[str, Any]:
     """The custom config for ``hf`` of which nothing else is known."""
-    return to_custom_config(described(hf, twin=twin), facts, None)[0]
+    return to_custom_config(described(hf, twin=twin), facts, {}, TURN_END, None)[0]
 
 
 def test_an_hf_config_is_complete_and_readable_by_both_versions() -> None:
@@ -64,6 +72,38 @@ def test_an_hf_config_is_complete_and_readable_by_both_versions() -> None:
     assert hf["vision_config"]["patch_size"] == [14, 14]
     assert hf["text_config"]["model_type"] == "qwen2"
     assert hf["text_config"]["rope_theta"] == 1000000.0
+    assert hf["text_config"]["rope_scaling"] is None
+    assert hf["text_config"]["rope_parameters"] == {"rope_type": "default", "rope_theta": 1000000.0}
+    assert hf["transformers_version"] == "4.52.1"  # the first version that has the class
+
+
+def test_experts_are_counted_in_the_words_of_both_versions() -> None:
+    text = hf_of(custom_config("qwen3moe-6b"))["text_config"]
+
+    assert (text["num_experts"], text["num_local_experts"]) == (4, 4)
+    assert "num_experts" not in hf_of(GPTOSS)["text_config"]  # whose class has but one word in every version
+
+
+@pytest.mark.parametrize(
+    ("stated", "turn_end", "written"),
+    [
+        (2, 474, 474),
+        ([2, 3], 474, 474),
+        (None, 474, 474),
+        (474, 474, 474),
+        ([2, 474], 474, [2, 474]),
+        (2, None, 2),
+        ([2, 3], None, [2, 3]),
+        (None, None, None),
+    ],
+)
+def test_a_new_hf_config_ends_a_text_where_a_turn_ends(stated: Any, turn_end: int | None, written: Any) -> None:
+    custom = changed(QWEN2_300M, "llm_config", eos_token_id=stated)
+
+    hf = to_hf_config(described(custom), FACTS, TokenFacts(590, turn_end), None)
+
+    assert hf["text_config"]["eos_token_id"] == written
+    assert to_custom_config(described(hf), FACTS, {}, turn_end, described(custom))[0] == custom
 
 
 def test_one_custom_dropout_is_two_in_hf() -> None:
@@ -182,12 +222,10 @@ SAID_BY_HF = {
 def test_without_a_complement_the_assumptions_are_named(family: Family) -> None:
     hf = hf_of() | {"text_config": {"model_type": family.hf_model_type, **TEXT, **EXPERTS.get(family, {})}}
 
-    custom, assumed = to_custom_config(described(hf, twin=family), FACTS, None)
+    custom, assumed = to_custom_config(described(hf, twin=family), FACTS, {}, TURN_END, None)
 
-    assert (
-        set(assumed) == custom.keys() - {*hf, "architectures", "model_type", "torch_dtype", "llm_config"} - SAID_BY_HF
-    )
-    assert {name: custom[name] for name in assumed if name not in {"template", "auto_map"}} == {
+    assert set(assumed) == custom.keys() - SAID_BY_HF
+    assert {name: custom[name] for name in assumed if name != "template"} == {
         "ps_version": "v2",
         "dynamic_image_size": True,
         "use_thumbnail": True,
@@ -197,7 +235,6 @@ def test_without_a_complement_the_assumptions_are_named(family: Family) -> None:
         "use_backbone_lora": 0,
         "use_llm_lora": 0,
     }
-    assert custom["auto_map"]["AutoModel"] == "modeling_internvl_chat.InternVLChatModel"
     templates = {PHI3: "phi3-chat", GPT_OSS: "internvl3_5_gpt_oss"}
     assert custom["template"] == templates.get(family, "internvl2_5")
     assert custom["ps_version"] == "v2"
@@ -210,7 +247,24 @@ def test_without_a_complement_the_assumptions_are_named(family: Family) -> None:
 
 
 def test_with_a_complement_nothing_is_assumed() -> None:
-    assert to_custom_config(described(hf_of()), FACTS, described(QWEN2_300M))[1] == ()
+    assert to_custom_config(described(hf_of()), FACTS, {}, TURN_END, described(QWEN2_300M))[1] == ()
+
+
+BESIDE = {"template": "Hermes-2", "max_dynamic_patch": 40, "auto_map": {"AutoModel": "somebody/model--module.Class"}}
+
+
+def test_what_files_beside_the_config_tell_is_not_assumed() -> None:
+    unassisted, before = to_custom_config(described(hf_of()), FACTS, {}, TURN_END, None)
+
+    custom, assumed = to_custom_config(described(hf_of()), FACTS, BESIDE, TURN_END, None)
+
+    assert custom == unassisted | BESIDE
+    assert assumed == tuple(name for name in before if name not in BESIDE)
+    assert {"template", "max_dynamic_patch"} <= set(before)
+
+
+def test_what_files_beside_the_config_tell_wins_over_the_complement() -> None:
+    assert home(hf_of(), QWEN2_300M, beside=BESIDE) == QWEN2_300M | BESIDE
 
 
 def test_without_a_complement_every_field_and_flag_is_written() -> None:
@@ -277,9 +331,10 @@ def test_a_gpt_oss_that_does_not_speak_of_scaling_scales_by_its_class_s_default(
     silent = changed(GPTOSS, "llm_config", rope_scaling=...)
     unscaled = changed(GPTOSS, "llm_config", rope_scaling=None)
 
-    assert "rope_scaling" not in hf_of(silent)["text_config"]
+    assert hf_of(silent)["text_config"].keys().isdisjoint({"rope_scaling", "rope_parameters"})
     assert "rope_scaling" not in alone(hf_of(silent))["llm_config"]
     assert hf_of(unscaled)["text_config"]["rope_scaling"] == {"rope_type": "default"}  # null is yarn in version 5
+    assert hf_of(unscaled)["text_config"]["rope_parameters"] == {"rope_type": "default", "rope_theta": 150000.0}
     assert alone(hf_of(unscaled))["llm_config"]["rope_scaling"] is None
     assert home(hf_of(silent), GPTOSS) == silent
     assert home(hf_of(unscaled), GPTOSS) == unscaled
@@ -297,7 +352,7 @@ def test_no_dimension_is_lost_on_the_way_to_custom(family: Family, extra: dict[s
         check_expressible(hf)
     except UnsupportedModelError:
         return
-    custom, _ = to_custom_config(hf, FACTS, None)
+    custom, _ = to_custom_config(hf, FACTS, {}, TURN_END, None)
 
     assert described(custom).dims == hf.dims
 

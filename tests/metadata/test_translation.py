@@ -10,10 +10,12 @@ from support import DATA
 
 from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, LLAMA, Family
 from internvl_bridge.metadata.described import Described
-from internvl_bridge.metadata.translation import TensorFacts, to_custom_config, to_hf_config
+from internvl_bridge.metadata.translation import TensorFacts, TokenFacts, to_custom_config, to_hf_config
 
 UNTIED = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
 TIED = TensorFacts(tied=True, mxfp4=False, dtype="bfloat16")
+TURN_END = 474
+TOKENS = TokenFacts(image=590, turn_end=TURN_END)
 
 # As save_pretrained of several versions wrote them, with the vision part of any of them.
 _TOP_5 = {
@@ -183,12 +185,13 @@ def facts_of(model: Described) -> TensorFacts:
     return TIED if model.values.get("tie_word_embeddings") else UNTIED
 
 
+@pytest.mark.parametrize("turn_end", [None, TURN_END])
 @pytest.mark.parametrize("name", CUSTOM)
-def test_custom_to_hf_and_back_is_exact(name: str) -> None:
+def test_custom_to_hf_and_back_is_exact(name: str, turn_end: int | None) -> None:
     custom = described(CUSTOM[name].values)
 
-    hf = to_hf_config(custom, facts_of(custom), 590, old=None)
-    back, assumed = to_custom_config(described(hf, twin=custom.family), facts_of(custom), old=custom)
+    hf = to_hf_config(custom, facts_of(custom), TokenFacts(590, turn_end), old=None)
+    back, assumed = to_custom_config(described(hf, twin=custom.family), facts_of(custom), {}, turn_end, old=custom)
 
     assert json.dumps(back) == json.dumps(json.loads(CUSTOM[name].text))
     assert assumed == ()
@@ -198,8 +201,8 @@ def test_custom_to_hf_and_back_is_exact(name: str) -> None:
 def test_hf_to_custom_and_back_is_exact(name: str) -> None:
     hf = described(HF[name])
 
-    custom, _ = to_custom_config(hf, facts_of(hf), old=None)
-    back = to_hf_config(described(custom), facts_of(hf), 590, old=hf)
+    custom, _ = to_custom_config(hf, facts_of(hf), {}, TURN_END, old=None)
+    back = to_hf_config(described(custom), facts_of(hf), TOKENS, old=hf)
 
     assert json.dumps(back) == json.dumps(HF[name])
 
@@ -209,10 +212,10 @@ def test_llama_comes_home_whatever_custom_class_it_visits(twin: Family) -> None:
     config = HF["llama@5.23.0"]
     hf = described(config, twin=twin)
 
-    custom, _ = to_custom_config(hf, UNTIED, old=None)
+    custom, _ = to_custom_config(hf, UNTIED, {}, TURN_END, old=None)
 
     assert custom["llm_config"]["architectures"] == [twin.architecture]
-    assert to_hf_config(described(custom), UNTIED, 590, old=hf) == config
+    assert to_hf_config(described(custom), UNTIED, TOKENS, old=hf) == config
 
 
 @pytest.mark.parametrize("name", CUSTOM)
@@ -237,9 +240,9 @@ def test_a_custom_config_that_states_no_default_comes_home_without_them(name: st
     }
     model = described(sparse)
 
-    hf = to_hf_config(model, UNTIED, 590, old=None)
+    hf = to_hf_config(model, UNTIED, TOKENS, old=None)
 
-    assert to_custom_config(described(hf, twin=model.family), UNTIED, old=model)[0] == sparse
+    assert to_custom_config(described(hf, twin=model.family), UNTIED, {}, TURN_END, old=model)[0] == sparse
     assert hf["vision_config"]["hidden_size"] == 3200
     assert hf["vision_config"]["num_hidden_layers"] == 48
     assert hf["vision_config"]["norm_type"] == "rms_norm"
@@ -251,7 +254,7 @@ def test_a_custom_config_that_states_no_default_comes_home_without_them(name: st
 def test_both_formats_describe_the_same_dimensions(name: str) -> None:
     custom = described(CUSTOM[name].values)
 
-    hf = to_hf_config(custom, facts_of(custom), 590, old=None)
+    hf = to_hf_config(custom, facts_of(custom), TOKENS, old=None)
 
     assert described(hf, twin=custom.family).dims == custom.dims
 
@@ -260,14 +263,14 @@ def test_both_formats_describe_the_same_dimensions(name: str) -> None:
 def test_translating_does_not_touch_its_arguments(name: str) -> None:
     config, hf = HF[name], described(HF[name])
     facts = facts_of(hf)
-    custom, _ = to_custom_config(hf, facts, old=None)
+    custom, _ = to_custom_config(hf, facts, {}, TURN_END, old=None)
     other = deepcopy(custom)
     other["llm_config"]["vocab_size"] = other["vision_config"]["num_hidden_layers"] = 77
     other["select_layer"] = -3
     texts = [json.dumps(values) for values in (config, custom, other)]
 
-    changed = to_hf_config(described(other), facts, 1, old=hf)
-    changed_back, _ = to_custom_config(described(changed), facts, old=described(custom))
+    changed = to_hf_config(described(other), facts, TokenFacts(1, TURN_END), old=hf)
+    changed_back, _ = to_custom_config(described(changed), facts, {}, TURN_END, old=described(custom))
 
     assert changed["text_config"]["vocab_size"] == 77
     assert changed_back == other
@@ -282,9 +285,12 @@ def test_litter_stays_at_home(name: str) -> None:
     littered = described(config | {"llm_config": config["llm_config"] | litter})
     facts = facts_of(littered)
 
-    hf = to_hf_config(littered, facts, 590, old=None)
+    hf = to_hf_config(littered, facts, TOKENS, old=None)
 
     generic = {"num_beams", "id2label", "torchscript", "max_length", "auto_map", "template", "ps_version"}
     for section in (hf, hf["text_config"], hf["vision_config"]):
         assert not section.keys() & (litter.keys() | generic)
-    assert to_custom_config(described(hf, twin=littered.family), facts, old=littered)[0] == littered.file.values
+    assert (
+        to_custom_config(described(hf, twin=littered.family), facts, {}, TURN_END, old=littered)[0]
+        == littered.file.values
+    )

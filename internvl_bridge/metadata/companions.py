@@ -1,0 +1,35 @@
+"""The files of a directory beside its weights and its config.json, decided and not yet written."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from internvl_bridge.metadata.files import LEGAL_FILES, SPEECH_FILES, TOKENIZER_FILES, VOCABULARY_FILES, present
+from internvl_bridge.metadata.sidecar import Complement
+
+
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """``texts`` by name, ``copies`` of files as they are, and ``notes`` about what deserves attention."""
+
+    texts: Mapping[str, str]
+    copies: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def restored_tokenizer(complement: Complement | None, home: Path) -> dict[str, str]:
+    """The tokenizer's files that a sidecar keeps, if those made from them in ``home`` are untouched; else none."""
+    return (complement.restored(home, TOKENIZER_FILES, SPEECH_FILES) if complement else None) or {}
+
+
+def carried_files(source: Path, tokenizer_home: Path, without: Collection[str]) -> tuple[Path, ...]:
+    """The files that both formats have alike: the vocabulary's of one directory, the others of another."""
+    found = [*present(tokenizer_home, VOCABULARY_FILES), *present(source, LEGAL_FILES)]
+    return tuple(path for path in found if path.name not in without)
+
+
+def others(complement: Complement | None, known: Collection[str]) -> dict[str, str]:
+    """The texts that a complement keeps for no other reason than that they were there."""
+    if complement is None:
+        return {}
+    return {name: text for name, text in complement.files.items() if name not in {*known, *TOKENIZER_FILES}}

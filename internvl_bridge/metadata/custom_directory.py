@@ -1,0 +1,153 @@
+"""What a custom directory holds beside weights and config.json, made from an HF one."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge.metadata.chat_template import conversation_name, for_custom, system_message
+from internvl_bridge.metadata.companions import Companions, carried_files, others, restored_tokenizer
+from internvl_bridge.metadata.config_file import CONFIG_FILE, Config, is_present, read_json_file
+from internvl_bridge.metadata.conversations import CONVERSATIONS
+from internvl_bridge.metadata.described import Described
+from internvl_bridge.metadata.files import TOKENIZER_CONFIG_FILE, has_tokenizer, present
+from internvl_bridge.metadata.generation import GENERATION_FILE
+from internvl_bridge.metadata.processor_files import (
+    HF_PROCESSOR_FILES,
+    PREPROCESSOR_FILE,
+    as_text,
+    custom_preprocessor,
+    image_processor,
+)
+from internvl_bridge.metadata.remote_code import hub_auto_map, hub_repository, missing_modules
+from internvl_bridge.metadata.sidecar import Complement
+from internvl_bridge.metadata.tiling import custom_fields, custom_tiling, hf_tiling
+from internvl_bridge.metadata.tokenizer_config import DECLARED, without_declared
+from internvl_bridge.metadata.tokenizer_config import for_custom as tokenizer_config_for_custom
+from internvl_bridge.metadata.tokenizer_files import TokenizerFiles
+from internvl_bridge.metadata.translation import tile_side
+
+
+@dataclass(frozen=True, slots=True)
+class HfFiles:
+    """What an HF directory says beside its weights and its config.json.
+
+    ``processor`` holds its processor's files, parsed, by name; ``code`` are Python modules for the output.
+    """
+
+    directory: Path
+    tokenizer: TokenizerFiles
+    processor: Mapping[str, Config]
+    code: tuple[Path, ...]
+
+
+def read_hf_files(directory: Path, tokenizer: TokenizerFiles, code: Collection[Path]) -> HfFiles:
+    """Read the processor's files of ``directory``. Raises ConfigError if one is malformed."""
+    processor = {path.name: read_json_file(path).values for path in present(directory, HF_PROCESSOR_FILES)}
+    return HfFiles(directory, tokenizer, processor, tuple(code))
+
+
+def told_by_files(hf: Described, files: HfFiles, complement: Complement | None) -> dict[str, Any]:
+    """The fields of a custom config.json that the files beside HF's tell, where the complement says otherwise."""
+    old = complement.described.values if complement else {}
+    told: dict[str, Any] = {}
+    template = _template(hf, files, complement)
+    if template is not None and template != old.get("template"):
+        told["template"] = template
+    tiling = hf_tiling(image_processor(files.processor))
+    if tiling is not None and not (complement and tiling == custom_tiling(old)):
+        told |= custom_fields(tiling)
+    if _needs_hub(old, files, complement):
+        told["auto_map"] = hub_auto_map(hf.family.architecture)
+    return told
+
+
+def custom_companions(config: Config, files: HfFiles, complement: Complement | None) -> Companions:
+    """The files beside the custom ``config``. Raises ConfigError if one of HF's is malformed."""
+    kept = others(complement, {CONFIG_FILE, GENERATION_FILE, PREPROCESSOR_FILE, *(path.name for path in files.code)})
+    restored = restored_tokenizer(complement, files.tokenizer.home)
+    texts = {
+        **kept,
+        **(restored or _tokenizer(files.tokenizer)),
+        **_generation(files.directory, complement),
+        PREPROCESSOR_FILE: _preprocessor(config, complement),
+    }
+    made = complement.written if complement and restored else {}
+    copies = (*carried_files(files.directory, files.tokenizer.home, without={*texts, *made}), *files.code)
+    names = {*texts, *(path.name for path in copies)}
+    return Companions(texts, copies, tuple(_notes(config, files, kept, names)))
+
+
+def _template(hf: Described, files: HfFiles, complement: Complement | None) -> str | None:
+    """The name of the conversation that HF's chat template renders, if that was written or changed by hand."""
+    text, home = files.tokenizer.template, files.tokenizer.home
+    stated = complement.described.values.get("template") if complement else None
+    if text is None or restored_tokenizer(complement, home) or (complement and home == complement.origin):
+        return None
+    if stated is not None and stated not in CONVERSATIONS:
+        return None
+    alike = "internlm2-chat" if hf.family.architecture == "InternLM2ForCausalLM" else "Hermes-2"
+    return conversation_name(text, preferred=[stated or alike])
+
+
+def _needs_hub(old: Config, files: HfFiles, complement: Complement | None) -> bool:
+    """Whether the output's Python modules have to come from the hub: nobody lends or restores them."""
+    if complement is None:
+        return True
+    is_reference = not complement.written
+    return is_reference and bool(missing_modules(old, [path.name for path in files.code]))
+
+
+def _tokenizer(tokenizer: TokenizerFiles) -> dict[str, str]:
+    if not has_tokenizer(tokenizer.home):
+        return {}
+    template = None if tokenizer.template is None else for_custom(tokenizer.template)
+    config = tokenizer_config_for_custom(tokenizer.config, template, has_slow_files=tokenizer.has_slow_files)
+    texts = {TOKENIZER_CONFIG_FILE: as_text(config)}
+    path = tokenizer.home / "special_tokens_map.json"
+    if is_present(path) and not DECLARED.keys().isdisjoint(values := read_json_file(path).values):
+        texts[path.name] = as_text(without_declared(values))
+    return texts
+
+
+def _generation(directory: Path, complement: Complement | None) -> dict[str, str]:
+    restored = complement.restored(directory, [GENERATION_FILE], [GENERATION_FILE]) if complement else None
+    if restored is not None:
+        return restored
+    path = directory / GENERATION_FILE
+    return {GENERATION_FILE: read_json_file(path).text} if is_present(path) else {}
+
+
+def _preprocessor(config: Config, complement: Complement | None) -> str:
+    """The complement's preprocessor_config.json, where it is for tiles of the same size."""
+    side = tile_side(config)
+    if complement and PREPROCESSOR_FILE in complement.files and tile_side(complement.described.values) == side:
+        return complement.files[PREPROCESSOR_FILE]
+    return as_text(custom_preprocessor(side))
+
+
+def _notes(config: Config, files: HfFiles, kept: Collection[str], names: Collection[str]) -> list[str]:
+    notes = []
+    if repository := hub_repository(config):
+        notes.append(
+            f"auto_map names {repository} for the custom format's Python modules (*.py): they come from the hub when "
+            f"the model is loaded with trust_remote_code. They are copied from a --reference that has them."
+        )
+    if missing := missing_modules(config, names):
+        notes.append(
+            f"auto_map names {', '.join(missing)}, which are not there: before loading with trust_remote_code, copy "
+            f"them from the original model, or give it as --reference."
+        )
+    if code := [name for name in kept if name.endswith(".py")]:
+        notes.append(
+            f"The sidecar restored {', '.join(code)}: read them before loading with trust_remote_code, unless you "
+            f"know where the sidecar comes from."
+        )
+    message = system_message(files.tokenizer.template or "")
+    conversation = CONVERSATIONS.get(config.get("template") or "")
+    if message is not None and conversation is not None and message != conversation.system_message:
+        notes.append(
+            f"The chat template renders the system message {message[:60]!r}; the custom format has none of its own: "
+            f"upstream's code renders that of template {config['template']!r}."
+        )
+    return notes

@@ -1,0 +1,29 @@
+"""generation_config.json: by which tokens a model ends its answer."""
+
+from typing import Any
+
+from internvl_bridge.metadata.config_file import Config
+
+GENERATION_FILE = "generation_config.json"
+
+
+def with_turn_end(eos: Any, turn_end: int | None) -> Any:
+    """``eos``, one id or several or none, such that ``turn_end`` is among them."""
+    stated = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if turn_end is None or turn_end in stated:
+        return eos
+    return [turn_end, *stated] if stated else turn_end
+
+
+def hf_generation_config(custom: Config | None, text: Config, turn_end: int | None) -> dict[str, Any]:
+    """The HF generation config for a custom one, or for none; ``text`` is the language model's config.
+
+    ``_from_model_config`` goes, because transformers 4 could then take the ids of config.json instead. Where the file
+    says nothing of eos, transformers does not ask config.json either, so that it is said here.
+    """
+    result = {name: value for name, value in (custom or {}).items() if name != "_from_model_config"}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if text.get(name) is not None and (custom is None or name == "eos_token_id"):
+            result.setdefault(name, text[name])
+    eos = with_turn_end(result.get("eos_token_id"), turn_end)
+    return result if eos is None else {**result, "eos_token_id": eos}

@@ -1,0 +1,73 @@
+"""The processor's files: how images become pixels, and how many tokens a tile becomes."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from internvl_bridge.metadata.config_file import Config
+from internvl_bridge.metadata.tiling import Tiling, hf_fields
+
+PROCESSOR_FILE = "processor_config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+VIDEO_FILE = "video_preprocessor_config.json"
+HF_PROCESSOR_FILES = (PROCESSOR_FILE, PREPROCESSOR_FILE, VIDEO_FILE)
+
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+"""What upstream normalises by in training and in its examples, whatever a preprocessor_config.json says."""
+
+_BICUBIC = 3
+_CLASS = "InternVLProcessor"
+
+
+def hf_processor_files(image_size: int, tokens_per_tile: int, tiling: Tiling) -> dict[str, dict[str, Any]]:
+    """The three files by name, as transformers 4.57 writes them and 5 reads them too.
+
+    ``image_size`` is the side of a tile in pixels.
+    """
+    pixels = {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": IMAGENET_MEAN,
+        "image_std": IMAGENET_STD,
+        "processor_class": _CLASS,
+        "resample": _BICUBIC,
+        "rescale_factor": 1 / 255,
+        "size": {"height": image_size, "width": image_size},
+    }
+    image = {**pixels, **hf_fields(tiling), "image_processor_type": "GotOcr2ImageProcessorFast"}
+    video = {**pixels, "do_sample_frames": False, "video_processor_type": "InternVLVideoProcessor"}
+    processor = {"image_seq_length": tokens_per_tile, "processor_class": _CLASS}
+    named = zip(HF_PROCESSOR_FILES, (processor, image, video), strict=True)
+    return {name: dict(sorted(values.items())) for name, values in named}
+
+
+def image_processor(files: Mapping[str, Config]) -> Config:
+    """The image processor's config among an HF directory's processor files, wherever it stands.
+
+    transformers 4 gives it a file of its own, transformers 5 a section of processor_config.json.
+    """
+    inner = files.get(PROCESSOR_FILE, {}).get("image_processor")
+    return inner if isinstance(inner, dict) else files.get(PREPROCESSOR_FILE, {})
+
+
+def custom_preprocessor(image_size: int) -> dict[str, Any]:
+    """The custom format's preprocessor_config.json, which is CLIP's and holds no tiling."""
+    return {
+        "crop_size": image_size,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_mean": IMAGENET_MEAN,
+        "image_std": IMAGENET_STD,
+        "resample": _BICUBIC,
+        "size": image_size,
+    }
+
+
+def as_text(values: object) -> str:
+    """``values`` as the JSON text of a file."""
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"

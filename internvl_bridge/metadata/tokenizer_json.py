@@ -1,0 +1,83 @@
+"""What tokenizer.json says before its vocabulary, which is most of it and read by nobody here."""
+
+import json
+import mmap
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_LARGEST = 256 << 20
+_MODEL = re.compile(rb',\s*"model"\s*:\s*\{')
+
+
+def head(path: Path) -> dict[str, Any]:
+    """The entries of a tokenizer.json in front of "model", which the tokenizers library writes last.
+
+    Empty if the file is none, is in another order, or is larger than any.
+    """
+    if not 0 < path.stat().st_size <= _LARGEST:
+        return {}
+    try:
+        values = json.loads(_front(path) + b"}")
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def with_post_processor(path: Path, post_processor: Mapping[str, Any]) -> str:
+    """The text of a tokenizer.json whose head could be read, with another ``post_processor``."""
+    front = _front(path)
+    values = {**json.loads(front + b"}"), "post_processor": post_processor}
+    return json.dumps(values, ensure_ascii=False)[:-1] + path.read_bytes()[len(front) :].decode()
+
+
+def surrounding_tokens(post_processor: Any) -> tuple[list[str], list[str]] | None:
+    """The special tokens that a post-processor puts in front of a text and behind it; None if that is not clear."""
+    match post_processor:
+        case None | {"type": "ByteLevel"}:
+            return [], []
+        case {"type": "TemplateProcessing", "single": list(parts)}:
+            names = [_special(part) for part in parts]
+            texts = [at for at, name in enumerate(names) if name is None]
+            known = [name or "" for name in names]
+            return (known[: texts[0]], known[texts[0] + 1 :]) if len(texts) == 1 else None
+        case {"type": "Sequence", "processors": list(processors)}:
+            found = [surrounding_tokens(processor) for processor in processors]
+            telling = [tokens for tokens in found if tokens != ([], [])]
+            return telling[0] if len(telling) == 1 else None if telling else ([], [])
+        case _:
+            return None
+
+
+def template_processing(bos: str | None, eos: str | None, ids: Mapping[str, int]) -> dict[str, Any]:
+    """A post-processor that puts ``bos`` in front of a text and ``eos`` behind it.
+
+    A second text follows the first directly, as slow tokenizers have it.
+    """
+
+    def template(*texts: str) -> list[dict[str, Any]]:
+        middle = [{"Sequence": {"id": text, "type_id": 0}} for text in texts]
+        before, after = ([{"SpecialToken": {"id": name, "type_id": 0}}] if name else [] for name in (bos, eos))
+        return [*before, *middle, *after]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": template("A"),
+        "pair": template("A", "B"),
+        "special_tokens": {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in ids.items()},
+    }
+
+
+def _special(part: Any) -> str | None:
+    match part:
+        case {"SpecialToken": {"id": str(name)}}:
+            return name
+        case _:
+            return None
+
+
+def _front(path: Path) -> bytes:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        found = _MODEL.search(text)
+        return text[: found.start()] if found else b""
