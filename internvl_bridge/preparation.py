@@ -9,12 +9,13 @@ from internvl_bridge.byte_plan import in_source_shards
 from internvl_bridge.checked_plan import CheckedPlan
 from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedModelError
 from internvl_bridge.mapping.plan import Plan
-from internvl_bridge.metadata.chat_template import turn_end
+from internvl_bridge.metadata.chat_template import is_unicode, turn_end
 from internvl_bridge.metadata.companions import Companions
 from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format
+from internvl_bridge.metadata.conversations import CONVERSATIONS
 from internvl_bridge.metadata.custom_directory import custom_companions, read_hf_files, told_by_files
 from internvl_bridge.metadata.described import describe
-from internvl_bridge.metadata.files import has_tokenizer, remote_code, small_texts
+from internvl_bridge.metadata.files import SPEECH_FILES, TOKENIZER_FILES, has_tokenizer, remote_code, small_texts
 from internvl_bridge.metadata.hf_directory import hf_companions, hf_speech
 from internvl_bridge.metadata.processor_files import as_text
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
@@ -88,6 +89,8 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     source, output = Path(source), Path(output)
     if options.order not in get_args(Order):
         raise ConfigError(f"{options.order!r} is not an order.", "Use 'source' or 'name'.")
+    if options.system_message is not None and not is_unicode(options.system_message):
+        raise ConfigError("The system message is not valid Unicode.", "State it in the encoding of this system.")
     limit = None if options.max_shard_size is None else parse_size(options.max_shard_size)
     reference = None if options.reference is None else Path(options.reference)
     model = read_model(source, reference)
@@ -104,11 +107,13 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     shards = shards if limit is None else reshard(shards, limit)
     jobs = file_jobs([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards])
 
-    beside = _files(model, checked, options, reference)
-    weights = {shard.path.name for shard in model.checkpoint.shards}
-    carried = {INDEX_FILE, SIDECAR_FILE, *weights, *(path.name for path in beside.copies)}
-    kept = small_texts(source, without=carried)
-    made = {name: text for name, text in beside.texts.items() if name != CONFIG_FILE}
+    home = _tokenizer_home(source, reference, options.tokenizer)
+    beside = _files(model, checked, options, reference, home)
+    used = {INDEX_FILE, SIDECAR_FILE, *(shard.path.name for shard in model.checkpoint.shards)}
+    used |= {path.name for path in beside.copies if path.parent == source}
+    replaced = () if home == source else TOKENIZER_FILES
+    kept = small_texts(source, without={*used, *replaced}, surely={*beside.texts, *SPEECH_FILES} - {*replaced})
+    made = {name: text for name, text in beside.texts.items() if name not in {CONFIG_FILE, *replaced}}
     return Conversion(
         model=model,
         output=output,
@@ -117,16 +122,15 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
         index=index_of(jobs, model.checkpoint.index_metadata) if needs_index(jobs) else None,
         texts={**beside.texts, SIDECAR_FILE: sidecar_text(model.format, model.described.family.name, kept, made)},
         copies=beside.copies,
-        left_behind=tuple(sorted({path.name for path in source.iterdir()} - carried - kept.keys())),
+        left_behind=tuple(sorted({path.name for path in source.iterdir()} - used - kept.keys())),
         notes=beside.notes,
         reference=reference,
         verify=options.verify,
     )
 
 
-def _files(model: Model, checked: CheckedPlan, options: Options, reference: Path | None) -> Companions:
-    """Everything beside the weights and the sidecar."""
-    home = _tokenizer_home(model.directory, reference, options.tokenizer)
+def _files(model: Model, checked: CheckedPlan, options: Options, reference: Path | None, home: Path) -> Companions:
+    """Everything beside the weights and the sidecar; ``home`` is where the tokenizer is."""
     if model.format is Format.CUSTOM:
         return _hf_files(model, checked, home, options.system_message)
     code = remote_code(reference) if reference else []
@@ -152,9 +156,10 @@ def _custom_files(model: Model, checked: CheckedPlan, home: Path, code: list[Pat
     tokenizer = read_tokenizer_files(home)
     files = read_hf_files(model.directory, tokenizer, code)
     told = told_by_files(described, files, complement)
-    end = turn_end(tokenizer.template or "")
-    end_id = None if end is None else token_id(home, end)
     old = complement.described if complement else None
+    named = CONVERSATIONS.get(old.values.get("template") or "") if old else None
+    end = turn_end(tokenizer.template or "") or (named.turn_end if named else None)
+    end_id = None if end is None else token_id(home, end)
     config, assumed = to_custom_config(described, _tensor_facts(model, checked), told, end_id, old)
     beside = custom_companions(config, files, complement)
     notes = (*notes_to_custom(model, {name: config[name] for name in assumed}, home), *beside.notes)

@@ -20,7 +20,8 @@ _PROLOGUE = (
     "{{%- set messages = [{{'role': 'system', 'content': {}}}] + (messages | list) -%}}"
     "{{%- endif %}}\n"
 )
-_PROLOGUE_PATTERN = re.compile(re.escape(_PROLOGUE.format("\0")).replace("\0", r'("(?:[^"\\]|\\.)*")'))
+_JSON_STRING = r"""("(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")"""
+_PROLOGUE_PATTERN = re.compile(re.escape(_PROLOGUE.format("\0")).replace("\0", _JSON_STRING))
 _BODY = """\
 {{%- set opening = {opening} -%}}
 {{%- set closing = {closing} -%}}
@@ -116,6 +117,11 @@ def turn_end(template: str) -> str | None:
     """The token by which a model that ``template`` is for ends its answer, if it is one of upstream's conversations."""
     name = conversation_name(template, preferred=())
     return None if name is None else CONVERSATIONS[name].turn_end
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be written to a file: an argument that was not UTF-8 cannot."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _renders(text: str, conversation: Conversation) -> bool:

@@ -1,7 +1,7 @@
 """Read config.json and tell which of the two formats it belongs to."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,6 +15,7 @@ Config = Mapping[str, Any]
 CONFIG_FILE = "config.json"
 
 _LARGEST = 64 << 20
+_DEEPEST = 64
 
 
 class Format(Enum):
@@ -52,7 +53,19 @@ def read_json_file(path: Path) -> ConfigFile:
     if path.stat().st_size > _LARGEST:
         raise malformed(f"it has more than {_LARGEST} bytes")
     raw = path.read_bytes()
-    return ConfigFile(path, raw.decode(errors="replace"), parse_json_object(raw, malformed))
+    return ConfigFile(path, raw.decode(errors="replace"), parse_shallow_object(raw, malformed))
+
+
+def parse_shallow_object(text: bytes, malformed: Callable[[str], Exception]) -> dict[str, Any]:
+    """As :func:`parse_json_object`, for values that are copied and compared, by functions that call themselves."""
+    value = parse_json_object(text, malformed)
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [inner for inner in level if isinstance(inner, (dict, list))]
+        if not level:
+            return value
+    raise malformed("nested too deeply")
 
 
 def is_present(path: Path) -> bool:

@@ -70,7 +70,7 @@ def custom_companions(config: Config, files: HfFiles, complement: Complement | N
         **kept,
         **(restored or _tokenizer(files.tokenizer)),
         **_generation(files.directory, complement),
-        PREPROCESSOR_FILE: _preprocessor(config, complement),
+        **_preprocessor(config, complement),
     }
     made = complement.written if complement and restored else {}
     copies = (*carried_files(files.directory, files.tokenizer.home, without={*texts, *made}), *files.code)
@@ -118,12 +118,15 @@ def _generation(directory: Path, complement: Complement | None) -> dict[str, str
     return {GENERATION_FILE: read_json_file(path).text} if is_present(path) else {}
 
 
-def _preprocessor(config: Config, complement: Complement | None) -> str:
-    """The complement's preprocessor_config.json, where it is for tiles of the same size."""
+def _preprocessor(config: Config, complement: Complement | None) -> dict[str, str]:
+    """The complement's preprocessor_config.json, where it is for tiles of the same size; none if it had none."""
     side = tile_side(config)
-    if complement and PREPROCESSOR_FILE in complement.files and tile_side(complement.described.values) == side:
-        return complement.files[PREPROCESSOR_FILE]
-    return as_text(custom_preprocessor(side))
+    if complement and tile_side(complement.described.values) == side:
+        if PREPROCESSOR_FILE in complement.files:
+            return {PREPROCESSOR_FILE: complement.files[PREPROCESSOR_FILE]}
+        if complement.written:
+            return {}
+    return {PREPROCESSOR_FILE: as_text(custom_preprocessor(side))}
 
 
 def _notes(config: Config, files: HfFiles, kept: Collection[str], names: Collection[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Which files beside the weights a conversion carries over, keeps in its sidecar, or leaves behind."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from hashlib import file_digest, sha256
 from pathlib import Path
 
@@ -25,7 +25,8 @@ LEGAL_FILES = ("LICENSE", "LICENSE.txt", "NOTICE")
 """What both formats hold alike, beside the tokenizer's vocabulary."""
 
 _TEXTS = (".jinja", ".json", ".md", ".py", ".txt", ".yaml", ".yml")
-_PLAIN = re.compile(r"[^./\\\0][^/\\\0]{0,99}")
+_PLAIN = re.compile(r"[^./\\\0\ud800-\udfff][^/\\\0\ud800-\udfff]*")
+_LONGEST_NAME = 200
 _LARGEST_TEXT = 512 << 10
 _LARGEST_TEXTS = 4 << 20
 
@@ -45,18 +46,21 @@ def remote_code(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob("*.py") if path.is_file())
 
 
-def small_texts(directory: Path, without: Collection[str]) -> dict[str, str]:
-    """The small text files of ``directory`` but those named in ``without``, by name.
+def small_texts(directory: Path, without: Collection[str], surely: Collection[str] = ()) -> dict[str, str]:
+    """The text files of ``directory`` but those named in ``without``: those named in ``surely``, and small ones.
 
-    A file has at most 512 KiB; where all have more than 4 MiB, the largest are left out.
+    A small one has at most 512 KiB; where they have more than 4 MiB together, the largest are left out.
     """
-    found = sorted(_candidates(directory, without), key=lambda path: (path.stat().st_size, path.name))
-    texts, total = {}, 0
-    for path in found:
-        total += path.stat().st_size
-        if total <= _LARGEST_TEXTS:
-            texts[path.name] = path.read_bytes().decode()
-    return dict(sorted(texts.items()))
+    found = [path for path in directory.iterdir() if path.name not in without and is_text_name(path.name)]
+    found = [path for path in found if path.is_file()]
+    total, chosen = 0, [path for path in found if path.name in surely]
+    for path in sorted(set(found) - set(chosen), key=lambda path: (path.stat().st_size, path.name)):
+        size = path.stat().st_size
+        total += size
+        if size <= _LARGEST_TEXT and total <= _LARGEST_TEXTS:
+            chosen.append(path)
+    texts = {path.name: _text(path) for path in sorted(chosen)}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def text_digest(text: str) -> str:
@@ -74,19 +78,13 @@ def digest(path: Path) -> str | None:
 
 def is_text_name(name: str) -> bool:
     """Whether ``name`` is that of a file of text that says something about a model, and not that of its weights."""
-    return bool(_PLAIN.fullmatch(name)) and name.endswith(_TEXTS) and not name.endswith(".index.json")
+    plain = _PLAIN.fullmatch(name) and name.endswith(_TEXTS) and not name.endswith(".index.json")
+    return bool(plain) and len(name.encode(errors="replace")) <= _LONGEST_NAME
 
 
-def _candidates(directory: Path, without: Collection[str]) -> Iterator[Path]:
-    for path in directory.iterdir():
-        speaks = path.name not in without and is_text_name(path.name) and path.is_file()
-        if speaks and path.stat().st_size <= _LARGEST_TEXT and _is_text(path):
-            yield path
-
-
-def _is_text(path: Path) -> bool:
+def _text(path: Path) -> str | None:
+    """The contents of a file, None if it is no text."""
     try:
-        path.read_bytes().decode()
+        return path.read_bytes().decode()
     except UnicodeDecodeError:
-        return False
-    return True
+        return None

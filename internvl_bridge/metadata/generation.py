@@ -23,7 +23,7 @@ def hf_generation_config(custom: Config | None, text: Config, turn_end: int | No
     """
     result = {name: value for name, value in (custom or {}).items() if name != "_from_model_config"}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if text.get(name) is not None and (custom is None or name == "eos_token_id"):
-            result.setdefault(name, text[name])
+        if text.get(name) is not None and (custom is None or name == "eos_token_id") and result.get(name) is None:
+            result[name] = text[name]
     eos = with_turn_end(result.get("eos_token_id"), turn_end)
     return result if eos is None else {**result, "eos_token_id": eos}

@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import BridgeError, ConfigError, shown
-from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format, is_present, read_json_file
+from internvl_bridge.metadata.config_file import (
+    CONFIG_FILE,
+    ConfigFile,
+    Format,
+    is_present,
+    parse_shallow_object,
+    read_json_file,
+)
 from internvl_bridge.metadata.described import Described, describe
 from internvl_bridge.metadata.expressible import check_expressible
 from internvl_bridge.metadata.families import family_named
 from internvl_bridge.metadata.files import digest, is_text_name, present, text_digest
-from internvl_bridge.metadata.processor_files import HF_PROCESSOR_FILES
-from internvl_bridge.strict_json import parse_json_object
+from internvl_bridge.metadata.processor_files import HF_PROCESSOR_FILES, PREPROCESSOR_FILE
 
 SIDECAR_FILE = "internvl_bridge.json"
 
@@ -88,14 +94,16 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
         raise _unusable(path, f"it holds {shown(foreign[0])}, which is not the name of a text file")
     if format_ != wanted.value:
         return None
-    for name in files.keys() & set(HF_PROCESSOR_FILES):
+    for name in files.keys() & set(HF_PROCESSOR_FILES if wanted is Format.HF else [PREPROCESSOR_FILE]):
         _parsed(path, name, files[name])
     config = ConfigFile(path, files[CONFIG_FILE], _parsed(path, CONFIG_FILE, files[CONFIG_FILE]))
     return Complement(path, files, _described(config, wanted, family), written)
 
 
 def _parsed(path: Path, name: str, text: str) -> dict[str, Any]:
-    return parse_json_object(text.encode(errors="replace"), lambda why: _unusable(path, f"the {name} in it is {why}"))
+    return parse_shallow_object(
+        text.encode(errors="replace"), lambda why: _unusable(path, f"the {name} in it is {why}")
+    )
 
 
 def reference_complement(config: ConfigFile, wanted: Format, keys: Iterable[str]) -> Complement:

@@ -43,8 +43,8 @@ def hf_tiling(processor: Config) -> Tiling | None:
     ``crop_to_patches`` is no part of it: InternVL's processor class overrules it with true.
     """
     match processor.get("min_patches"), processor.get("max_patches"):
-        case int(smallest), int(largest) if 0 < smallest <= largest < kinds.LARGEST:
-            return Tiling(smallest, largest)
+        case int(smallest), int(largest) if kinds.positive(smallest) and kinds.positive(largest):
+            return Tiling(smallest, largest) if smallest <= largest else None
         case _:
             return None
 

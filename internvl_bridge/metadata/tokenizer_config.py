@@ -41,9 +41,9 @@ def in_old_spelling(config: Config) -> dict[str, Any]:
     if isinstance(result.get("extra_special_tokens"), list):
         tokens = result.pop("extra_special_tokens")
         result.setdefault("additional_special_tokens", tokens)
-    named = result.pop("model_specific_special_tokens", None)
+    named, extra = result.pop("model_specific_special_tokens", None), result.get("extra_special_tokens")
     if isinstance(named, dict):
-        result["extra_special_tokens"] = {**result.get("extra_special_tokens", {}), **named}
+        result["extra_special_tokens"] = {**(extra if isinstance(extra, dict) else {}), **named}
     if result.get("tokenizer_class") == "TokenizersBackend":
         result["tokenizer_class"] = GENERIC_CLASS
     return result
@@ -94,9 +94,9 @@ def for_custom(config: Config, chat_template: str | None, *, has_slow_files: boo
     if not has_slow_files:
         result = _for_generic_class(result)
     result.pop("processor_class", None)
-    extra = without_declared(result.pop("extra_special_tokens", {}))
-    if extra:
-        result["extra_special_tokens"] = extra
+    extra = result.pop("extra_special_tokens", None)
+    if isinstance(extra, dict) and (others := without_declared(extra)):
+        result["extra_special_tokens"] = others
     if chat_template is not None:
         result["chat_template"] = chat_template
     return result

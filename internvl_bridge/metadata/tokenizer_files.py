@@ -45,11 +45,12 @@ def _template(home: Path, config: Config) -> str | None:
     """The chat template, from where transformers looks for it first."""
     path = home / CHAT_TEMPLATE_FILE
     if is_present(path):
+        if path.stat().st_size > _LARGEST_TEMPLATE:
+            raise _unreadable(path)
         try:
-            text = path.read_bytes()[: _LARGEST_TEMPLATE + 1].decode()
+            return path.read_bytes().decode()
         except UnicodeDecodeError as error:
             raise _unreadable(path) from error
-        return _checked(path, text)
     path = home / "chat_template.json"
     if is_present(path):
         return _checked(path, read_json_file(path).values.get("chat_template"))
@@ -72,6 +73,6 @@ def _checked(path: Path, template: Any) -> str | None:
 
 def _unreadable(path: Path) -> ConfigError:
     return ConfigError(
-        f"{path} holds a chat template that is no text, or has more than {_LARGEST_TEMPLATE} characters.",
+        f"{path} holds a chat template that is no text, or has more than {_LARGEST_TEMPLATE} bytes.",
         "Correct it, or remove it: then one is made from the template that config.json names.",
     )

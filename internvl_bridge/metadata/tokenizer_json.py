@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from internvl_bridge.errors import ConfigError
+from internvl_bridge.strict_json import parse_json_object
+
 _LARGEST = 256 << 20
 _MODEL = re.compile(rb',\s*"model"\s*:\s*\{')
 
@@ -19,17 +22,22 @@ def head(path: Path) -> dict[str, Any]:
     if not 0 < path.stat().st_size <= _LARGEST:
         return {}
     try:
-        values = json.loads(_front(path) + b"}")
-    except (ValueError, RecursionError):
+        return parse_json_object(_front(path) + b"}", ValueError)
+    except ValueError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def with_post_processor(path: Path, post_processor: Mapping[str, Any]) -> str:
-    """The text of a tokenizer.json whose head could be read, with another ``post_processor``."""
-    front = _front(path)
-    values = {**json.loads(front + b"}"), "post_processor": post_processor}
-    return json.dumps(values, ensure_ascii=False)[:-1] + path.read_bytes()[len(front) :].decode()
+    """The text of a tokenizer.json whose head could be read, with another ``post_processor``.
+
+    Raises ConfigError if the rest of it is not valid Unicode.
+    """
+    values = {**head(path), "post_processor": post_processor}
+    try:
+        rest = path.read_bytes()[len(_front(path)) :].decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid Unicode: {error}.", "Save the tokenizer again.") from error
+    return json.dumps(values, ensure_ascii=False)[:-1] + rest
 
 
 def surrounding_tokens(post_processor: Any) -> tuple[list[str], list[str]] | None:

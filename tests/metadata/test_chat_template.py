@@ -178,6 +178,16 @@ def test_built_templates_are_recognised_by_themselves(name: str):
     assert turn_end(full_template(name)) == CONVERSATIONS[name].turn_end
 
 
+def test_each_conversation_has_its_own_end_of_a_turn():
+    ends = {name: turn_end(built_template(conversation)) for name, conversation in CONVERSATIONS.items()}
+    assert ends == {
+        **dict.fromkeys(("internvl2_5", "Hermes-2", "internlm2-chat"), "<|im_end|>"),
+        "phi3-chat": "<|end|>",
+        "internvl3_5_gpt_oss": "<|return|>",
+        "internvl_zh": "</s>",
+    }
+
+
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_a_custom_template_is_recognised_as_the_hf_one_is(name: str):
     assert conversation_name(for_custom(full_template(name)), preferred=(name,)) == name

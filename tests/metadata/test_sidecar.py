@@ -190,7 +190,7 @@ def test_a_sidecar_of_the_format_at_hand_is_no_complement(tmp_path: Path) -> Non
         "model.safetensors",
         "model.safetensors.index.json",
         "model.json\n",
-        "x" * 96 + ".json",
+        "x" * 196 + ".json",
         SIDECAR_FILE,
     ],
 )
