@@ -11,13 +11,13 @@ from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedM
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.metadata.chat_template import is_unicode, turn_end
 from internvl_bridge.metadata.companions import Companions
-from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format
+from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format, as_text
 from internvl_bridge.metadata.conversations import CONVERSATIONS
 from internvl_bridge.metadata.custom_directory import custom_companions, read_hf_files, told_by_files
 from internvl_bridge.metadata.described import describe
 from internvl_bridge.metadata.files import SPEECH_FILES, TOKENIZER_FILES, has_tokenizer, remote_code, small_texts
-from internvl_bridge.metadata.hf_directory import hf_companions, hf_speech
-from internvl_bridge.metadata.processor_files import as_text
+from internvl_bridge.metadata.hf_directory import hf_companions
+from internvl_bridge.metadata.hf_speech import hf_speech
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
 from internvl_bridge.metadata.tokenizer import required_token_id, token_id
 from internvl_bridge.metadata.tokenizer_config import IMAGE_CONTEXT, IMAGE_END, IMAGE_START
@@ -207,5 +207,5 @@ def _tokenizer_home(source: Path, reference: Path | None, tokenizer: str | Path 
         home = Path(tokenizer)
         if not has_tokenizer(home):
             raise ConfigError(f"{home} holds no tokenizer file.", "Give a directory that does.")
-        return home
+        return source if home.samefile(source) else home
     return reference if reference is not None and not has_tokenizer(source) else source

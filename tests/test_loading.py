@@ -305,6 +305,20 @@ def test_an_image_that_is_not_cut_and_a_thumbnail_are_the_whole_image_resized(pr
         assert np.abs(pixels[tile] - normalized(part["image"])).max() < RESIZED
 
 
+def test_a_videos_frames_are_one_normalised_tile_each(processors: Callable[..., Any]):
+    processor = processors()
+    assert type(processor.video_processor).__name__ == "InternVLVideoProcessor"
+    frames = [picture(SIDE, SIDE), picture(2 * SIDE, SIDE).crop((SIDE, 0, 2 * SIDE, SIDE))]
+    video = torch.stack([torch.from_numpy(np.array(frame)).permute(2, 0, 1) for frame in frames])
+    prompt = processor.apply_chat_template([user({"type": "video"}, text("What?"))], tokenize=False)
+    inputs = processor(text=[prompt], videos=[video], return_tensors="pt")
+    pixels = inputs["pixel_values"].numpy()
+    assert len(pixels) == len(frames)
+    for pixel, frame in zip(pixels, frames, strict=True):
+        assert np.abs(pixel - normalized(frame)).max() < EXACT
+    assert runs(inputs["input_ids"][0].tolist(), CONTEXT) == [TOKENS, TOKENS]
+
+
 # --- Prompts ------------------------------------------------------------------------------------------------------
 
 TEXT_ONLY = (
@@ -869,6 +883,23 @@ def test_roles_of_special_tokens_come_from_where_the_source_has_them(case: str, 
     assert tuple(getattr(tokenizers(case), role) for role in ROLES) == expected
 
 
+# What the classes say of themselves in transformers 4, and InternLM2's in upstream's code: bos, eos, unk and pad.
+UNSAID: dict[str, tuple[str, Change, tuple[str | None, ...]]] = {
+    "Qwen2": ("qwen2-300m", without("special_tokens_map.json"), (None, *["<|endoftext|>"] * 3)),
+    "InternLM2": ("internlm2-300m", without("special_tokens_map.json"), ("<s>", "</s>", "<unk>", "</s>")),
+    "Llama": ("llama-6b", llama(legacy=True), ("<s>", "</s>", "<unk>", None)),
+}
+
+
+@pytest.mark.parametrize("case", UNSAID)
+def test_roles_that_a_source_does_not_state_are_its_classs(case: str, tmp_path: Path):
+    name, change, expected = UNSAID[case]
+    tokenizer = AutoTokenizer.from_pretrained(
+        convert(tmp_path, name, both(change, tokenizer_config(**dict.fromkeys(ROLES))))
+    )
+    assert tuple(getattr(tokenizer, role) for role in ROLES) == expected
+
+
 # --- Generation ---------------------------------------------------------------------------------------------------
 
 
@@ -952,7 +983,15 @@ TURN_END = {
 }
 
 
-@pytest.mark.parametrize("own", [None, TEXT_ONLY], ids=["no template", "a template for text"])
+UNLIKE = (
+    "{% for m in messages %}[{{ m['role'] }}]{% if m['content'] is not string %}{% for part in m['content'] %}"
+    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    "own", [None, TEXT_ONLY, UNLIKE], ids=["no template", "a template for text", "a template of nobody else"]
+)
 @pytest.mark.parametrize("template", PROMPTS)
 def test_each_template_ends_a_turn_by_its_own_token(template: str, own: str | None, tmp_path: Path):
     def rename(custom: Path) -> None:

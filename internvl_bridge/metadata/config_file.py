@@ -1,5 +1,6 @@
 """Read config.json and tell which of the two formats it belongs to."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ Config = Mapping[str, Any]
 
 CONFIG_FILE = "config.json"
 
-_LARGEST = 64 << 20
+LARGEST_JSON = 64 << 20
 _DEEPEST = 64
 
 
@@ -50,8 +51,8 @@ def read_json_file(path: Path) -> ConfigFile:
 
     if not path.is_file():
         raise ConfigError(f"{path} is not there, or is no file.", "Give the directory of a complete checkpoint.")
-    if path.stat().st_size > _LARGEST:
-        raise malformed(f"it has more than {_LARGEST} bytes")
+    if path.stat().st_size > LARGEST_JSON:
+        raise malformed(f"it has more than {LARGEST_JSON} bytes")
     raw = path.read_bytes()
     return ConfigFile(path, raw.decode(errors="replace"), parse_shallow_object(raw, malformed))
 
@@ -114,3 +115,8 @@ def section(config: ConfigFile, name: str) -> Config:
             "Use the config.json that the checkpoint was saved with.",
         )
     return value
+
+
+def as_text(values: object) -> str:
+    """``values`` as the JSON text of a file."""
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"

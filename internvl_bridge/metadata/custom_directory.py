@@ -7,7 +7,7 @@ from typing import Any
 
 from internvl_bridge.metadata.chat_template import conversation_name, for_custom, system_message
 from internvl_bridge.metadata.companions import Companions, carried_files, others, restored_tokenizer
-from internvl_bridge.metadata.config_file import CONFIG_FILE, Config, is_present, read_json_file
+from internvl_bridge.metadata.config_file import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.conversations import CONVERSATIONS
 from internvl_bridge.metadata.described import Described
 from internvl_bridge.metadata.files import TOKENIZER_CONFIG_FILE, has_tokenizer, present
@@ -15,7 +15,6 @@ from internvl_bridge.metadata.generation import GENERATION_FILE
 from internvl_bridge.metadata.processor_files import (
     HF_PROCESSOR_FILES,
     PREPROCESSOR_FILE,
-    as_text,
     custom_preprocessor,
     image_processor,
 )

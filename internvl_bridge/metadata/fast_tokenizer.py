@@ -33,6 +33,7 @@ from typing import Any
 
 from internvl_bridge.errors import ConfigError, shown
 from internvl_bridge.metadata.sentencepiece_model import Algorithm, PieceKind, SentencePieceModel
+from internvl_bridge.metadata.tokenizer_json import template_processing
 
 Cuts = Mapping[str, int]
 """Where a piece is cut into the pair that it is made of."""
@@ -45,6 +46,8 @@ _JOINED = (PieceKind.NORMAL, PieceKind.UNUSED)
 
 _LIKE_A_BYTE = re.compile("<0x.{1,2}>", re.DOTALL)
 """What the decoder ``ByteFallback`` could take for a byte: it counts six bytes, not characters."""
+
+_METASPACE = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "first", "split": False}
 
 _REMEDY = "Give a directory with a fast tokenizer (tokenizer.json) by --tokenizer."
 
@@ -74,6 +77,7 @@ def fast_tokenizer(
     bos: str | None,
     eos: str | None,
     origin: Path,
+    prefix_once: bool = False,
 ) -> FastTokenizer:
     """The ``tokenizer.json`` that gives the ids of ``model`` behind a slow tokenizer.
 
@@ -87,10 +91,13 @@ def fast_tokenizer(
         bos: the token in front of every text (``<s>``), None for none.
         eos: the token behind every text, None for none.
         origin: the file that ``added_tokens`` is from, for messages.
+        prefix_once: the model's dummy prefix belongs to the start of a text only, unless that is a space or an added
+            token, and not to every stretch. So has it Llama's fast class where ``legacy`` is false.
 
     Raises ConfigError if ``added_tokens`` is malformed, or if the tokenizers library cannot do what the model does.
     """
     _check_settings(model)
+    prefix_once = prefix_once and model.adds_dummy_prefix
     added = _added_tokens(added_tokens, origin)
     names = _names(model, added, origin)
     scores = _scores(model)
@@ -111,8 +118,8 @@ def fast_tokenizer(
         "truncation": None,
         "padding": None,
         "added_tokens": [_added_token(token) for token in tokens],
-        "normalizer": _normalizer(model),
-        "pre_tokenizer": None,
+        "normalizer": None if prefix_once else _normalizer(model),
+        "pre_tokenizer": _METASPACE if prefix_once else None,
         "post_processor": _post_processor(names, bos, eos, origin),
         "decoder": _decoder(model),
         "model": {
@@ -308,27 +315,11 @@ def _decoder(model: SentencePieceModel) -> dict[str, Any]:
 
 
 def _post_processor(names: Sequence[str], bos: str | None, eos: str | None, origin: Path) -> dict[str, Any]:
-    """One ``bos`` in front and one ``eos`` behind; a second text follows the first directly, as upstream has it."""
-    before, after = ([] if token is None else [token] for token in (bos, eos))
-    for token in (*before, *after):
+    wanted = [token for token in (bos, eos) if token is not None]
+    for token in wanted:
         if token not in names:
             raise _malformed(origin, f"{shown(token)} is none of them, and no piece")
-
-    def template(*texts: str) -> list[dict[str, Any]]:
-        return [
-            *({"SpecialToken": {"id": token, "type_id": 0}} for token in before),
-            *({"Sequence": {"id": text, "type_id": 0}} for text in texts),
-            *({"SpecialToken": {"id": token, "type_id": 0}} for token in after),
-        ]
-
-    return {
-        "type": "TemplateProcessing",
-        "single": template("A"),
-        "pair": template("A", "B"),
-        "special_tokens": {
-            token: {"id": token, "ids": [names.index(token)], "tokens": [token]} for token in (*before, *after)
-        },
-    }
+    return template_processing(bos, eos, {token: names.index(token) for token in wanted})
 
 
 def _inexpressible(path: Path, reason: str) -> ConfigError:

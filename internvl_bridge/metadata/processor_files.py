@@ -1,6 +1,5 @@
 """The processor's files: how images become pixels, and how many tokens a tile becomes."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,8 +65,3 @@ def custom_preprocessor(image_size: int) -> dict[str, Any]:
         "resample": _BICUBIC,
         "size": image_size,
     }
-
-
-def as_text(values: object) -> str:
-    """``values`` as the JSON text of a file."""
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"

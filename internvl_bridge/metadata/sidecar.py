@@ -9,6 +9,7 @@ from typing import Any
 from internvl_bridge.errors import BridgeError, ConfigError, shown
 from internvl_bridge.metadata.config_file import (
     CONFIG_FILE,
+    LARGEST_JSON,
     ConfigFile,
     Format,
     is_present,
@@ -55,7 +56,8 @@ def sidecar_text(format_: Format, family: str, kept: Mapping[str, str], written:
     """The contents of the sidecar for a conversion of a source of format ``format_``.
 
     ``kept`` are the texts of those files of the source that the output does not have as they are, by name, and
-    ``written`` the texts of those that the output has instead.
+    ``written`` the texts of those that the output has instead. Raises ConfigError if they are larger than any
+    :func:`read_sidecar` would read.
     """
     contents = {
         "version": _VERSION,
@@ -64,7 +66,14 @@ def sidecar_text(format_: Format, family: str, kept: Mapping[str, str], written:
         "files": dict(kept),
         "written": {name: text_digest(text) for name, text in sorted(written.items())},
     }
-    return json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
+    if len(text.encode()) > LARGEST_JSON:
+        largest = max(kept, key=lambda name: len(kept[name]))
+        raise ConfigError(
+            f"The source's texts, of which {largest} is the largest, are too large for the sidecar.",
+            f"Remove what is no part of the model from {largest}.",
+        )
+    return text
 
 
 def read_sidecar(directory: Path, wanted: Format) -> Complement | None:

@@ -8,7 +8,6 @@ from internvl_bridge.errors import ConfigError
 from internvl_bridge.metadata.config_file import Config, is_present, read_json_file
 from internvl_bridge.metadata.files import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 
-_SLOW = (("tokenizer.model",), ("vocab.json", "merges.txt"))
 _LARGEST_TEMPLATE = 1 << 20
 
 
@@ -28,7 +27,12 @@ class TokenizerFiles:
     @property
     def has_slow_files(self) -> bool:
         """Whether there is what the slow classes of transformers 4 read."""
-        return any(all(is_present(self.home / name) for name in names) for names in _SLOW)
+        return self.has_pairs or is_present(self.home / "tokenizer.model")
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there is the vocabulary of a byte-level tokenizer, with the pairs that it joins."""
+        return all(is_present(self.home / name) for name in ("vocab.json", "merges.txt"))
 
 
 def read_tokenizer_files(home: Path) -> TokenizerFiles:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import ConfigError
-from internvl_bridge.strict_json import parse_json_object
+from internvl_bridge.metadata.config_file import parse_shallow_object
 
 _LARGEST = 256 << 20
 _MODEL = re.compile(rb',\s*"model"\s*:\s*\{')
@@ -22,7 +22,7 @@ def head(path: Path) -> dict[str, Any]:
     if not 0 < path.stat().st_size <= _LARGEST:
         return {}
     try:
-        return parse_json_object(_front(path) + b"}", ValueError)
+        return parse_shallow_object(_front(path) + b"}", ValueError)
     except ValueError:
         return {}
 

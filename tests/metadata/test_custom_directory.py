@@ -285,6 +285,11 @@ def test_a_preprocessor_config_for_other_tiles_is_made_anew(source: Path):
     assert companions(source, old).texts["preprocessor_config.json"] == '{"size":56}'
 
 
+def test_a_reference_without_a_preprocessor_config_does_not_mean_that_there_was_none(source: Path):
+    assert parsed(companions(source, reference()), "preprocessor_config.json") == custom_preprocessor(56)
+    assert "preprocessor_config.json" not in companions(source, complement(source, made=("x",))).texts
+
+
 def test_lent_modules_are_copied_and_win_over_kept_ones(source: Path, tmp_path: Path):
     (tmp_path / "lent.py").write_text("lent")
     old = complement(source, {"lent.py": "kept", "other.py": "kept"}, ("x",))

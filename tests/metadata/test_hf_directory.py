@@ -18,7 +18,8 @@ from internvl_bridge.metadata.config_file import read_config
 from internvl_bridge.metadata.conversations import CONVERSATIONS
 from internvl_bridge.metadata.described import describe
 from internvl_bridge.metadata.files import digest
-from internvl_bridge.metadata.hf_directory import Speech, hf_companions, hf_speech
+from internvl_bridge.metadata.hf_directory import hf_companions
+from internvl_bridge.metadata.hf_speech import Speech, hf_speech
 from internvl_bridge.metadata.sidecar import Complement
 from internvl_bridge.metadata.tokenizer import token_id
 from internvl_bridge.metadata.tokenizer_files import read_tokenizer_files
@@ -224,11 +225,13 @@ def test_a_llama_tokenizer_with_a_stated_prefix_is_made_anew_from_its_model(inte
     assert parsed(companions(internlm2), "tokenizer.json")["normalizer"]["type"] == "Sequence"
 
 
-@pytest.mark.parametrize("legacy", [False, "yes"])
-def test_a_llama_tokenizer_that_is_not_legacy_keeps_its_json(legacy: Any, llama: Callable[..., Path]):
-    made = companions(llama(add_prefix_space=True, legacy=legacy, add_bos_token=False))
-    assert "tokenizer.json" not in made.texts
-    assert "tokenizer.json" in {path.name for path in made.copies}
+@pytest.mark.parametrize(("prefix", "scheme"), [(True, {"prepend_scheme": "first"}), (False, {})])
+def test_a_llama_tokenizer_that_is_not_legacy_has_a_prefix_once(prefix: bool, scheme: dict[str, str], internlm2: Path):
+    changes = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_prefix_space": prefix}
+    edit_json(internlm2 / "tokenizer_config.json", lambda config: config.update(changes))
+    made = parsed(companions(internlm2), "tokenizer.json")
+    assert (made["pre_tokenizer"] or {}).items() >= scheme.items()
+    assert (made["normalizer"] is None) is prefix
 
 
 def test_a_llama_tokenizer_adds_what_its_class_adds(llama: Callable[..., Path], tmp_path: Path):
@@ -281,7 +284,7 @@ def test_a_tokenizer_without_any_vocabulary_is_refused(source: Path):
 def test_remote_code_that_is_not_internlm2s_is_refused(source: Path):
     (source / "tokenizer.json").unlink()
     edit_json(source / "tokenizer_config.json", lambda config: config.update(auto_map={"AutoTokenizer": ["x.Y", None]}))
-    with pytest.raises(ConfigError, match=r"needs remote code.*--tokenizer"):
+    with pytest.raises(ConfigError, match=r"remote code is never run.*--tokenizer"):
         companions(source)
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from support import DATA
 
+from internvl_bridge.metadata.config_file import as_text
 from internvl_bridge.metadata.processor_files import (
     HF_PROCESSOR_FILES,
     PREPROCESSOR_FILE,
     PROCESSOR_FILE,
     VIDEO_FILE,
-    as_text,
     custom_preprocessor,
     hf_processor_files,
     image_processor,
