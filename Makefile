@@ -48,6 +48,6 @@ clean:
 .venv-4/ready: pyproject.toml constraints.txt constraints-4.txt
 	$(PYTHON) -m venv .venv-4
 	$(BIN4)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN4)/python -m pip install --quiet --constraint constraints-4.txt --editable . pytest hypothesis pillow sentencepiece
+	$(BIN4)/python -m pip install --quiet --constraint constraints-4.txt --editable . pytest hypothesis pillow protobuf sentencepiece
 	$(BIN4)/python -m pip install --quiet --constraint constraints-4.txt --no-deps torchvision
 	touch $@

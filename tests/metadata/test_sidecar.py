@@ -171,6 +171,15 @@ def test_a_sidecar_of_the_format_at_hand_is_no_complement(tmp_path: Path) -> Non
     assert read_sidecar(write(tmp_path, contents()), Format.HF) is None
 
 
+def test_what_could_not_be_read_again_is_not_written() -> None:
+    texts = {"config.json": CUSTOM_TEXT, "tokenizer_config.json": json.dumps({"litter": '"' * (17 << 20)})}
+    with pytest.raises(
+        ConfigError, match=r"tokenizer_config\.json is the largest, are too large for the sidecar"
+    ) as error:
+        sidecar_text(Format.CUSTOM, "Qwen2", texts, {})
+    assert "Remove what is no part of the model from tokenizer_config.json" in error.value.remedy
+
+
 @pytest.mark.parametrize(
     "name",
     [
