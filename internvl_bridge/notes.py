@@ -28,8 +28,8 @@ _SAID_OTHERWISE = {
 }
 
 
-def notes_to_hf(model: Model, checked: CheckedPlan) -> Iterator[str]:
-    """What the owner of a custom checkpoint should know about its HF twin."""
+def notes_to_hf(model: Model, checked: CheckedPlan, made: Mapping[str, Any]) -> Iterator[str]:
+    """What the owner of a custom checkpoint should know about its HF twin, whose config.json is ``made``."""
     layer = model.described.values.get("select_layer", -1)
     if layer != -1:
         yield (
@@ -39,6 +39,12 @@ def notes_to_hf(model: Model, checked: CheckedPlan) -> Iterator[str]:
         yield (
             "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
             "own: that one is used."
+        )
+    stated, ends = model.described.text.get("eos_token_id"), made["text_config"].get("eos_token_id")
+    if stated is not None and ends != stated:
+        yield (
+            f"llm_config has eos_token_id {stated}, but a turn ends with {ends}, says the chat template: the output's "
+            f"config.json and generation_config.json say so too, and generation stops there."
         )
 
 

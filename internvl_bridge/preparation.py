@@ -147,7 +147,7 @@ def _hf_files(model: Model, checked: CheckedPlan, home: Path, system_message: st
         described, _tensor_facts(model, checked), tokens, complement.described if complement else None
     )
     beside = hf_companions(described, tokenizer, speech, end_id, complement)
-    notes = (*notes_to_hf(model, checked), *beside.notes)
+    notes = (*notes_to_hf(model, checked, config), *beside.notes)
     return Companions({**beside.texts, CONFIG_FILE: _config_text(model, config)}, beside.copies, notes)
 
 

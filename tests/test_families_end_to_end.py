@@ -346,3 +346,13 @@ def test_an_order_that_there_is_not_is_refused(custom: Custom, tmp_path: Path):
     with pytest.raises(BridgeError, match="'size' is not an order"):
         internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf", order="size")
     assert not (tmp_path / "hf").exists()
+
+
+def test_another_end_of_a_turn_than_config_json_has_is_noted_once(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    there = internvl_bridge.to_hf(source, tmp_path / "hf")
+    assert [note for note in there.notes if "llm_config has eos_token_id 2, but a turn ends with 474" in note]
+    edit_json(source / "config.json", lambda config: config["llm_config"].update(eos_token_id=[2, 474]))
+    assert not any("eos_token_id" in note for note in internvl_bridge.to_hf(source, tmp_path / "again").notes)
+    edit_json(source / "config.json", lambda config: config["llm_config"].pop("eos_token_id"))
+    assert not any("eos_token_id" in note for note in internvl_bridge.to_hf(source, tmp_path / "silent").notes)
