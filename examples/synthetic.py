@@ -3,9 +3,9 @@
     python examples/synthetic.py OUTPUT --preset tiny
 
 It is a real directory as far as converters and loaders care: shards, index, config.json, and a
-tokenizer that knows the nine image tokens (and no language). Presets: ``tiny`` (a megabyte), ``2b`` (the tensor shapes of
-InternVL3_5-2B with a few of its layers, about 2 GiB), ``241b`` (the shapes and the depth of
-InternVL3_5-241B-A28B as sparse files: headers without data) and ``many`` (as many tensors, but tiny ones).
+tokenizer that knows the nine image tokens (and no language). Presets: ``tiny`` (a megabyte), ``2b`` (the
+tensor shapes of InternVL3_5-2B with a few of its layers, about 2 GiB), ``241b`` (the shapes and the depth
+of InternVL3_5-241B-A28B as sparse files: headers without data) and ``many`` (as many tensors, but tiny ones).
 """
 
 import argparse
