@@ -6,7 +6,7 @@ from pathlib import Path
 
 from internvl_bridge.byte_plan import specs_of
 from internvl_bridge.checked_plan import CheckedPlan, checked_plan
-from internvl_bridge.errors import ConfigError, UnsupportedModelError
+from internvl_bridge.errors import BridgeError, ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.families import Table
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.planning import Direction
@@ -68,14 +68,14 @@ def read_model(directory: Path, reference: Path | None = None) -> Model:
     wanted = detect_format(config).other
     checkpoint = open_checkpoint(directory)
     specs = specs_of(checkpoint)
-    complement = read_sidecar(directory, wanted) if reference is None else _reference(reference, wanted)
+    complement = read_sidecar(directory, wanted) if reference is None else _reference(reference, wanted, directory)
     twin = complement.described.family if complement is not None else None
     described = describe(config, specs, twin)
-    if twin is not None and twin.hf_model_type != described.family.hf_model_type:
+    if complement is not None and twin is not None and twin.hf_model_type != described.family.hf_model_type:
         raise ConfigError(
-            f"{config.path} describes a model with {described.family.name}, but the sidecar or reference is of one "
-            f"with {twin.name}.",
-            "Give the reference that belongs to this checkpoint, or remove internvl_bridge.json.",
+            f"{config.path} describes a model with {described.family.name}, but {complement.origin} is of one with "
+            f"{twin.name}.",
+            "Give the reference that belongs to this checkpoint, or remove a sidecar that does not.",
         )
     spelling = L1 if wanted is Format.HF else spelling_of(specs)
     return Model(directory, described, checkpoint, specs, spelling, complement)
@@ -99,6 +99,10 @@ def plan_conversion(model: Model) -> CheckedPlan:
     return checked
 
 
-def _reference(reference: Path, wanted: Format) -> Complement:
+def _reference(reference: Path, wanted: Format, directory: Path) -> Complement:
     keys = open_checkpoint(reference).tensors if has_weights(reference) else ()
-    return reference_complement(read_config(reference), wanted, keys)
+    try:
+        sidecar = read_sidecar(directory, wanted)
+    except BridgeError:  # the reference takes its place
+        sidecar = None
+    return reference_complement(read_config(reference), wanted, keys, sidecar)

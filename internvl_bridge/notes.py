@@ -53,10 +53,16 @@ def notes_to_custom(model: Model, assumed: Mapping[str, Any], tokenizer_home: Pa
     described, complement = model.described, model.complement
     if assumed:
         values = ", ".join(f"{name} {value!r}" for name, value in assumed.items())
-        yield f"Neither sidecar nor --reference tells these, so they were assumed: {values}."
+        yield f"Nothing tells these, so they were assumed: {values}. If one is wrong, give the original as --reference."
     if described.family.hf_model_type == LLAMA.hf_model_type:
-        says = f"as {complement.origin} says" if complement else "as no sidecar or --reference says otherwise"
-        yield f"The language model has {described.family.name}'s names, {says}."
+        if complement is None:
+            yield (
+                f"HF does not tell InternLM2 from Llama: the language model has {described.family.name}'s names, as no "
+                f"sidecar or --reference says otherwise. If it was an InternLM2 (InternVL2 and 2.5 of 2B, 8B and 26B), "
+                f"convert again with the original model as --reference."
+            )
+        else:
+            yield f"The language model has {described.family.name}'s names, as {complement.origin} says."
     known = {field.hf for field in described.text_fields} | _SAID_OTHERWISE
     if unknown := sorted(described.text.keys() - known):
         yield (
@@ -71,9 +77,9 @@ def _tokenizer_notes(model: Model, tokenizer_home: Path) -> Iterator[str]:
     stated = model.described.values.get("image_token_id")
     found = set(find_token(tokenizer_home, IMAGE_CONTEXT).values())
     if not has_tokenizer(tokenizer_home):
-        yield f"{tokenizer_home} holds no tokenizer, so that the output has none: copy the base model's."
-    elif found != {stated}:
-        ids = ", ".join(map(str, sorted(found))) or "no id"
+        yield f"{tokenizer_home} holds no tokenizer, so that the output has none: give the base model's as --tokenizer."
+    elif found and found != {stated}:
+        ids = ", ".join(map(str, sorted(found)))
         yield (
             f"config.json says that image_token_id is {stated}, but the tokenizer has {ids} for "
             f"{IMAGE_CONTEXT}. The custom format asks the tokenizer."

@@ -11,7 +11,7 @@ from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedM
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.metadata.chat_template import is_unicode, turn_end
 from internvl_bridge.metadata.companions import Companions
-from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format, as_text
+from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format, as_text, read_json_file
 from internvl_bridge.metadata.conversations import CONVERSATIONS
 from internvl_bridge.metadata.custom_directory import custom_companions, read_hf_files, told_by_files
 from internvl_bridge.metadata.described import describe
@@ -21,7 +21,8 @@ from internvl_bridge.metadata.hf_speech import hf_speech
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
 from internvl_bridge.metadata.tokenizer import required_token_id, token_id
 from internvl_bridge.metadata.tokenizer_config import IMAGE_CONTEXT, IMAGE_END, IMAGE_START
-from internvl_bridge.metadata.tokenizer_files import read_tokenizer_files
+from internvl_bridge.metadata.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from internvl_bridge.metadata.tokenizer_json import check_whole
 from internvl_bridge.metadata.translation import TensorFacts, TokenFacts, to_custom_config, to_hf_config
 from internvl_bridge.model import Model, plan_conversion, read_model
 from internvl_bridge.notes import notes_to_custom, notes_to_hf
@@ -37,6 +38,8 @@ from internvl_bridge.storage.layout import (
     reshard,
 )
 from internvl_bridge.storage.publishing import check_output
+
+_LONGEST_MESSAGE = 100_000
 
 Order = Literal["source", "name"]
 
@@ -89,8 +92,12 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     source, output = Path(source), Path(output)
     if options.order not in get_args(Order):
         raise ConfigError(f"{options.order!r} is not an order.", "Use 'source' or 'name'.")
-    if options.system_message is not None and not is_unicode(options.system_message):
-        raise ConfigError("The system message is not valid Unicode.", "State it in the encoding of this system.")
+    message = options.system_message or ""
+    if not is_unicode(message) or len(message) > _LONGEST_MESSAGE:
+        raise ConfigError(
+            f"The system message is not valid Unicode, or has more than {_LONGEST_MESSAGE} characters.",
+            "State a shorter one, in the encoding of this system.",
+        )
     limit = None if options.max_shard_size is None else parse_size(options.max_shard_size)
     reference = None if options.reference is None else Path(options.reference)
     model = read_model(source, reference)
@@ -113,7 +120,7 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     used |= {path.name for path in beside.copies if path.parent == source}
     replaced = () if home == source else TOKENIZER_FILES
     kept = small_texts(source, without={*used, *replaced}, surely={*beside.texts, *SPEECH_FILES} - {*replaced})
-    made = {name: text for name, text in beside.texts.items() if name not in {CONFIG_FILE, *replaced}}
+    made = {name: text for name, text in beside.texts.items() if name not in replaced}
     return Conversion(
         model=model,
         output=output,
@@ -139,7 +146,7 @@ def _files(model: Model, checked: CheckedPlan, options: Options, reference: Path
 
 def _hf_files(model: Model, checked: CheckedPlan, home: Path, system_message: str | None) -> Companions:
     described, complement = model.described, model.complement
-    tokenizer = read_tokenizer_files(home)
+    tokenizer = _read_tokenizer(home)
     speech = hf_speech(described.values.get("template"), tokenizer.template, system_message)
     end_id = None if speech.turn_end is None else token_id(home, speech.turn_end)
     tokens = TokenFacts(_image_token(model, home), end_id)
@@ -153,7 +160,7 @@ def _hf_files(model: Model, checked: CheckedPlan, home: Path, system_message: st
 
 def _custom_files(model: Model, checked: CheckedPlan, home: Path, code: list[Path]) -> Companions:
     described, complement = model.described, model.complement
-    tokenizer = read_tokenizer_files(home)
+    tokenizer = _read_tokenizer(home)
     files = read_hf_files(model.directory, tokenizer, code)
     told = told_by_files(described, files, complement)
     old = complement.described if complement else None
@@ -161,7 +168,7 @@ def _custom_files(model: Model, checked: CheckedPlan, home: Path, code: list[Pat
     end = turn_end(tokenizer.template or "") or (named.turn_end if named else None)
     end_id = None if end is None else token_id(home, end)
     config, assumed = to_custom_config(described, _tensor_facts(model, checked), told, end_id, old)
-    beside = custom_companions(config, files, complement)
+    beside = custom_companions(config, described.family.architecture, files, complement)
     notes = (*notes_to_custom(model, {name: config[name] for name in assumed}, home), *beside.notes)
     return Companions({**beside.texts, CONFIG_FILE: _config_text(model, config)}, beside.copies, notes)
 
@@ -199,6 +206,15 @@ def _image_token(model: Model, tokenizer_home: Path) -> int:
                 "Use the tokenizer that the checkpoint was saved with.",
             )
     return ids[IMAGE_CONTEXT]
+
+
+def _read_tokenizer(home: Path) -> TokenizerFiles:
+    tokenizer = read_tokenizer_files(home)
+    if tokenizer.has_json:
+        check_whole(home / "tokenizer.json")
+    elif tokenizer.has_pairs:
+        read_json_file(home / "vocab.json")
+    return tokenizer
 
 
 def _tokenizer_home(source: Path, reference: Path | None, tokenizer: str | Path | None) -> Path:

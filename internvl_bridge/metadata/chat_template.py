@@ -21,7 +21,13 @@ _PROLOGUE = (
     "{{%- endif %}}\n"
 )
 _JSON_STRING = r"""("(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*")"""
-_PROLOGUE_PATTERN = re.compile(re.escape(_PROLOGUE.format("\0")).replace("\0", _JSON_STRING))
+_PARTS = "[{{'type': 'text', 'text': {}}}]"
+_PROLOGUE_PATTERN = re.compile(
+    re.escape(_PROLOGUE.format("\0")).replace(
+        "\0", f"(?:{_JSON_STRING}|{re.escape(_PARTS.format(chr(1))).replace(chr(1), _JSON_STRING)})"
+    )
+)
+_LOOPS_OVER_PARTS = re.compile(r"""\bin\s+\w+(\.content|\[\s*['"]content['"]\s*\])""")
 _BODY = """\
 {{%- set opening = {opening} -%}}
 {{%- set closing = {closing} -%}}
@@ -83,7 +89,10 @@ def for_custom(template: str) -> str:
 
 def with_system_message(template: str, message: str) -> str:
     """``template`` with ``message`` for conversations that bring none; it replaces an earlier one."""
-    return _PROLOGUE.format(_literal(message)) + without_system_message(template)
+    body = without_system_message(template)
+    takes_parts_only = _LOOPS_OVER_PARTS.search(body) and "string" not in body
+    content = _PARTS.format(_literal(message)) if takes_parts_only else _literal(message)
+    return _PROLOGUE.format(content) + body
 
 
 def without_system_message(template: str) -> str:
@@ -95,7 +104,7 @@ def without_system_message(template: str) -> str:
 def system_message(template: str) -> str | None:
     """The message that :func:`with_system_message` put in front of ``template``, if it did."""
     found = _PROLOGUE_PATTERN.match(template)
-    return str(json.loads(found[1])) if found else None
+    return str(json.loads(found[1] or found[2])) if found else None
 
 
 def conversation_name(template: str, preferred: Iterable[str]) -> str | None:

@@ -1,11 +1,20 @@
 """The files of a directory beside its weights and its config.json, decided and not yet written."""
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from internvl_bridge.metadata.files import LEGAL_FILES, SPEECH_FILES, TOKENIZER_FILES, VOCABULARY_FILES, present
+from internvl_bridge.metadata.files import (
+    LEGAL_FILES,
+    SPEECH_FILES,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILES,
+    VOCABULARY_FILES,
+    present,
+)
 from internvl_bridge.metadata.sidecar import Complement
+from internvl_bridge.metadata.tokenizer_files import can_load
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +27,16 @@ class Companions:
 
 
 def restored_tokenizer(complement: Complement | None, home: Path) -> dict[str, str]:
-    """The tokenizer's files that a sidecar keeps, if those made from them in ``home`` are untouched; else none."""
-    return (complement.restored(home, TOKENIZER_FILES, SPEECH_FILES) if complement else None) or {}
+    """The tokenizer's files that a sidecar keeps, if those made from them in ``home`` are untouched; else none.
+
+    None, too, if they cannot be loaded without a file that was in ``home`` and is gone.
+    """
+    texts = complement.restored(home, TOKENIZER_FILES, SPEECH_FILES) if complement else None
+    if complement is None or not texts:
+        return {}
+    carried = [path.name for path in carried_files(home, home, without=complement.written)]
+    config = json.loads(texts.get(TOKENIZER_CONFIG_FILE, "{}"))
+    return texts if can_load(config, [*texts, *carried]) else {}
 
 
 def carried_files(source: Path, tokenizer_home: Path, without: Collection[str]) -> tuple[Path, ...]:

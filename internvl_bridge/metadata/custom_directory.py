@@ -1,29 +1,33 @@
 """What a custom directory holds beside weights and config.json, made from an HF one."""
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from internvl_bridge.errors import shown
 from internvl_bridge.metadata.chat_template import conversation_name, for_custom, system_message
 from internvl_bridge.metadata.companions import Companions, carried_files, others, restored_tokenizer
 from internvl_bridge.metadata.config_file import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.conversations import CONVERSATIONS
 from internvl_bridge.metadata.described import Described
-from internvl_bridge.metadata.files import TOKENIZER_CONFIG_FILE, has_tokenizer, present
+from internvl_bridge.metadata.files import LEGAL_FILES, TOKENIZER_CONFIG_FILE, has_tokenizer, present
 from internvl_bridge.metadata.generation import GENERATION_FILE
 from internvl_bridge.metadata.processor_files import (
     HF_PROCESSOR_FILES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     PREPROCESSOR_FILE,
     custom_preprocessor,
     image_processor,
 )
-from internvl_bridge.metadata.remote_code import hub_auto_map, hub_repository, missing_modules
+from internvl_bridge.metadata.remote_code import hub_auto_map, hub_repository, missing_modules, tokenizer_at_hub
 from internvl_bridge.metadata.sidecar import Complement
-from internvl_bridge.metadata.tiling import custom_fields, custom_tiling, hf_tiling
+from internvl_bridge.metadata.tiling import ONE_TILE, custom_fields, custom_tiling, hf_tiling
 from internvl_bridge.metadata.tokenizer_config import DECLARED, without_declared
 from internvl_bridge.metadata.tokenizer_config import for_custom as tokenizer_config_for_custom
-from internvl_bridge.metadata.tokenizer_files import TokenizerFiles
+from internvl_bridge.metadata.tokenizer_files import TokenizerFiles, can_load
 from internvl_bridge.metadata.translation import tile_side
 
 
@@ -55,26 +59,30 @@ def told_by_files(hf: Described, files: HfFiles, complement: Complement | None) 
         told["template"] = template
     tiling = hf_tiling(image_processor(files.processor))
     if tiling is not None and not (complement and tiling == custom_tiling(old)):
-        told |= custom_fields(tiling)
+        several = complement is not None and ONE_TILE not in {tiling, custom_tiling(old)}
+        told |= {name: value for name, value in custom_fields(tiling).items() if name != "use_thumbnail" or not several}
     if _needs_hub(old, files, complement):
         told["auto_map"] = hub_auto_map(hf.family.architecture)
     return told
 
 
-def custom_companions(config: Config, files: HfFiles, complement: Complement | None) -> Companions:
-    """The files beside the custom ``config``. Raises ConfigError if one of HF's is malformed."""
-    kept = others(complement, {CONFIG_FILE, GENERATION_FILE, PREPROCESSOR_FILE, *(path.name for path in files.code)})
+def custom_companions(config: Config, architecture: str, files: HfFiles, complement: Complement | None) -> Companions:
+    """The files beside the custom ``config``, whose language model is of class ``architecture``.
+
+    Raises ConfigError if one of HF's is malformed.
+    """
+    known = {CONFIG_FILE, GENERATION_FILE, PREPROCESSOR_FILE, *(path.name for path in files.code), *LEGAL_FILES}
+    kept = others(complement, known)
     restored = restored_tokenizer(complement, files.tokenizer.home)
     texts = {
         **kept,
-        **(restored or _tokenizer(files.tokenizer)),
+        **(restored or _tokenizer(files, architecture)),
         **_generation(files.directory, complement),
         **_preprocessor(config, complement),
     }
     made = complement.written if complement and restored else {}
     copies = (*carried_files(files.directory, files.tokenizer.home, without={*texts, *made}), *files.code)
-    names = {*texts, *(path.name for path in copies)}
-    return Companions(texts, copies, tuple(_notes(config, files, kept, names)))
+    return Companions(texts, copies, tuple(_notes(config, files, complement, texts, copies)))
 
 
 def _template(hf: Described, files: HfFiles, complement: Complement | None) -> str | None:
@@ -93,15 +101,18 @@ def _needs_hub(old: Config, files: HfFiles, complement: Complement | None) -> bo
     """Whether the output's Python modules have to come from the hub: nobody lends or restores them."""
     if complement is None:
         return True
-    is_reference = not complement.written
-    return is_reference and bool(missing_modules(old, [path.name for path in files.code]))
+    modules = {*complement.files, *(path.name for path in files.code)}
+    return complement.is_reference and bool(missing_modules(old, modules))
 
 
-def _tokenizer(tokenizer: TokenizerFiles) -> dict[str, str]:
+def _tokenizer(files: HfFiles, architecture: str) -> dict[str, str]:
+    tokenizer = files.tokenizer
     if not has_tokenizer(tokenizer.home):
         return {}
     template = None if tokenizer.template is None else for_custom(tokenizer.template)
     config = tokenizer_config_for_custom(tokenizer.config, template, has_slow_files=tokenizer.has_slow_files)
+    if missing_modules(config, [path.name for path in files.code]):
+        config = tokenizer_at_hub(config, architecture)
     texts = {TOKENIZER_CONFIG_FILE: as_text(config)}
     path = tokenizer.home / "special_tokens_map.json"
     if is_present(path) and not DECLARED.keys().isdisjoint(values := read_json_file(path).values):
@@ -123,33 +134,55 @@ def _preprocessor(config: Config, complement: Complement | None) -> dict[str, st
     if complement and tile_side(complement.described.values) == side:
         if PREPROCESSOR_FILE in complement.files:
             return {PREPROCESSOR_FILE: complement.files[PREPROCESSOR_FILE]}
-        if complement.written:
+        if not complement.is_reference:
             return {}
     return {PREPROCESSOR_FILE: as_text(custom_preprocessor(side))}
 
 
-def _notes(config: Config, files: HfFiles, kept: Collection[str], names: Collection[str]) -> list[str]:
-    notes = []
+def _notes(
+    config: Config, files: HfFiles, complement: Complement | None, texts: Mapping[str, str], copies: Collection[Path]
+) -> Iterator[str]:
+    names = {*texts, *(path.name for path in copies)}
+    tokenizer = json.loads(texts.get(TOKENIZER_CONFIG_FILE, "{}"))
     if repository := hub_repository(config):
-        notes.append(
-            f"auto_map names {repository} for the custom format's Python modules (*.py): they come from the hub when "
-            f"the model is loaded with trust_remote_code. They are copied from a --reference that has them."
+        is_old = complement is not None and repository == hub_repository(complement.described.values)
+        chosen = f"as {complement.origin} says" if complement and is_old else "chosen by the language model's class"
+        yield (
+            f"auto_map names {repository} for the Python modules (*.py), {chosen}: transformers fetches them from "
+            f"there when the model is loaded with trust_remote_code. A --reference that has them lends them instead."
         )
-    if missing := missing_modules(config, names):
-        notes.append(
-            f"auto_map names {', '.join(missing)}, which are not there: before loading with trust_remote_code, copy "
-            f"them from the original model, or give it as --reference."
+    if missing := sorted({*missing_modules(config, names), *missing_modules(tokenizer, names)}):
+        yield (
+            f"The output needs {', '.join(missing)}, which the source did not have either: before loading it with "
+            f"trust_remote_code, copy them there from the original model, or convert with that as --reference."
         )
-    if code := [name for name in kept if name.endswith(".py")]:
-        notes.append(
+    if code := [name for name in texts if name.endswith(".py")]:
+        yield (
             f"The sidecar restored {', '.join(code)}: read them before loading with trust_remote_code, unless you "
             f"know where the sidecar comes from."
         )
+    if has_tokenizer(files.tokenizer.home) and not can_load(tokenizer, names):
+        yield (
+            f"{files.tokenizer.home} has no tokenizer that can be loaded: tokenizer.json, tokenizer.model or "
+            f"vocab.json with merges.txt is missing. Copy it there, or give a directory that has it as --tokenizer."
+        )
+    yield from _lost_in_custom(config, files)
+
+
+def _lost_in_custom(config: Config, files: HfFiles) -> Iterator[str]:
+    """What HF's files say and upstream's code does otherwise."""
     message = system_message(files.tokenizer.template or "")
     conversation = CONVERSATIONS.get(config.get("template") or "")
     if message is not None and conversation is not None and message != conversation.system_message:
-        notes.append(
+        yield (
             f"The chat template renders the system message {message[:60]!r}; the custom format has none of its own: "
             f"upstream's code renders that of template {config['template']!r}."
         )
-    return notes
+    pixels, side = image_processor(files.processor), tile_side(config)
+    upstream = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "size": {"height": side, "width": side}}
+    for name, value in upstream.items():
+        if pixels.get(name, value) != value:
+            yield (
+                f"The image processor has {name} {shown(pixels[name])}, which the custom format cannot say: upstream's "
+                f"code uses {value}."
+            )

@@ -19,6 +19,7 @@ What differs all the same:
   unless a neighbour takes a part of it first (two spaces, say, before a rare letter that has a piece with one). Text
   without such characters is not affected.
 * A dummy prefix leaves no way to cut anything out: such pieces are then spelt in bytes, user-defined ones as any text.
+* U+001C to U+001F beside a token that takes the spaces around it: spaces to Python, and not to tokenizers.
 * Ids that no text is encoded to: tokenizers decodes every byte of a run that is not UTF-8 as U+FFFD, also where a part
   of the run is valid, and the unknown piece and control pieces as their names (special ones can be skipped).
 """
@@ -62,12 +63,17 @@ class FastTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class _AddedToken:
-    """A text that is cut out before any other is encoded; if ``normalized``, after spaces were replaced."""
+    """A text that is cut out before any other is encoded; if ``normalized``, after spaces were replaced.
+
+    With ``lstrip`` or ``rstrip`` the spaces on that side of it go with it.
+    """
 
     number: int
     content: str
     special: bool
     normalized: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
 
 
 def fast_tokenizer(
@@ -164,10 +170,9 @@ def _added_tokens(entries: Mapping[str, Any], origin: Path) -> list[_AddedToken]
         flags = {name: entry.get(name, False) for name in ("special", "lstrip", "rstrip", "single_word")}
         if not all(isinstance(flag, bool) for flag in flags.values()):
             raise _malformed(origin, f"the flags of {shown(content)} are not all true or false")
-        special = flags.pop("special")
-        if any(flags.values()):  # Python and Rust disagree about what is a space or a word
-            raise _inexpressible(origin, f"{shown(content)} takes its surroundings into account (lstrip, rstrip, ...)")
-        tokens.append(_AddedToken(int(number), content, special))
+        if flags.pop("single_word"):  # Python and Rust disagree about what is a word
+            raise _inexpressible(origin, f"{shown(content)} is one as a whole word only (single_word)")
+        tokens.append(_AddedToken(int(number), content, **flags))
     return tokens
 
 
@@ -290,8 +295,8 @@ def _added_token(token: _AddedToken) -> dict[str, Any]:
         "id": token.number,
         "content": token.content,
         "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
+        "lstrip": token.lstrip,
+        "rstrip": token.rstrip,
         "normalized": token.normalized,
         "special": token.special,
     }

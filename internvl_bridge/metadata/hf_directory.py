@@ -4,12 +4,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.metadata import kinds
 from internvl_bridge.metadata.companions import Companions, carried_files, others, restored_tokenizer
 from internvl_bridge.metadata.config_file import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.described import Described
+from internvl_bridge.metadata.files import LEGAL_FILES, digest
 from internvl_bridge.metadata.generation import GENERATION_FILE, hf_generation_config
 from internvl_bridge.metadata.hf_speech import Speech
 from internvl_bridge.metadata.hf_tokenizer import hf_tokenizer_files
+from internvl_bridge.metadata.kinds import optional
 from internvl_bridge.metadata.processor_files import (
     HF_PROCESSOR_FILES,
     IMAGENET_MEAN,
@@ -37,10 +41,10 @@ def hf_companions(
     restored = {} if speech.demanded else restored_tokenizer(complement, tokenizer.home)
     spoken, speech_notes = (restored, ()) if restored else hf_tokenizer_files(tokenizer, speech, turn_end_id)
     texts = {
-        **others(complement, {CONFIG_FILE, GENERATION_FILE, *HF_PROCESSOR_FILES}),
+        **others(complement, {CONFIG_FILE, GENERATION_FILE, *HF_PROCESSOR_FILES, *LEGAL_FILES}),
         **spoken,
         **_generation(source, custom.text, turn_end_id, complement),
-        **_processor(custom.values, complement),
+        **_processor(custom, complement),
     }
     made = complement.written if complement and restored else {}
     copies = carried_files(source, tokenizer.home, without={*texts, *made})
@@ -54,19 +58,27 @@ def _generation(source: Path, text: Config, turn_end_id: int | None, complement:
         return restored
     path = source / GENERATION_FILE
     custom = read_json_file(path) if is_present(path) else None
+    if custom and not optional(kinds.token_ids)(stated := custom.values.get("eos_token_id")):
+        raise ConfigError(
+            f"{path} has eos_token_id {shown(stated)}, which is no token.", "Correct it, or remove the file."
+        )
     made = hf_generation_config(custom.values if custom else None, text, turn_end_id)
     if custom and made == custom.values:
         return {GENERATION_FILE: custom.text}
     return {GENERATION_FILE: as_text(made)}
 
 
-def _processor(custom: Config, complement: Complement | None) -> dict[str, str]:
-    """The processor's files: the complement's, where they mean what config.json says."""
+def _processor(model: Described, complement: Complement | None) -> dict[str, str]:
+    """The processor's files: the complement's, if config.json is untouched or they mean what it says."""
+    custom = model.values
     side, tokens, tiling = tile_side(custom), tokens_per_tile(custom), custom_tiling(custom)
     kept = complement.files if complement else {}
     texts = {name: kept[name] for name in HF_PROCESSOR_FILES if name in kept}
     old = {name: json.loads(text) for name, text in texts.items()}
     pixels = image_processor(old)
+    untouched = complement is not None and complement.written.get(CONFIG_FILE) == digest(model.file.path)
+    if texts and untouched:
+        return texts
     meant = (pixels.get("size"), hf_tiling(pixels), old.get(PROCESSOR_FILE, {}).get("image_seq_length"))
     if meant == ({"height": side, "width": side}, tiling, tokens):
         return texts

@@ -41,13 +41,22 @@ def hf_speech(name: str | None, own: str | None, system_message: str | None) -> 
     notes = []
     if own is not None and places_images(own):
         body = for_hf(own)
+        rendered = CONVERSATIONS.get(conversation_name(own, preferred=[name or ""]) or "")
+        if conversation is not None and rendered is not None and rendered.opening != conversation.opening:
+            notes.append(
+                f"The tokenizer's own chat template is kept, although it does not render the {name!r} that config.json "
+                f"names: remove it from the source to have that one, if upstream's code was used with it."
+            )
+            conversation = rendered
+        if system_message == NO_SYSTEM_MESSAGE:
+            notes.append("The tokenizer's own chat template is kept; a system message of its own making stays in it.")
     elif conversation is not None:
         body = built_template(conversation)
     elif own is not None and (guessed := conversation_name(own, preferred=())):
         body = built_template(CONVERSATIONS[guessed])
         notes.append(f"The chat template was made after the tokenizer's own, which places no images, as {guessed!r}.")
     else:
-        return Speech(own, None, (_no_template(name, own),), demanded=system_message is not None)
+        return Speech(own, None, (_no_template(name, own, system_message),), demanded=system_message is not None)
     if conversation is None and system_message is None:
         notes.append(
             f"config.json names the template {name!r}, whose default system message is not known: none is rendered. "
@@ -60,9 +69,10 @@ def hf_speech(name: str | None, own: str | None, system_message: str | None) -> 
     return Speech(body, end, tuple(notes), demanded=system_message is not None)
 
 
-def _no_template(name: str | None, own: str | None) -> str:
+def _no_template(name: str | None, own: str | None, system_message: str | None) -> str:
     has = "the tokenizer's own places no images" if own else "the tokenizer has none"
+    lost = "" if system_message is None else " The system message that was asked for is not rendered."
     return (
         f"There is no chat template for images: config.json names {name!r}, which is not known, and {has}. Write one "
-        f"to {CHAT_TEMPLATE_FILE}, with {HF_IMAGE} in the place of each image."
+        f"to {CHAT_TEMPLATE_FILE}, with {HF_IMAGE} in the place of each image.{lost}"
     )

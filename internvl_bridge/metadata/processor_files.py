@@ -49,7 +49,7 @@ def image_processor(files: Mapping[str, Config]) -> Config:
     transformers 4 gives it a file of its own, transformers 5 a section of processor_config.json.
     """
     inner = files.get(PROCESSOR_FILE, {}).get("image_processor")
-    return inner if isinstance(inner, dict) else files.get(PREPROCESSOR_FILE, {})
+    return inner if isinstance(inner, dict) and inner else files.get(PREPROCESSOR_FILE, {})
 
 
 def custom_preprocessor(image_size: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Where a custom checkpoint's Python modules come from when its directory has none: upstream's repositories."""
 
 from collections.abc import Collection
+from typing import Any
 
 from internvl_bridge.metadata.config_file import Config
 
@@ -24,19 +25,37 @@ _CLASSES = {
 
 def hub_auto_map(architecture: str) -> dict[str, str]:
     """The ``auto_map`` that makes transformers fetch upstream's modules from the hub when the model is loaded."""
-    return {name: f"{_REPOSITORIES[architecture]}--{reference}" for name, reference in _CLASSES.items()}
+    return {name: _at_hub(reference, architecture) for name, reference in _CLASSES.items()}
+
+
+def tokenizer_at_hub(config: Config, architecture: str) -> dict[str, Any]:
+    """A tokenizer's ``config`` whose ``auto_map`` names upstream's module on the hub, where it named one beside it."""
+    auto_map = {
+        name: [_at_hub(part, architecture) for part in (value if isinstance(value, list) else [value])]
+        for name, value in config["auto_map"].items()
+    }
+    return {**config, "auto_map": auto_map}
 
 
 def hub_repository(config: Config) -> str | None:
     """The hub repository that the ``auto_map`` of a config names, if it names one."""
-    auto_map = config.get("auto_map")
-    references = [value for value in auto_map.values() if isinstance(value, str)] if isinstance(auto_map, dict) else []
-    return next((reference.split("--")[0] for reference in references if "--" in reference), None)
+    return next((reference.split("--")[0] for reference in _references(config) if "--" in reference), None)
 
 
 def missing_modules(config: Config, files: Collection[str]) -> list[str]:
     """The files that the ``auto_map`` of a config expects beside it and that are not among ``files``."""
-    auto_map = config.get("auto_map")
-    references = [value for value in auto_map.values() if isinstance(value, str)] if isinstance(auto_map, dict) else []
-    local = {f"{reference.split('.')[0]}.py" for reference in references if "--" not in reference}
+    local = {f"{reference.split('.')[0]}.py" for reference in _references(config) if "--" not in reference}
     return sorted(local - set(files))
+
+
+def _at_hub(reference: Any, architecture: str) -> Any:
+    local = isinstance(reference, str) and "--" not in reference
+    return f"{_REPOSITORIES[architecture]}--{reference}" if local else reference
+
+
+def _references(config: Config) -> list[str]:
+    """What ``auto_map`` names: for a tokenizer, two classes at once, of which one may be null."""
+    auto_map = config.get("auto_map")
+    values = list(auto_map.values()) if isinstance(auto_map, dict) else []
+    parts = [part for value in values for part in (value if isinstance(value, list) else [value])]
+    return [part for part in parts if isinstance(part, str)]

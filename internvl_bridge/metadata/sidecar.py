@@ -19,7 +19,8 @@ from internvl_bridge.metadata.config_file import (
 from internvl_bridge.metadata.described import Described, describe
 from internvl_bridge.metadata.expressible import check_expressible
 from internvl_bridge.metadata.families import family_named
-from internvl_bridge.metadata.files import digest, is_text_name, present, text_digest
+from internvl_bridge.metadata.files import TOKENIZER_CONFIG_FILE, digest, is_text_name, present, text_digest
+from internvl_bridge.metadata.generation import GENERATION_FILE
 from internvl_bridge.metadata.processor_files import HF_PROCESSOR_FILES, PREPROCESSOR_FILE
 
 SIDECAR_FILE = "internvl_bridge.json"
@@ -32,13 +33,15 @@ class Complement:
     """How the other format describes this model, and its files, verbatim, by name.
 
     ``origin`` is the file or directory it was read from. ``written`` are the digests of the files that were made
-    from those: one that still has its digest has not been touched since.
+    from those: one that still has its digest has not been touched since. A reference model gives its config.json and
+    its processor, and leaves the rest to a sidecar.
     """
 
     origin: Path
     files: Mapping[str, str]
     described: Described
     written: Mapping[str, str]
+    is_reference: bool = False
 
     def restored(self, directory: Path, names: Collection[str], translated: Collection[str]) -> dict[str, str] | None:
         """The files ``names`` as they were, if what was made from them in ``directory`` is untouched.
@@ -84,7 +87,10 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
     path = directory / SIDECAR_FILE
     if not is_present(path):
         return None
-    contents = read_json_file(path).values
+    try:
+        contents = read_json_file(path).values
+    except ConfigError as error:
+        raise _unusable(path, error.reason.partition("cannot be used: ")[2].removesuffix(".")) from error
     if type(contents.get("version")) is not int or contents["version"] != _VERSION:
         raise _unusable(path, f"it has version {contents.get('version')!r}, this program knows {_VERSION}")
     match contents:
@@ -103,7 +109,12 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
         raise _unusable(path, f"it holds {shown(foreign[0])}, which is not the name of a text file")
     if format_ != wanted.value:
         return None
-    for name in files.keys() & set(HF_PROCESSOR_FILES if wanted is Format.HF else [PREPROCESSOR_FILE]):
+    read = {
+        TOKENIZER_CONFIG_FILE,
+        GENERATION_FILE,
+        *(HF_PROCESSOR_FILES if wanted is Format.HF else [PREPROCESSOR_FILE]),
+    }
+    for name in files.keys() & read:
         _parsed(path, name, files[name])
     config = ConfigFile(path, files[CONFIG_FILE], _parsed(path, CONFIG_FILE, files[CONFIG_FILE]))
     return Complement(path, files, _described(config, wanted, family), written)
@@ -115,10 +126,13 @@ def _parsed(path: Path, name: str, text: str) -> dict[str, Any]:
     )
 
 
-def reference_complement(config: ConfigFile, wanted: Format, keys: Iterable[str]) -> Complement:
+def reference_complement(
+    config: ConfigFile, wanted: Format, keys: Iterable[str], sidecar: Complement | None = None
+) -> Complement:
     """The complement that a reference model provides: its config.json, and the family of its ``keys``.
 
-    Raises a BridgeError unless it is of the format ``wanted``.
+    What else a ``sidecar`` of the same family keeps is still restored. Raises a BridgeError unless the reference is of
+    the format ``wanted``.
     """
     described = describe(config, keys)
     if described.format is not wanted:
@@ -129,7 +143,10 @@ def reference_complement(config: ConfigFile, wanted: Format, keys: Iterable[str]
     check_expressible(described)
     home = config.path.parent
     files = {path.name: read_json_file(path).text for path in present(home, HF_PROCESSOR_FILES)}
-    return Complement(home, {**files, CONFIG_FILE: config.text}, described, written={})
+    kept, written = {}, {}
+    if sidecar is not None and sidecar.described.family.hf_model_type == described.family.hf_model_type:
+        kept, written = dict(sidecar.files), dict(sidecar.written)
+    return Complement(home, {**kept, **files, CONFIG_FILE: config.text}, described, written, is_reference=True)
 
 
 def _described(config: ConfigFile, wanted: Format, recorded: str) -> Described:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from internvl_bridge.errors import ConfigError, shown
 from internvl_bridge.metadata import kinds
 from internvl_bridge.metadata.config_file import Config
 
@@ -38,15 +39,22 @@ def custom_fields(tiling: Tiling) -> dict[str, Any]:
 
 
 def hf_tiling(processor: Config) -> Tiling | None:
-    """The tiling that an HF image processor's config states, if it does.
+    """The tiling that an HF image processor's config states; absent fields have its class's defaults.
 
-    ``crop_to_patches`` is no part of it: InternVL's processor class overrules it with true.
+    None for no config at all. ``crop_to_patches`` is no part of it: InternVL's processor class overrules it with true.
+    Raises ConfigError for numbers that are none.
     """
-    match processor.get("min_patches"), processor.get("max_patches"):
-        case int(smallest), int(largest) if kinds.positive(smallest) and kinds.positive(largest):
-            return Tiling(smallest, largest) if smallest <= largest else None
-        case _:
-            return None
+    if not processor:
+        return None
+    stated = {name: value for name, value in processor.items() if value is not None}
+    smallest, largest = stated.get("min_patches", 1), stated.get("max_patches", 12)
+    if not kinds.positive(smallest) or not kinds.positive(largest) or smallest > largest:
+        raise ConfigError(
+            f"The image processor has min_patches {shown(smallest)} and max_patches {shown(largest)}, by which no "
+            f"image can be cut.",
+            "Correct them in preprocessor_config.json (in processor_config.json, where transformers 5 saved it).",
+        )
+    return Tiling(smallest, largest)
 
 
 def hf_fields(tiling: Tiling) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The tokenizer of a directory: its files as they are, and the chat template that it was saved with."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.metadata.config_file import Config, is_present, read_json_file
 from internvl_bridge.metadata.files import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
+from internvl_bridge.metadata.tokenizer_config import class_name
 
 _LARGEST_TEMPLATE = 1 << 20
 
@@ -35,6 +37,19 @@ class TokenizerFiles:
         return all(is_present(self.home / name) for name in ("vocab.json", "merges.txt"))
 
 
+def can_load(config: Config, names: Collection[str]) -> bool:
+    """Whether a tokenizer's files ``names`` are enough for the class that its ``config`` names."""
+    match class_name(config):
+        case "InternLM2Tokenizer":
+            return "tokenizer.model" in names
+        case "LlamaTokenizer":
+            return "tokenizer.model" in names or "tokenizer.json" in names
+        case "PreTrainedTokenizer":  # with "Fast", which is taken off
+            return "tokenizer.json" in names
+        case _:
+            return "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= set(names)
+
+
 def read_tokenizer_files(home: Path) -> TokenizerFiles:
     """Read the tokenizer's config and chat template in ``home``; both may be missing.
 
@@ -49,7 +64,7 @@ def _template(home: Path, config: Config) -> str | None:
     """The chat template, from where transformers looks for it first."""
     path = home / CHAT_TEMPLATE_FILE
     if is_present(path):
-        if path.stat().st_size > _LARGEST_TEMPLATE:
+        if path.stat().st_size > 2 * _LARGEST_TEMPLATE:  # of those that were written here, too
             raise _unreadable(path)
         try:
             return path.read_bytes().decode()
@@ -70,7 +85,7 @@ def _default(stated: Any) -> Any:
 
 
 def _checked(path: Path, template: Any) -> str | None:
-    if template is None or (isinstance(template, str) and len(template) <= _LARGEST_TEMPLATE):
+    if template is None or (isinstance(template, str) and len(template.encode()) <= _LARGEST_TEMPLATE):
         return template
     raise _unreadable(path)
 

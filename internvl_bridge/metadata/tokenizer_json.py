@@ -27,6 +27,18 @@ def head(path: Path) -> dict[str, Any]:
         return {}
 
 
+def check_whole(path: Path) -> None:
+    """Raise ConfigError if a tokenizer.json breaks off, as a download does; its vocabulary is not read."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        end = file.read().rstrip()
+    if not head(path) or not end.endswith(b"}"):
+        raise ConfigError(
+            f"{path} is no tokenizer.json, or breaks off.",
+            "Download it again, or save the tokenizer again with transformers.",
+        )
+
+
 def with_post_processor(path: Path, post_processor: Mapping[str, Any]) -> str:
     """The text of a tokenizer.json whose head could be read, with another ``post_processor``.
 

@@ -138,6 +138,11 @@ def _check_names(directory: Path, names: Iterable[str], *, indexed: bool) -> Non
 
 
 def _no_weights(directory: Path, found: list[str]) -> CheckpointError:
+    if any(name.startswith("adapter_") for name in found):
+        return CheckpointError(
+            f"{directory} holds an adapter ({_listed(found)}), not a whole model.",
+            "Merge it into its base model (with peft: merge_and_unload), save that, and convert what was saved.",
+        )
     if found:
         return CheckpointError(
             f"{directory} holds {_listed(found)}, but neither {SINGLE_FILE} nor {INDEX_FILE}.",

@@ -78,6 +78,8 @@ def read_header(path: Path) -> Header:
         length = int.from_bytes(file.read(_PREFIX), "little")
         if size < _PREFIX + 2:
             raise _malformed(path, f"it has only {size} bytes")
+        if length.to_bytes(_PREFIX, "little") == b"version ":
+            raise CheckpointError(f"{path} is a Git LFS pointer, not the weights.", "Fetch them: git lfs pull.")
         if length > min(_LONGEST_HEADER, size - _PREFIX):
             raise _malformed(path, f"its header claims {length} bytes of a file of {size}")
         raw = file.read(length)

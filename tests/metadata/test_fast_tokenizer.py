@@ -657,13 +657,23 @@ def test_a_piece_that_is_an_added_token_is_cut_out_before_others_are_made() -> N
     assert ours.encode("aaaxyza").ids == [260, 259, 261, 259]
 
 
-@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+@pytest.mark.parametrize(("left", "right"), [(True, False), (False, True), (True, True)])
+def test_a_token_can_take_the_spaces_around_it(left: bool, right: bool) -> None:
+    library = SentencePieceProcessor(model_proto=stored().SerializeToString())
+    ours = loaded(convert(stored().SerializeToString(), {"588": token("<img>", lstrip=left, rstrip=right)}))
+    before, after = "a" if left else "a \u3000", "b" if right else "\t b"
+
+    expected = [*library.encode(before), 588, *library.encode(after)]
+    assert ours.encode("a \u3000<img>\t b").ids == expected
+
+
+@pytest.mark.parametrize("flag", ["single_word"])
 def test_tokens_that_look_around_them_are_refused(flag: str) -> None:
     with pytest.raises(ConfigError) as caught:
         convert(VARIED.SerializeToString(), {"264": token("<a>", **{flag: True})})
     assert caught.value.reason == (
         f"{ORIGIN} cannot be turned into a fast tokenizer with the same ids: "
-        f"'<a>' takes its surroundings into account (lstrip, rstrip, ...)."
+        f"'<a>' is one as a whole word only (single_word)."
     )
 
 

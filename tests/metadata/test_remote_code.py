@@ -38,7 +38,7 @@ def test_each_reference_counts_for_itself():
     assert missing_modules(config, []) == ["here.py"]
 
 
-@pytest.mark.parametrize("auto_map", [None, [], "x.Y", 5, {}, {"AutoModel": None}, {"AutoTokenizer": ["a.B", None]}])
+@pytest.mark.parametrize("auto_map", [None, [], "x.Y", 5, {}, {"AutoModel": None}, {"AutoTokenizer": [None]}])
 def test_an_auto_map_that_names_nothing_asks_for_nothing(auto_map: Any):
     assert hub_repository({"auto_map": auto_map}) is None
     assert missing_modules({"auto_map": auto_map}, []) == []

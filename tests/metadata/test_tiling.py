@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from internvl_bridge.errors import ConfigError
 from internvl_bridge.metadata.tiling import ONE_TILE, Tiling, custom_fields, custom_tiling, hf_fields, hf_tiling
 
 tilings = st.tuples(st.integers(1, 40), st.integers(0, 40)).map(lambda pair: Tiling(pair[0], pair[0] + pair[1]))
@@ -45,17 +46,31 @@ def test_absent_fields_have_the_custom_classs_defaults(config: dict[str, Any], e
 
 @pytest.mark.parametrize(
     ("smallest", "largest"),
-    [(None, 12), (1, None), (0, 12), (-1, 12), (3, 2), (1, 2**31), ("1", "12"), (1.0, 12.0), ([1], [12]), ({}, {})],
+    [(0, 12), (-1, 12), (3, 2), (1, 2**31), ("1", "12"), (1.0, 12.0), ([1], [12]), ({}, {}), (True, 12), (1, True)],
 )
-def test_what_is_no_tiling_is_none(smallest: Any, largest: Any):
-    assert hf_tiling({"min_patches": smallest, "max_patches": largest}) is None
+def test_numbers_by_which_no_image_can_be_cut_are_refused(smallest: Any, largest: Any):
+    with pytest.raises(ConfigError, match="by which no image can be cut") as error:
+        hf_tiling({"min_patches": smallest, "max_patches": largest})
+    assert "preprocessor_config.json" in error.value.remedy
 
 
-@pytest.mark.parametrize(("smallest", "largest"), [(True, 12), (True, True), (1, True)])
-def test_a_truth_value_is_no_number_of_tiles(smallest: Any, largest: Any):
-    assert hf_tiling({"min_patches": smallest, "max_patches": largest}) is None
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        ({"size": {}}, Tiling(1, 12)),
+        ({"max_patches": 6}, Tiling(1, 6)),
+        ({"min_patches": 3, "max_patches": None}, Tiling(3, 12)),
+        ({"min_patches": None, "max_patches": 6}, Tiling(1, 6)),
+    ],
+)
+def test_absent_fields_have_the_hf_classs_defaults(processor: dict[str, Any], expected: Tiling):
+    assert hf_tiling(processor) == expected
+
+
+def test_no_processor_tells_no_tiling():
+    assert hf_tiling({}) is None
 
 
 def test_crop_to_patches_says_nothing():
     assert hf_tiling({"crop_to_patches": False, "min_patches": 1, "max_patches": 12}) == Tiling(1, 12)
-    assert hf_tiling({"crop_to_patches": True}) is None
+    assert hf_tiling({"crop_to_patches": True, "max_patches": 1}) == ONE_TILE

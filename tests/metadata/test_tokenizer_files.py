@@ -80,7 +80,7 @@ def test_a_template_that_is_no_text_is_refused_by_name(stated: Any, tmp_path: Pa
         read_tokenizer_files(tmp_path)
 
 
-@pytest.mark.parametrize("text", [b"\xff\xfe", b"x" * (LIMIT + 1), b"x" * (4 * LIMIT)])
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"x" * (2 * LIMIT + 1), b"x" * (4 * LIMIT)])
 def test_a_jinja_file_that_is_no_template_is_refused_by_name(text: bytes, tmp_path: Path):
     (tmp_path / "chat_template.jinja").write_bytes(text)
     with pytest.raises(ConfigError, match=r"chat_template\.jinja holds a chat template that is no text, or has more"):
