@@ -154,7 +154,7 @@ def _hf_files(model: Model, checked: CheckedPlan, home: Path, system_message: st
         described, _tensor_facts(model, checked), tokens, complement.described if complement else None
     )
     beside = hf_companions(described, tokenizer, speech, end_id, complement)
-    notes = (*notes_to_hf(model, checked, config), *beside.notes)
+    notes = (*_tokenizer_note(model, home), *notes_to_hf(model, checked, config), *beside.notes)
     return Companions({**beside.texts, CONFIG_FILE: _config_text(model, config)}, beside.copies, notes)
 
 
@@ -162,14 +162,15 @@ def _custom_files(model: Model, checked: CheckedPlan, home: Path, code: list[Pat
     described, complement = model.described, model.complement
     tokenizer = _read_tokenizer(home)
     files = read_hf_files(model.directory, tokenizer, code)
-    told = told_by_files(described, files, complement)
+    beside_config = told_by_files(described, files, complement)
     old = complement.described if complement else None
     named = CONVERSATIONS.get(old.values.get("template") or "") if old else None
     end = turn_end(tokenizer.template or "") or (named.turn_end if named else None)
     end_id = None if end is None else token_id(home, end)
-    config, assumed = to_custom_config(described, _tensor_facts(model, checked), told, end_id, old)
+    config, assumed = to_custom_config(described, _tensor_facts(model, checked), beside_config, end_id, old)
     beside = custom_companions(config, described.family.architecture, files, complement)
-    notes = (*notes_to_custom(model, {name: config[name] for name in assumed}, home), *beside.notes)
+    told = notes_to_custom(model, {name: config[name] for name in assumed}, home)
+    notes = (*_tokenizer_note(model, home), *told, *beside.notes)
     return Companions({**beside.texts, CONFIG_FILE: _config_text(model, config)}, beside.copies, notes)
 
 
@@ -215,6 +216,10 @@ def _read_tokenizer(home: Path) -> TokenizerFiles:
     elif tokenizer.has_pairs:
         read_json_file(home / "vocab.json")
     return tokenizer
+
+
+def _tokenizer_note(model: Model, home: Path) -> list[str]:
+    return [] if home == model.directory else [f"The tokenizer is that of {home}, not of {model.directory}."]
 
 
 def _tokenizer_home(source: Path, reference: Path | None, tokenizer: str | Path | None) -> Path:

@@ -225,7 +225,7 @@ def test_another_model(model_type, architecture, custom: Custom):
 def test_a_directory_that_is_no_checkpoint(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     refuse("to-hf", tmp_path / "empty", "config.json", "is not there")
-    refuse("to-hf", tmp_path / "nowhere", "config.json", "is not there")
+    refuse("to-hf", tmp_path / "nowhere", "nowhere is no directory", "hf download")
 
 
 def test_the_wrong_direction(hf: Path):
@@ -259,7 +259,7 @@ def test_a_tokenizer_that_does_not_know_the_tokens_around_images(token: str, cus
 def test_a_config_edited_in_one_of_two_spellings(word: str, custom: Custom, tmp_path: Path):
     internvl_bridge.to_hf(custom("qwen3moe-6b"), tmp_path / "hf")
     edit_json(tmp_path / "hf" / "config.json", lambda config: config["text_config"].update({word: 5}))
-    refuse("to-custom", tmp_path / "hf", f"says twice what {word} is", "Correct or remove one of the two")
+    refuse("to-custom", tmp_path / "hf", f"says twice what {word} is", "Set both to the value")
 
 
 def test_tokenizer_files_that_disagree(custom: Custom):

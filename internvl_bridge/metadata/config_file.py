@@ -82,7 +82,13 @@ def is_present(path: Path) -> bool:
 
 
 def read_config(directory: Path) -> ConfigFile:
-    """Parse ``config.json`` of ``directory``."""
+    """Parse ``config.json`` of ``directory``. Raises ConfigError if there is none."""
+    if not directory.is_dir():
+        raise ConfigError(
+            f"{directory} is no directory.",
+            "Give that of a checkpoint. Names of hub repositories are not downloaded; 'hf download NAME --local-dir "
+            "DIRECTORY' does that.",
+        )
     return read_json_file(directory / CONFIG_FILE)
 
 

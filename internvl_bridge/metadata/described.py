@@ -72,7 +72,10 @@ def describe(file: ConfigFile, keys: Iterable[str] = (), twin: Family | None = N
     format_ = detect_format(file)
     section(file, "vision_config")
     section(file, _TEXT_SECTION[format_])
-    values = in_old_spelling_throughout(file.values, _TEXT_SECTION[format_])
+    try:
+        values = in_old_spelling_throughout(file.values, _TEXT_SECTION[format_])
+    except ConfigError as error:
+        raise ConfigError(f"{file.path}: {error.reason}", error.remedy) from error
     family = custom_family(file, keys) if format_ is Format.CUSTOM else hf_family(file, twin)
     fields = text_fields(family.architecture, family.hf_model_type)
     _check_values(file, format_, values, fields)

@@ -123,8 +123,9 @@ def _is_factor(kind: str, value: Any) -> bool:
 def _agree(config: dict[str, Any], name: str, value: Any) -> None:
     if config.setdefault(name, value) != value:
         raise ConfigError(
-            f"text_config says twice what {name} is: {config[name]!r} and {value!r}, spelled for transformers 4 and 5.",
-            "Correct or remove one of the two in config.json.",
+            f"text_config says twice what {name} is: {config[name]!r} where transformers 4 reads it, and {value!r} "
+            f"where 5 does (rope_parameters, num_local_experts).",
+            "Set both to the value that you mean.",
         )
 
 

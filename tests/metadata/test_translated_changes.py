@@ -102,7 +102,7 @@ def test_a_value_changed_in_one_of_its_two_spellings_is_refused(name: str, edit:
     original = custom_config(name)
     edited = changed(hf_of(original), "text_config", **edit)
 
-    with pytest.raises(ConfigError, match=f"^text_config says twice what {quantity} is: .* transformers 4 and 5"):
+    with pytest.raises(ConfigError, match=f"text_config says twice what {quantity} is: .* transformers 4 reads"):
         home(edited, original)
 
 
