@@ -27,7 +27,7 @@ _PROLOGUE_PATTERN = re.compile(
         "\0", f"(?:{_JSON_STRING}|{re.escape(_PARTS.format(chr(1))).replace(chr(1), _JSON_STRING)})"
     )
 )
-_LOOPS_OVER_PARTS = re.compile(r"""\bin\s+\w+(\.content|\[\s*['"]content['"]\s*\])""")
+_READS_PARTS = re.compile(r"""\bin\s+\w+(\.content|\[\s*['"]content['"]\s*\])|\.type\b|\[\s*['"]type['"]\s*\]""")
 _BODY = """\
 {{%- set opening = {opening} -%}}
 {{%- set closing = {closing} -%}}
@@ -90,7 +90,7 @@ def for_custom(template: str) -> str:
 def with_system_message(template: str, message: str) -> str:
     """``template`` with ``message`` for conversations that bring none; it replaces an earlier one."""
     body = without_system_message(template)
-    takes_parts_only = _LOOPS_OVER_PARTS.search(body) and "string" not in body
+    takes_parts_only = _READS_PARTS.search(body) and "string" not in body
     content = _PARTS.format(_literal(message)) if takes_parts_only else _literal(message)
     return _PROLOGUE.format(content) + body
 

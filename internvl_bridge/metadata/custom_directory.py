@@ -76,7 +76,7 @@ def custom_companions(config: Config, architecture: str, files: HfFiles, complem
     restored = restored_tokenizer(complement, files.tokenizer.home)
     texts = {
         **kept,
-        **(restored or _tokenizer(files, architecture)),
+        **(restored or _tokenizer(files, architecture, kept)),
         **_generation(files.directory, complement),
         **_preprocessor(config, complement),
     }
@@ -105,13 +105,14 @@ def _needs_hub(old: Config, files: HfFiles, complement: Complement | None) -> bo
     return complement.is_reference and bool(missing_modules(old, modules))
 
 
-def _tokenizer(files: HfFiles, architecture: str) -> dict[str, str]:
+def _tokenizer(files: HfFiles, architecture: str, kept: Collection[str]) -> dict[str, str]:
+    """The tokenizer's files in custom terms; its module is upstream's, if neither lent nor among those ``kept``."""
     tokenizer = files.tokenizer
     if not has_tokenizer(tokenizer.home):
         return {}
     template = None if tokenizer.template is None else for_custom(tokenizer.template)
     config = tokenizer_config_for_custom(tokenizer.config, template, has_slow_files=tokenizer.has_slow_files)
-    if missing_modules(config, [path.name for path in files.code]):
+    if missing_modules(config, {*kept, *(path.name for path in files.code)}):
         config = tokenizer_at_hub(config, architecture)
     texts = {TOKENIZER_CONFIG_FILE: as_text(config)}
     path = tokenizer.home / "special_tokens_map.json"

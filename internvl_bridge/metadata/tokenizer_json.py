@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import ConfigError
-from internvl_bridge.metadata.config_file import parse_shallow_object
+from internvl_bridge.metadata.config_file import parse_shallow_object, read_json_file
 
 _LARGEST = 256 << 20
 _MODEL = re.compile(rb',\s*"model"\s*:\s*\{')
@@ -32,7 +32,10 @@ def check_whole(path: Path) -> None:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 64))
         end = file.read().rstrip()
-    if not head(path) or not end.endswith(b"}"):
+    whole = end.endswith(b"}") and bool(head(path))
+    if end.endswith(b"}") and not whole:  # in an unusual order: all of it has to be read
+        whole = "model" in read_json_file(path).values
+    if not whole:
         raise ConfigError(
             f"{path} is no tokenizer.json, or breaks off.",
             "Download it again, or save the tokenizer again with transformers.",

@@ -54,7 +54,7 @@ def words(report: ConversionReport, original: Path) -> Iterator[str]:
             "  (a Euclidean norm over all tensors; upstream's script prints the sum of one norm per tensor, "
             "which is larger, and leaves out tensors that do not match)"
         )
-    yield f"Saved {report.tensors} tensors and the tokenizer to {report.output}, verified bit for bit."
+    yield f"Saved {report.tensors} tensors to {report.output}, verified bit for bit: {', '.join(report.files)}."
     yield (
         "  (config.json is the reference's; where the input's own config.json says otherwise the input wins, "
         "which upstream's script ignores; dtypes are the input's)"
