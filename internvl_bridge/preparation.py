@@ -168,7 +168,7 @@ def _custom_files(model: Model, checked: CheckedPlan, home: Path, code: list[Pat
     end = turn_end(tokenizer.template or "") or (named.turn_end if named else None)
     end_id = None if end is None else token_id(home, end)
     config, assumed = to_custom_config(described, _tensor_facts(model, checked), beside_config, end_id, old)
-    beside = custom_companions(config, described.family.architecture, files, complement)
+    beside = custom_companions(config, files, complement)
     told = notes_to_custom(model, {name: config[name] for name in assumed}, home)
     notes = (*_tokenizer_note(model, home), *told, *beside.notes)
     return Companions({**beside.texts, CONFIG_FILE: _config_text(model, config)}, beside.copies, notes)

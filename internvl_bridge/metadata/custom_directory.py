@@ -66,17 +66,14 @@ def told_by_files(hf: Described, files: HfFiles, complement: Complement | None) 
     return told
 
 
-def custom_companions(config: Config, architecture: str, files: HfFiles, complement: Complement | None) -> Companions:
-    """The files beside the custom ``config``, whose language model is of class ``architecture``.
-
-    Raises ConfigError if one of HF's is malformed.
-    """
+def custom_companions(config: Config, files: HfFiles, complement: Complement | None) -> Companions:
+    """The files beside the custom ``config``. Raises ConfigError if one of HF's is malformed."""
     known = {CONFIG_FILE, GENERATION_FILE, PREPROCESSOR_FILE, *(path.name for path in files.code), *LEGAL_FILES}
     kept = others(complement, known)
     restored = restored_tokenizer(complement, files.tokenizer.home)
     texts = {
         **kept,
-        **(restored or _tokenizer(files, architecture, kept)),
+        **(restored or _tokenizer(files, kept)),
         **_generation(files.directory, complement),
         **_preprocessor(config, complement),
     }
@@ -105,7 +102,7 @@ def _needs_hub(old: Config, files: HfFiles, complement: Complement | None) -> bo
     return complement.is_reference and bool(missing_modules(old, modules))
 
 
-def _tokenizer(files: HfFiles, architecture: str, kept: Collection[str]) -> dict[str, str]:
+def _tokenizer(files: HfFiles, kept: Collection[str]) -> dict[str, str]:
     """The tokenizer's files in custom terms; its module is upstream's, if neither lent nor among those ``kept``."""
     tokenizer = files.tokenizer
     if not has_tokenizer(tokenizer.home):
@@ -113,7 +110,7 @@ def _tokenizer(files: HfFiles, architecture: str, kept: Collection[str]) -> dict
     template = None if tokenizer.template is None else for_custom(tokenizer.template)
     config = tokenizer_config_for_custom(tokenizer.config, template, has_slow_files=tokenizer.has_slow_files)
     if missing_modules(config, {*kept, *(path.name for path in files.code)}):
-        config = tokenizer_at_hub(config, architecture)
+        config = tokenizer_at_hub(config)
     texts = {TOKENIZER_CONFIG_FILE: as_text(config)}
     path = tokenizer.home / "special_tokens_map.json"
     if is_present(path) and not DECLARED.keys().isdisjoint(values := read_json_file(path).values):

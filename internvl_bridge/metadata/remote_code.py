@@ -25,13 +25,16 @@ _CLASSES = {
 
 def hub_auto_map(architecture: str) -> dict[str, str]:
     """The ``auto_map`` that makes transformers fetch upstream's modules from the hub when the model is loaded."""
-    return {name: _at_hub(reference, architecture) for name, reference in _CLASSES.items()}
+    return {name: f"{_REPOSITORIES[architecture]}--{reference}" for name, reference in _CLASSES.items()}
 
 
-def tokenizer_at_hub(config: Config, architecture: str) -> dict[str, Any]:
-    """A tokenizer's ``config`` whose ``auto_map`` names upstream's module on the hub, where it named one beside it."""
+def tokenizer_at_hub(config: Config) -> dict[str, Any]:
+    """A tokenizer's ``config`` whose ``auto_map`` names InternLM2's module at upstream's, where it stood beside it.
+
+    It is the only one that upstream has; any other is somebody's own.
+    """
     auto_map = {
-        name: [_at_hub(part, architecture) for part in (value if isinstance(value, list) else [value])]
+        name: [_tokenizer_at_hub(part) for part in (value if isinstance(value, list) else [value])]
         for name, value in config["auto_map"].items()
     }
     return {**config, "auto_map": auto_map}
@@ -48,9 +51,9 @@ def missing_modules(config: Config, files: Collection[str]) -> list[str]:
     return sorted(local - set(files))
 
 
-def _at_hub(reference: Any, architecture: str) -> Any:
-    local = isinstance(reference, str) and "--" not in reference
-    return f"{_REPOSITORIES[architecture]}--{reference}" if local else reference
+def _tokenizer_at_hub(reference: Any) -> Any:
+    is_upstreams = isinstance(reference, str) and reference.startswith("tokenization_internlm2")
+    return f"{_REPOSITORIES['InternLM2ForCausalLM']}--{reference}" if is_upstreams else reference
 
 
 def _references(config: Config) -> list[str]:

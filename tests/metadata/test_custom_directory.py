@@ -69,9 +69,7 @@ def companions(
     code: tuple[Path, ...] = (),
     tokenizer: Path | None = None,
 ) -> Companions:
-    return custom_companions(
-        config, "Qwen2ForCausalLM", read_hf_files(home, read_tokenizer_files(tokenizer or home), code), old
-    )
+    return custom_companions(config, read_hf_files(home, read_tokenizer_files(tokenizer or home), code), old)
 
 
 def parsed(made: Companions, name: str) -> dict[str, Any]:
