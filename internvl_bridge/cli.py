@@ -121,9 +121,9 @@ def to_hf(
 @app.command(
     "to-custom",
     help="Convert a transformers (HF) checkpoint into InternVL's own custom format.\n\n"
-    "SOURCE is a directory with config.json (model_type internvl) and safetensors files. What the HF "
-    "format cannot say comes from --reference, else from the sidecar internvl_bridge.json that to-hf left "
-    "in SOURCE, else from defaults that are printed.",
+    "SOURCE is a directory with config.json (model_type internvl) and safetensors files. What HF's "
+    "config.json cannot say comes from --reference, else from the sidecar internvl_bridge.json that to-hf left "
+    "in SOURCE, else from the chat template and the image processor, else from defaults that are printed.",
 )
 def to_custom(
     source: Source,

@@ -1,5 +1,6 @@
 """Decide everything about a conversion and prove it, before anything is written."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from internvl_bridge.byte_plan import in_source_shards
 from internvl_bridge.checked_plan import CheckedPlan
 from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedModelError
 from internvl_bridge.mapping.plan import Plan
-from internvl_bridge.metadata.chat_template import is_unicode, turn_end
+from internvl_bridge.metadata.chat_template import turn_end
 from internvl_bridge.metadata.companions import Companions
 from internvl_bridge.metadata.config_file import CONFIG_FILE, ConfigFile, Format, as_text, read_json_file
 from internvl_bridge.metadata.conversations import CONVERSATIONS
@@ -92,12 +93,7 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
     source, output = Path(source), Path(output)
     if options.order not in get_args(Order):
         raise ConfigError(f"{options.order!r} is not an order.", "Use 'source' or 'name'.")
-    message = options.system_message or ""
-    if not is_unicode(message) or len(message) > _LONGEST_MESSAGE:
-        raise ConfigError(
-            f"The system message is not valid Unicode, or has more than {_LONGEST_MESSAGE} characters.",
-            "State a shorter one, in the encoding of this system.",
-        )
+    _check_message(options.system_message or "")
     limit = None if options.max_shard_size is None else parse_size(options.max_shard_size)
     reference = None if options.reference is None else Path(options.reference)
     model = read_model(source, reference)
@@ -134,6 +130,15 @@ def prepare(source: str | Path, output: str | Path, wanted: Format, options: Opt
         reference=reference,
         verify=options.verify,
     )
+
+
+def _check_message(message: str) -> None:
+    """Raise ConfigError if ``message`` could not be written: an argument that was not UTF-8, or all of a file."""
+    if len(message) > _LONGEST_MESSAGE or re.search("[\ud800-\udfff]", message):
+        raise ConfigError(
+            f"The system message is not valid Unicode, or has more than {_LONGEST_MESSAGE} characters.",
+            "State a shorter one, in the encoding of this system.",
+        )
 
 
 def _files(model: Model, checked: CheckedPlan, options: Options, reference: Path | None, home: Path) -> Companions:

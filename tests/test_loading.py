@@ -1128,6 +1128,8 @@ def returned(tmp_path_factory: pytest.TempPathFactory, converted: Callable[[str]
         if name not in STORED:
             return back(save_again(converted(name), directory / "saved"), directory / "custom")
         saved = shutil.copytree(DATA / "resaved" / name, directory / "saved")
+        for kind in ("processor", "tokenizer"):
+            shutil.copytree(DATA / f"{kind}-{name.partition('@')[2]}", saved, dirs_exist_ok=True)
         shutil.copy(converted("qwen2-300m") / "model.safetensors", saved)
         return back(saved, directory / "custom")
 

@@ -128,11 +128,6 @@ def turn_end(template: str) -> str | None:
     return None if name is None else CONVERSATIONS[name].turn_end
 
 
-def is_unicode(text: str) -> bool:
-    """Whether ``text`` can be written to a file: an argument that was not UTF-8 cannot."""
-    return not re.search("[\ud800-\udfff]", text)
-
-
 def _renders(text: str, conversation: Conversation) -> bool:
     """Whether ``text`` holds the tokens that open a user's turn and what closes the assistant's."""
     opening = re.findall("<[^<>]+>", conversation.opening["user"])

@@ -13,6 +13,7 @@ from internvl_bridge.metadata.files import (
     VOCABULARY_FILES,
     present,
 )
+from internvl_bridge.metadata.generation import GENERATION_FILE
 from internvl_bridge.metadata.sidecar import Complement
 from internvl_bridge.metadata.tokenizer_files import can_load
 
@@ -37,6 +38,11 @@ def restored_tokenizer(complement: Complement | None, home: Path) -> dict[str, s
     carried = [path.name for path in carried_files(home, home, without=complement.written)]
     config = json.loads(texts.get(TOKENIZER_CONFIG_FILE, "{}"))
     return texts if can_load(config, [*texts, *carried]) else {}
+
+
+def restored_generation(complement: Complement | None, directory: Path) -> dict[str, str] | None:
+    """generation_config.json as it was (nothing, if there was none); None if it was not made or was touched."""
+    return complement.restored(directory, [GENERATION_FILE], [GENERATION_FILE]) if complement else None
 
 
 def carried_files(source: Path, tokenizer_home: Path, without: Collection[str]) -> tuple[Path, ...]:

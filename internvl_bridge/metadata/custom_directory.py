@@ -8,7 +8,13 @@ from typing import Any
 
 from internvl_bridge.errors import shown
 from internvl_bridge.metadata.chat_template import conversation_name, for_custom, system_message
-from internvl_bridge.metadata.companions import Companions, carried_files, others, restored_tokenizer
+from internvl_bridge.metadata.companions import (
+    Companions,
+    carried_files,
+    others,
+    restored_generation,
+    restored_tokenizer,
+)
 from internvl_bridge.metadata.config_file import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.conversations import CONVERSATIONS
 from internvl_bridge.metadata.described import Described
@@ -119,7 +125,7 @@ def _tokenizer(files: HfFiles, kept: Collection[str]) -> dict[str, str]:
 
 
 def _generation(directory: Path, complement: Complement | None) -> dict[str, str]:
-    restored = complement.restored(directory, [GENERATION_FILE], [GENERATION_FILE]) if complement else None
+    restored = restored_generation(complement, directory)
     if restored is not None:
         return restored
     path = directory / GENERATION_FILE

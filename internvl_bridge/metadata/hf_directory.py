@@ -6,7 +6,13 @@ from pathlib import Path
 
 from internvl_bridge.errors import ConfigError, shown
 from internvl_bridge.metadata import kinds
-from internvl_bridge.metadata.companions import Companions, carried_files, others, restored_tokenizer
+from internvl_bridge.metadata.companions import (
+    Companions,
+    carried_files,
+    others,
+    restored_generation,
+    restored_tokenizer,
+)
 from internvl_bridge.metadata.config_file import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.described import Described
 from internvl_bridge.metadata.files import LEGAL_FILES, digest
@@ -53,7 +59,7 @@ def hf_companions(
 
 
 def _generation(source: Path, text: Config, turn_end_id: int | None, complement: Complement | None) -> dict[str, str]:
-    restored = complement.restored(source, [GENERATION_FILE], [GENERATION_FILE]) if complement else None
+    restored = restored_generation(complement, source)
     if restored is not None:
         return restored
     path = source / GENERATION_FILE

@@ -5,18 +5,10 @@ from pathlib import Path
 
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.metadata.config_file import is_present, read_json_file
-from internvl_bridge.metadata.tokenizer_config import IMAGE_CONTEXT, VIDEO
+from internvl_bridge.metadata.tokenizer_config import VIDEO
 from internvl_bridge.metadata.tokenizer_json import head
 
 _NUMBER = re.compile("[0-9]{1,9}")
-
-
-def image_token_id(directory: Path) -> int:
-    """The id of ``<IMG_CONTEXT>``, looked up in the tokenizer of ``directory``.
-
-    Raises ConfigError if the tokenizer does not know the token, or its files disagree.
-    """
-    return required_token_id(directory, IMAGE_CONTEXT)
 
 
 def required_token_id(directory: Path, token: str) -> int:

@@ -10,7 +10,7 @@ from support import DATA
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.metadata.companions import carried_files
 from internvl_bridge.metadata.files import TOKENIZER_FILES, has_tokenizer, remote_code
-from internvl_bridge.metadata.tokenizer import find_token, image_token_id, required_token_id, token_id, video_token_id
+from internvl_bridge.metadata.tokenizer import find_token, required_token_id, token_id, video_token_id
 
 TOKEN = "<IMG_CONTEXT>"  # noqa: S105
 
@@ -35,7 +35,7 @@ def tokenizer_config(number: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["bpe", "internlm2"])
 def test_the_stored_tokenizers_know_the_token(name: str) -> None:
-    assert image_token_id(DATA / "tokenizers" / name) == 590
+    assert required_token_id(DATA / "tokenizers" / name, TOKEN) == 590
 
 
 def test_stored_files_all_say_the_same() -> None:
@@ -54,7 +54,7 @@ def test_stored_files_all_say_the_same() -> None:
     ids=lambda files: next(iter(files)),
 )
 def test_any_one_file_suffices(tmp_path: Path, files: dict[str, Any]) -> None:
-    assert image_token_id(write(tmp_path, **files)) == 151671
+    assert required_token_id(write(tmp_path, **files), TOKEN) == 151671
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -64,14 +64,14 @@ def test_tokenizer_json_is_understood_however_it_is_laid_out(
 ) -> None:
     write(tmp_path, tokenizer=json.dumps(tokenizer_json(7), indent=indent, separators=separators))
 
-    assert image_token_id(tmp_path) == 7
+    assert required_token_id(tmp_path, TOKEN) == 7
 
 
 def test_the_order_within_an_entry_does_not_matter(tmp_path: Path) -> None:
     entry = {"content": TOKEN, "special": True, "id": 9}
     write(tmp_path, tokenizer={"added_tokens": [entry], "model": {}})
 
-    assert image_token_id(tmp_path) == 9
+    assert required_token_id(tmp_path, TOKEN) == 9
 
 
 def test_a_token_of_the_vocabulary_is_no_added_one(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_vocabulary_of_tokenizer_json_is_not_even_parsed(tmp_path: Path) -> 
     head = json.dumps({"added_tokens": [{"id": 9, "content": TOKEN}]}).removesuffix("}")
     write(tmp_path, tokenizer=f'{head}, "model": {{"vocab": no JSON at all')
 
-    assert image_token_id(tmp_path) == 9
+    assert required_token_id(tmp_path, TOKEN) == 9
 
 
 def test_a_longer_token_is_another_token(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_files_that_disagree_are_all_named(tmp_path: Path, first: dict[str, Any]
     write(tmp_path, **first, **second)
 
     with pytest.raises(ConfigError, match="disagree about the id of <IMG_CONTEXT>") as error:
-        image_token_id(tmp_path)
+        required_token_id(tmp_path, TOKEN)
 
     assert f"{next(iter(first))}.json says 5, {next(iter(second))}.json says 6" in error.value.reason
 
@@ -149,7 +149,7 @@ def test_without_a_usable_id_the_directory_is_refused(tmp_path: Path, files: dic
     write(tmp_path, **files)
 
     with pytest.raises(ConfigError, match=r"No tokenizer file in .* has an id for <IMG_CONTEXT>") as error:
-        image_token_id(tmp_path)
+        required_token_id(tmp_path, TOKEN)
 
     assert str(tmp_path) in error.value.reason
     assert "Copy tokenizer.json" in error.value.remedy
@@ -203,7 +203,7 @@ def test_a_malformed_file_is_refused_even_if_another_knows_the_token(tmp_path: P
     write(tmp_path, tokenizer=tokenizer_json(5), **{name: text})
 
     with pytest.raises(ConfigError, match=f"{name}.json cannot be used"):
-        image_token_id(tmp_path)
+        required_token_id(tmp_path, TOKEN)
 
 
 def test_a_link_to_a_tokenizer_file_that_is_gone_is_refused(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_link_to_a_tokenizer_file_that_is_gone_is_refused(tmp_path: Path) -> N
     write(tmp_path, added_tokens={TOKEN: 5})
 
     with pytest.raises(ConfigError, match=r"tokenizer\.json is there, but is no file"):
-        image_token_id(tmp_path)
+        required_token_id(tmp_path, TOKEN)
 
 
 def test_the_tokenizer_comes_from_its_home_and_the_rest_from_the_model(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rules that later versions brought: whole tokenizers, classes that can load, modules on the hub, systems as parts."""
+"""What decides about a directory: whole tokenizers, classes that can load, modules on the hub, systems as parts."""
 
 import json
 import re
