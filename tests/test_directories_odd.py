@@ -497,3 +497,14 @@ def test_weights_that_are_a_pointer_are_refused(custom: Custom, tmp_path: Path):
         lambda: internvl_bridge.to_hf(source, tmp_path / "hf"),
         *(f"{source / 'model.safetensors'} is a Git LFS pointer", "git lfs pull"),
     )
+
+
+def test_the_sources_own_tokenizer_may_be_named_in_other_words(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "plain")
+    (tmp_path / "link").symlink_to(source)
+    report = internvl_bridge.to_hf(source, tmp_path / "named", tokenizer=tmp_path / "link")
+    assert report.left_behind == ()
+    assert not any("tokenizer is that of" in note for note in report.notes)
+    plain, named = ({path.name: path.read_bytes() for path in (tmp_path / n).iterdir()} for n in ("plain", "named"))
+    assert named == plain

@@ -42,7 +42,7 @@ def restored_tokenizer(complement: Complement | None, home: Path) -> dict[str, s
 
 def restored_generation(complement: Complement | None, directory: Path) -> dict[str, str] | None:
     """generation_config.json as it was (nothing, if there was none); None if it was not made or was touched."""
-    return complement.restored(directory, [GENERATION_FILE], [GENERATION_FILE]) if complement else None
+    return complement.restored(directory, [GENERATION_FILE]) if complement else None
 
 
 def carried_files(source: Path, tokenizer_home: Path, without: Collection[str]) -> tuple[Path, ...]:

@@ -43,7 +43,9 @@ class Complement:
     written: Mapping[str, str]
     is_reference: bool = False
 
-    def restored(self, directory: Path, names: Collection[str], translated: Collection[str]) -> dict[str, str] | None:
+    def restored(
+        self, directory: Path, names: Collection[str], translated: Collection[str] = ()
+    ) -> dict[str, str] | None:
         """The files ``names`` as they were, if what was made from them in ``directory`` is untouched.
 
         None if one of those was changed, removed or added since, or if none was made. ``translated`` are those of
