@@ -1,18 +1,24 @@
 """Plan a conversion of tensors that are exactly those which config.json describes, and prove it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from internvl_bridge.errors import ContradictionError
 from internvl_bridge.mapping.contradictions import check_against
+from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.plan import Plan, TensorSpec
-from internvl_bridge.mapping.planning import Direction, make_plan, prove
+from internvl_bridge.mapping.planning import prove
+from internvl_bridge.mapping.routes import Keys, Route, plan_route
 from internvl_bridge.mapping.schema import HEAD, has_head, has_mxfp4, hf_schema
-from internvl_bridge.mapping.spellings import L1, Spelling, respell, spelled
+from internvl_bridge.mapping.spellings import PORTABLE
 from internvl_bridge.metadata.described import Described
 from internvl_bridge.metadata.expressible import check_expressible
 
 Specs = Mapping[str, TensorSpec]
+
+_MOST_EXPERTS = 200_000
+"""In all layers together; the largest release has 12,032."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +33,36 @@ class CheckedPlan:
     mxfp4: bool
 
 
-def checked_plan(model: Described, specs: Specs, direction: Direction, spelling: Spelling) -> CheckedPlan:
-    """Plan the conversion of all tensors of ``model``, with HF keys in ``spelling``.
+def checked_plan(model: Described, specs: Specs, source: Keys, target: Keys) -> CheckedPlan:
+    """Plan the conversion of all tensors of ``model`` from keys spelled as ``source`` into those of ``target``.
 
     ``model`` may be described in either format. Raises UnsupportedModelError for what the other format
     cannot express, and UnknownKeyError, IncompleteGroupError, MissingKeyError or ContradictionError,
     naming keys of ``specs``; ProofError if converting back would not restore every element.
     """
-    check_expressible(model)
-    _check_sizes(model, specs)
-    table = spelled(model.family.table(model.dims.text), spelling)
-    plan = make_plan(table, specs, direction)
-    hf = plan.targets if direction is Direction.TO_HF else specs
-    portable = hf if spelling is L1 else respell(hf, spelling, L1).targets
+    if source is None or target is None:
+        check_expressible(model)
+    _check_sizes(model, specs, fused=source is not None and source.experts is Experts.FUSED)
+    _check_experts(model)
+    route = Route(model.family, model.dims.text, source, target)
+    direct = PORTABLE in (source, target)  # then one plan tells both what is expected and what to do
+    plan = plan_route(route if direct else replace(route, target=PORTABLE), specs)
+    portable = specs if source == PORTABLE else plan.targets
     if not _matches(model, portable):
         schema = {key: TensorSpec("any", shape) for key, shape in _schema(model, portable).items()}
-        expected = respell(schema, L1, spelling).targets
-        if direction is Direction.TO_HF:
-            expected = make_plan(table, expected, Direction.TO_CUSTOM).targets
+        expected = plan_route(replace(route, source=PORTABLE, target=source), schema).targets
         check_against({key: spec.shape for key, spec in expected.items()}, specs)
-    prove(plan, lambda targets: make_plan(table, targets, direction.reverse))
+    if not direct:
+        plan = plan_route(route, specs)
+    prove(plan, partial(plan_route, route.reverse))
     return CheckedPlan(plan, tied=not has_head(portable), mxfp4=has_mxfp4(portable))
+
+
+def check_config(model: Described, source: Keys, target: Keys) -> None:
+    """Refuse what config.json alone rules out, before any tensor is seen. Raises as :func:`checked_plan`."""
+    if source is None or target is None:
+        check_expressible(model)
+    _check_experts(model)
 
 
 def _matches(model: Described, portable: Specs) -> bool:
@@ -58,7 +73,7 @@ def _schema(model: Described, portable: Specs) -> dict[str, tuple[int, ...]]:
     return hf_schema(model.dims, portable.keys() if model.may_be_tied else portable.keys() | {HEAD})
 
 
-def _check_sizes(model: Described, specs: Specs) -> None:
+def _check_sizes(model: Described, specs: Specs, *, fused: bool) -> None:
     """Refuse what would make enumerating absurd: every layer and every expert has a tensor with elements."""
     empty = next((key for key, spec in specs.items() if not spec.elements), None)
     if empty is not None:
@@ -69,9 +84,20 @@ def _check_sizes(model: Described, specs: Specs) -> None:
     text, vision = model.dims.text, model.dims.vision
     _check_count(model, "vision_config's num_hidden_layers", vision.layers, specs)
     _check_count(model, "num_hidden_layers", text.layers, specs)
-    if text.experts and text.model_type == "qwen3_moe":
+    if text.experts and text.model_type == "qwen3_moe" and not fused:
         count = text.experts.experts * text.experts.layers_of(text.layers)
         _check_count(model, "num_experts of all layers together", count, specs)
+
+
+def _check_experts(model: Described) -> None:
+    """Refuse numbers of experts that would be absurd to enumerate: fused ones are not counted by their tensors."""
+    text = model.dims.text
+    total = text.experts.experts * text.experts.layers_of(text.layers) if text.experts else 0
+    if total > _MOST_EXPERTS:
+        raise ContradictionError(
+            f"{model.file.path} says that num_experts of all layers together is {total}: no model has so many.",
+            "Use the config.json that this checkpoint was saved with.",
+        )
 
 
 def _check_count(model: Described, name: str, count: int, specs: Specs) -> None:

@@ -39,6 +39,10 @@ class UnknownKeyError(BridgeError):
     """A tensor key matches no transform."""
 
 
+class MixedSpellingError(BridgeError):
+    """Some tensor keys of an HF checkpoint are spelled in one way, and some in another."""
+
+
 class AmbiguousKeyError(BridgeError):
     """A tensor key matches more than one transform."""
 

@@ -14,16 +14,41 @@ from internvl_bridge.mapping.plan import TensorSpec
 
 Shape = tuple[int, ...]
 HEAD = "language_model.lm_head.weight"
+LAYOUTS = ("L1", "L2", "L3", "L1, bare head")
+
+
+def laid_out(key: str, layout: str) -> str:
+    """The HF ``key``, which is L1's, as ``layout`` has it."""
+    if key == HEAD:
+        return "lm_head.weight" if layout in ("L2", "L1, bare head") else key
+    if layout in ("L1", "L1, bare head"):
+        return key
+    if layout == "L2" and key.startswith("language_model.model."):
+        return "model.language_model." + key.removeprefix("language_model.model.")
+    return f"model.{key}"
 
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """One model in both formats; HF keys in the on-disk spelling (L1)."""
+    """One model in both formats; HF keys in the on-disk spelling (L1) with one tensor per expert.
+
+    ``stacked`` are the HF tensors, in L1, that hold all experts of a layer, and ``split`` the keys of those that
+    they replace.
+    """
 
     family: str
     dims: ModelDims
     custom: dict[str, TensorSpec] = field(default_factory=dict)
     hf: dict[str, TensorSpec] = field(default_factory=dict)
+    stacked: dict[str, TensorSpec] = field(default_factory=dict)
+    split: set[str] = field(default_factory=set)
+
+    def spelled(self, layout: str, *, fused: bool) -> dict[str, TensorSpec]:
+        """The HF tensors in one of the ways in which they are found."""
+        specs = self.hf
+        if fused:
+            specs = {key: spec for key, spec in specs.items() if key not in self.split} | self.stacked
+        return {laid_out(key, layout): spec for key, spec in specs.items()}
 
     def tensor(self, custom: str, hf: str, *shape: int, dtype: str = "BF16") -> None:
         self.custom[custom] = self.hf[hf] = TensorSpec(dtype, shape)
@@ -144,6 +169,11 @@ def add_qwen3_moe(twin: Twin) -> None:
             twin.same(f"{name}.mlp.gate.weight", experts.experts, text.hidden)
             for expert in range(experts.experts):
                 add_mlp(twin, f"{name}.mlp.experts.{expert}", experts.intermediate)
+                twin.split.update(f"{name}.mlp.experts.{expert}.{part}_proj.weight" for part in ("gate", "up", "down"))
+            gates_and_ups = (experts.experts, 2 * experts.intermediate, text.hidden)
+            twin.stacked[f"{name}.mlp.experts.gate_up_proj"] = TensorSpec("BF16", gates_and_ups)
+            downs = (experts.experts, text.hidden, experts.intermediate)
+            twin.stacked[f"{name}.mlp.experts.down_proj"] = TensorSpec("BF16", downs)
 
 
 def add_llama(twin: Twin) -> None:

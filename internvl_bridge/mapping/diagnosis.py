@@ -30,8 +30,8 @@ _CAUSES = (
     ),
     _Cause(
         r".*\.mlp\.experts\.(gate_up_proj|down_proj)",
-        "its experts are stacked into one tensor, as transformers 5.0-5.3 and raw state dicts have them",
-        "Load the model in transformers 5.6 or newer and save it again: that writes one tensor per expert.",
+        "it holds all experts in one tensor, which only HF checkpoints of Qwen3-MoE (and GPT-OSS) do",
+        "Correct config.json if the model is one of those; report it if another one has such tensors.",
     ),
     _Cause(
         r"(module|_orig_mod|_fsdp_wrapped_module)\..*",

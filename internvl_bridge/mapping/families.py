@@ -6,11 +6,12 @@ its config.json. Each language model has a table of its own; most keep their nam
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.layouts import GroupedQKV, Layout, Thirds
 from internvl_bridge.mapping.patterns import KeyPattern
-from internvl_bridge.mapping.transforms import Fuse, Rename, Transform
+from internvl_bridge.mapping.transforms import Fuse, Rename, Stack, Transform
 
 Table = tuple[Transform, ...]
 
@@ -28,6 +29,18 @@ def keep(*keys: str) -> Table:
 def fuse(custom: str, parts: dict[str, str], layout: Layout) -> Fuse:
     """A row for a tensor that the custom format fuses."""
     return Fuse(KeyPattern(custom), {role: KeyPattern(part) for role, part in parts.items()}, layout)
+
+
+def stack(stacked: str, parts: tuple[str, ...], experts: int | None) -> Stack:
+    """A row for tensors of experts that the HF format can stack."""
+    return Stack(tuple(map(KeyPattern, parts)), KeyPattern(stacked), experts)
+
+
+class Experts(Enum):
+    """How HF keys hold the experts of a family whose custom format has one tensor per expert."""
+
+    SPLIT = "split"
+    FUSED = "fused"
 
 
 _CUSTOM_VIT, _HF_VIT = "vision_model.encoder.layers.{layer}", "vision_tower.encoder.layer.{layer}"
@@ -67,10 +80,22 @@ _FRAME: Table = keep(
 _ATTENTION: Table = keep(f"{_LAYER}.self_attn.{{qkvo}}_proj.{{param}}")
 _QK_NORM: Table = keep(f"{_LAYER}.self_attn.{{qk}}_norm.weight")
 _MLP: Table = keep(f"{_LAYER}.mlp.{{mlp}}_proj.{{param}}")
-_EXPERTS: Table = keep(
-    f"{_LAYER}.mlp.gate.weight",
-    f"{_LAYER}.mlp.experts.{{expert}}.{{mlp}}_proj.weight",
-)
+FUSED_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
+"""How keys of fused experts end, in any layout."""
+
+_ROUTER: Table = keep(f"{_LAYER}.mlp.gate.weight")
+_EXPERT = f"{_LAYER}.mlp.experts.{{expert}}"
+_SPLIT_EXPERTS: Table = keep(f"{_EXPERT}.{{mlp}}_proj.weight")
+
+
+def _fused_experts(count: int | None) -> Table:
+    gate, up, down = (f"{_EXPERT}.{role}_proj.weight" for role in ("gate", "up", "down"))
+    return (
+        stack(f"{_LAYER}.mlp.experts.gate_up_proj", (gate, up), count),
+        stack(f"{_LAYER}.mlp.experts.down_proj", (down,), count),
+    )
+
+
 _PHI3_LAYER: Table = keep(
     f"{_LAYER}.self_attn.qkv_proj.weight",
     f"{_LAYER}.self_attn.o_proj.weight",
@@ -115,17 +140,30 @@ class Family:
     """A language model that InternVL has been released with.
 
     ``architecture`` is the class that custom ``llm_config.architectures`` names; ``hf_model_type`` is
-    HF's ``text_config.model_type``; ``language_table`` gives the rows for a model of given dimensions.
+    HF's ``text_config.model_type``; ``language_table`` gives the rows for a model of given dimensions, but for
+    experts that HF keys hold in two ways.
     """
 
     name: str
     architecture: str
     hf_model_type: str
     language_table: Callable[[TextDims], Table]
+    split_experts: Table = ()
+    fused_experts: Callable[[int | None], Table] = lambda _: ()
 
-    def table(self, dims: TextDims) -> Table:
+    def table(self, dims: TextDims, experts: Experts = Experts.SPLIT) -> Table:
         """All rows: language model, vision tower and projector."""
-        return self.language_table(dims) + VISION_AND_PROJECTOR
+        count = dims.experts.experts if dims.experts else None
+        return self.language_table(dims) + self.expert_rows(experts, count) + VISION_AND_PROJECTOR
+
+    @property
+    def expert_choices(self) -> tuple[Experts, ...]:
+        """The ways in which HF keys hold its experts; one, if there is no choice."""
+        return tuple(Experts) if self.split_experts else (Experts.SPLIT,)
+
+    def expert_rows(self, experts: Experts, count: int | None) -> Table:
+        """The rows of ``count`` experts, where HF keys hold them in two ways; none in most families."""
+        return self.fused_experts(count) if experts is Experts.FUSED else self.split_experts
 
 
 QWEN2 = Family("Qwen2", "Qwen2ForCausalLM", "qwen2", _same_names(_ATTENTION, _MLP))
@@ -134,7 +172,9 @@ QWEN3_MOE = Family(
     "Qwen3-MoE",
     "Qwen3MoeForCausalLM",
     "qwen3_moe",
-    _same_names(_ATTENTION, _QK_NORM, _MLP, _EXPERTS),
+    _same_names(_ATTENTION, _QK_NORM, _MLP, _ROUTER),
+    _SPLIT_EXPERTS,
+    _fused_experts,
 )
 LLAMA = Family("Llama", "LlamaForCausalLM", "llama", _same_names(_ATTENTION, _MLP))
 INTERNLM2 = Family("InternLM2", "InternLM2ForCausalLM", "llama", _internlm2)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_NUMBER = r"0|[1-9][0-9]*"
+_NUMBER = r"0|[1-9][0-9]{0,8}"
 
 # Closed: a placeholder without a vocabulary here is an error when the pattern is built.
 _VOCABULARY = {
@@ -20,6 +20,7 @@ _VOCABULARY = {
     "mx": "blocks|scales|bias",
     "norm": "input_layernorm|post_attention_layernorm",
     "rest": ".+",
+    "text": r"(?!model\.).+",
 }
 _PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
 
@@ -48,7 +49,7 @@ class KeyPattern:
     @property
     def segments(self) -> int | None:
         """How many parts between dots its keys have; None if that varies."""
-        return None if "{rest}" in self.template else self.template.count(".") + 1
+        return None if self.template.endswith(("{rest}", "{text}")) else self.template.count(".") + 1
 
     def match(self, key: str) -> dict[str, str] | None:
         """The bindings that make this pattern spell ``key``, or None if it cannot."""

@@ -28,6 +28,10 @@ class Direction(Enum):
         """What ``transform`` does in this direction."""
         return transform.forward if self is Direction.TO_HF else transform.inverse
 
+    def group(self, transform: Transform, key: str) -> tuple[str, ...]:
+        """The keys that ``transform`` needs together with ``key``, which it claims, in this direction."""
+        return transform.forward_group(key) if self is Direction.TO_HF else transform.inverse_group(key)
+
 
 def make_plan(table: Sequence[Transform], specs: Mapping[str, TensorSpec], direction: Direction) -> Plan:
     """Plan the conversion of ``specs`` by the rows of ``table``.
@@ -48,9 +52,9 @@ def make_plan(table: Sequence[Transform], specs: Mapping[str, TensorSpec], direc
     return Plan(specs, recipes)
 
 
-def unmatched_keys(table: Sequence[Transform], keys: Iterable[str], direction: Direction) -> list[str]:
+def unmatched_keys(table: Sequence[Transform], direction: Direction, keys: Iterable[str]) -> list[str]:
     """The keys that no row of ``table`` claims."""
-    owners = _Owners(table, direction)
+    owners = Owners(table, direction)
     return [key for key in keys if not owners.of(key)]
 
 
@@ -74,7 +78,7 @@ def prove(plan: Plan, back: Callable[[Mapping[str, TensorSpec]], Plan]) -> None:
 def _claims(
     table: Sequence[Transform], specs: Mapping[str, TensorSpec], direction: Direction
 ) -> list[tuple[Transform, dict[str, TensorSpec]]]:
-    owners = _Owners(table, direction)
+    owners = Owners(table, direction)
     claims: list[dict[str, TensorSpec]] = [{} for _ in table]
     unknown: list[str] = []
     for key, spec in specs.items():
@@ -93,7 +97,7 @@ def _claims(
     return list(zip(table, claims, strict=True))
 
 
-class _Owners:
+class Owners:
     """Which rows of a table claim a key; only patterns with as many segments as the key are tried."""
 
     __slots__ = ("_patterns",)
@@ -112,6 +116,10 @@ class _Owners:
 
 def explain_unknown_keys(keys: Sequence[str]) -> UnknownKeyError:
     """The refusal of keys that no transform claims: the first few, why, and what to do."""
-    named = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
     reason, remedy = explain_unknown_key(keys[0])
-    return UnknownKeyError(f"Unknown tensor {named}: {reason}.", remedy)
+    return UnknownKeyError(f"Unknown tensor {listed(keys)}: {reason}.", remedy)
+
+
+def listed(keys: Sequence[str]) -> str:
+    """The first few of ``keys``, and how many more there are."""
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

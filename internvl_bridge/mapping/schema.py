@@ -7,6 +7,7 @@ from internvl_bridge.mapping.dimensions import ExpertDims, ModelDims, TextDims, 
 Shape = tuple[int, ...]
 Entries = Iterator[tuple[str, Shape]]
 
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
 HEAD = "language_model.lm_head.weight"
 """The output head; a model without it shares its input embeddings."""
 
@@ -69,7 +70,7 @@ def _projector(dims: ModelDims) -> Entries:
 
 def _text(dims: TextDims, *, mxfp4: bool) -> Entries:
     layer_entries = _gpt_oss_mxfp4_layer if mxfp4 else _LAYERS[dims.model_type]
-    yield "language_model.model.embed_tokens.weight", (dims.vocab, dims.hidden)
+    yield EMBEDDINGS, (dims.vocab, dims.hidden)
     for layer in range(dims.layers):
         prefix = f"language_model.model.layers.{layer}"
         yield f"{prefix}.input_layernorm.weight", (dims.hidden,)

@@ -1,74 +1,93 @@
-"""The key spellings in which HF checkpoints are found, each as renames from the portable one (L1).
+"""The spellings in which HF checkpoints are found: where their keys begin, and how they hold experts.
 
 L1 is what transformers 4.52-4.57, 5.0-5.3 and 5.6+ write; L2 is a raw ``state_dict()``; L3 is what
-transformers 5.4-5.5 write.
+transformers 5.4-5.5 write. A head that 5.23 made up, because the checkpoint it had read had none, gets L2's name
+among those of L1. Experts are fused in what 5.0-5.3 write and in every raw state dict of 5.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from internvl_bridge.errors import MixedSpellingError
+from internvl_bridge.mapping.dimensions import TextDims
+from internvl_bridge.mapping.families import Experts, Family, Table
 from internvl_bridge.mapping.patterns import KeyPattern
-from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity
-from internvl_bridge.mapping.planning import Direction, explain_unknown_keys, make_plan, unmatched_keys
+from internvl_bridge.mapping.planning import explain_unknown_keys, listed
 from internvl_bridge.mapping.transforms import Rename, Transform
 
 
 @dataclass(frozen=True, slots=True)
-class Spelling:
-    """A way to spell HF keys: renames from L1 (their custom side) to this spelling (their HF side)."""
+class KeyLayout:
+    """How HF keys begin: renames from L1 (their custom side) to this layout (their HF side)."""
 
     name: str
     renames: tuple[Rename, ...]
 
+    def explains(self, key: str) -> bool:
+        """Whether a key of this layout can be ``key``."""
+        return any(rename.hf.matches(key) for rename in self.renames)
 
-def _spelling(name: str, *pairs: tuple[str, str]) -> Spelling:
-    return Spelling(
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """A way to spell HF keys."""
+
+    layout: KeyLayout
+    experts: Experts = Experts.SPLIT
+
+    @property
+    def name(self) -> str:
+        return self.layout.name if self.experts is Experts.SPLIT else f"{self.layout.name} with fused experts"
+
+
+def _layout(name: str, *pairs: tuple[str, str]) -> KeyLayout:
+    return KeyLayout(
         name,
         tuple(Rename(KeyPattern(portable), KeyPattern(spelled)) for portable, spelled in pairs),
     )
 
 
 _HEAD = "language_model.lm_head.weight"
-_TEXT, _VISION, _PROJECTOR = "language_model.model.", "vision_tower.", "multi_modal_projector."
+_TEXT, _VISION, _PROJECTOR = "language_model.model.{text}", "vision_tower.{rest}", "multi_modal_projector.{rest}"
 
-
-def _under(portable: str, spelled: str) -> tuple[str, str]:
-    return portable + "{rest}", spelled + "{rest}"
-
-
-L1 = _spelling(
-    "L1",
-    (_HEAD, _HEAD),
-    _under(_TEXT, _TEXT),
-    _under(_VISION, _VISION),
-    _under(_PROJECTOR, _PROJECTOR),
-)
-L2 = _spelling(
+L1 = _layout("L1", (_HEAD, _HEAD), (_TEXT, _TEXT), (_VISION, _VISION), (_PROJECTOR, _PROJECTOR))
+L2 = _layout(
     "L2",
     (_HEAD, "lm_head.weight"),
-    _under(_TEXT, "model.language_model."),
-    _under(_VISION, "model.vision_tower."),
-    _under(_PROJECTOR, "model.multi_modal_projector."),
+    (_TEXT, "model.language_model.{text}"),
+    (_VISION, "model.vision_tower.{rest}"),
+    (_PROJECTOR, "model.multi_modal_projector.{rest}"),
 )
-L3 = _spelling(
+L3 = _layout(
     "L3",
     (_HEAD, _HEAD),
-    _under(_TEXT, "model.language_model.model."),
-    _under(_VISION, "model.vision_tower."),
-    _under(_PROJECTOR, "model.multi_modal_projector."),
+    (_TEXT, "model.language_model.model.{text}"),
+    (_VISION, "model.vision_tower.{rest}"),
+    (_PROJECTOR, "model.multi_modal_projector.{rest}"),
 )
-SPELLINGS = (L1, L2, L3)
+L1_BARE_HEAD = _layout(
+    "L1, bare head", (_HEAD, "lm_head.weight"), (_TEXT, _TEXT), (_VISION, _VISION), (_PROJECTOR, _PROJECTOR)
+)
+LAYOUTS = (L1, L2, L3, L1_BARE_HEAD)
+
+PORTABLE = Spelling(L1)
+"""What every transformers from 4.52 on reads."""
 
 
-def spelled(table: Iterable[Transform], spelling: Spelling) -> tuple[Transform, ...]:
-    """The rows of ``table`` with their HF keys in ``spelling`` instead of L1."""
-    if spelling is L1:
+def spelled_table(family: Family, dims: TextDims, spelling: Spelling) -> Table:
+    """All rows of ``family``, with HF keys in ``spelling``."""
+    return spelled(family.table(dims, spelling.experts), spelling.layout)
+
+
+def spelled(table: Iterable[Transform], layout: KeyLayout) -> Table:
+    """The rows of ``table`` with their HF keys in ``layout`` instead of L1."""
+    if layout is L1:
         return tuple(table)
 
     def spell(pattern: KeyPattern) -> KeyPattern:
         [template] = (
             rename.hf.format(bindings)
-            for rename in spelling.renames
+            for rename in layout.renames
             if (bindings := rename.custom.match(pattern.template)) is not None
         )
         return KeyPattern(template)
@@ -76,30 +95,43 @@ def spelled(table: Iterable[Transform], spelling: Spelling) -> tuple[Transform, 
     return tuple(transform.spelled(spell) for transform in table)
 
 
-def respell(specs: Mapping[str, TensorSpec], old: Spelling, new: Spelling) -> Plan:
-    """The plan that renames HF tensors from one spelling to another."""
-    if old is new:
-        return identity(specs)
-    portable = make_plan(old.renames, specs, Direction.TO_CUSTOM)
-    return compose(make_plan(new.renames, portable.targets, Direction.TO_HF), portable)
+def spelling_of(keys: Collection[str], family: Family) -> Spelling:
+    """The spelling of the HF ``keys`` of a model of ``family``.
+
+    Raises UnknownKeyError for keys that no layout explains, and MixedSpellingError, naming the fewer
+    ones, if each is explained, but not all by one spelling.
+    """
+    layout = layout_of(keys)
+    found = {experts: _of_experts(keys, family, Spelling(layout, experts)) for experts in Experts}
+    if all(found.values()):
+        raise _mixed({f"{experts.value} experts": those for experts, those in found.items()})
+    return Spelling(layout, Experts.FUSED if found[Experts.FUSED] else Experts.SPLIT)
 
 
-def detect_spelling(keys: Iterable[str]) -> Spelling | None:
-    """The one spelling that explains all ``keys``, or None if none does."""
-    known = list(keys)
-    return next((spelling for spelling in (L1, L3, L2) if _explains(spelling, known)), None)
+def layout_of(keys: Collection[str]) -> KeyLayout:
+    """The layout of HF ``keys``, L1 if several explain them all. Raises as :func:`spelling_of`."""
+    layout = next((layout for layout in LAYOUTS if all(map(layout.explains, keys))), None)
+    if layout is not None:
+        return layout
+    if unknown := [key for key in keys if not any(layout.explains(key) for layout in LAYOUTS)]:
+        raise explain_unknown_keys(unknown)
+    explained = {layout.name: [key for key in keys if layout.explains(key)] for layout in LAYOUTS}
+    most = max(explained, key=lambda name: len(explained[name]))
+    odd = sorted({*keys} - {*explained[most]})
+    name = max((name for name in explained if name != most), key=lambda name: len({*explained[name]} & {*odd}))
+    raise _mixed({name: odd, most: explained[most]})
 
 
-def _explains(spelling: Spelling, keys: list[str]) -> bool:
-    patterns = [pattern for rename in spelling.renames for pattern in rename.hf_patterns]
-    return all(any(pattern.matches(key) for pattern in patterns) for key in keys)
+def _of_experts(keys: Iterable[str], family: Family, spelling: Spelling) -> list[str]:
+    """Those of ``keys`` that hold experts as ``spelling`` has them."""
+    rows = spelled(family.expert_rows(spelling.experts, None), spelling.layout)
+    patterns = [pattern for row in rows for pattern in row.hf_patterns]
+    return [key for key in keys if any(pattern.matches(key) for pattern in patterns)]
 
 
-def spelling_of(keys: Iterable[str]) -> Spelling:
-    """The spelling of HF ``keys``. Raises UnknownKeyError, naming the odd ones, if none explains all."""
-    known = list(keys)
-    spelling = detect_spelling(known)
-    if spelling is None:
-        unexplained = (unmatched_keys(s.renames, known, Direction.TO_CUSTOM) for s in SPELLINGS)
-        raise explain_unknown_keys(min(unexplained, key=len))
-    return spelling
+def _mixed(spellings: Mapping[str, Sequence[str]]) -> MixedSpellingError:
+    (fewer, odd), (more, most) = sorted(spellings.items(), key=lambda item: len(item[1]))
+    return MixedSpellingError(
+        f"The checkpoint mixes spellings: {listed(odd)} as {fewer}, but {listed(most)} as {more}.",
+        "It was merged from two saves, or renamed half-way: save it again, or rename or remove the odd tensors.",
+    )

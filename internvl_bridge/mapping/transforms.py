@@ -4,15 +4,15 @@
 the transform claims (see :mod:`internvl_bridge.mapping.planning`) and return recipes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from types import MappingProxyType
 from typing import Protocol
 
-from internvl_bridge.errors import ContradictionError, IncompleteGroupError
+from internvl_bridge.errors import ConfigError, ContradictionError, IncompleteGroupError
 from internvl_bridge.mapping.layouts import Layout
-from internvl_bridge.mapping.patterns import KeyPattern
+from internvl_bridge.mapping.patterns import Bindings, KeyPattern
 from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, joined, whole
 
 Specs = Mapping[str, TensorSpec]
@@ -40,6 +40,12 @@ class Transform(Protocol):
     def inverse(self, specs: Specs) -> Recipes:
         """Recipes of the custom tensors, from the specs of claimed HF tensors."""
 
+    def forward_group(self, key: str) -> tuple[str, ...]:
+        """All custom keys that :meth:`forward` needs together with the claimed ``key``, itself included."""
+
+    def inverse_group(self, key: str) -> tuple[str, ...]:
+        """All HF keys that :meth:`inverse` needs together with the claimed ``key``, itself included."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rename:
@@ -64,6 +70,12 @@ class Rename:
 
     def inverse(self, specs: Specs) -> Recipes:
         return _renamed(specs, self.hf, self.custom)
+
+    def forward_group(self, key: str) -> tuple[str, ...]:
+        return (key,)
+
+    def inverse_group(self, key: str) -> tuple[str, ...]:
+        return (key,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,13 @@ class Fuse:
                     groups.setdefault(self.fused.format(bindings), {})[role] = key
         return {key: self._fused_recipe(key, parts, specs) for key, parts in groups.items()}
 
+    def forward_group(self, key: str) -> tuple[str, ...]:
+        return (key,)
+
+    def inverse_group(self, key: str) -> tuple[str, ...]:
+        bindings = next(bindings for part in self.parts.values() if (bindings := part.match(key)) is not None)
+        return tuple(part.format(bindings) for part in self.parts.values())
+
     def _fused_recipe(self, fused: str, keys: Mapping[str, str], specs: Specs) -> Recipe:
         missing = [
             pattern.format(self.fused.match(fused) or {}) for role, pattern in self.parts.items() if role not in keys
@@ -160,6 +179,104 @@ class Fuse:
         for role, rows in blocks:
             yield role, position, position + rows * width
             position += rows * width
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The custom tensors of all experts of a layer are one HF tensor.
+
+    ``parts`` are the keys of one expert's tensors ``[M, H]``, in the order in which the stacked tensor
+    ``[experts, parts * M, H]`` holds their rows. Where ``experts`` is None, there are as many as there are tensors.
+    """
+
+    parts: tuple[KeyPattern, ...]
+    stacked: KeyPattern
+    experts: int | None
+
+    @property
+    def custom_patterns(self) -> tuple[KeyPattern, ...]:
+        return self.parts
+
+    @property
+    def hf_patterns(self) -> tuple[KeyPattern, ...]:
+        return (self.stacked,)
+
+    def spelled(self, spell: Spell) -> "Stack":
+        return replace(self, stacked=spell(self.stacked))
+
+    def forward(self, specs: Specs) -> Recipes:
+        stacks: dict[str, list[str]] = {}
+        for key in specs:
+            stacks.setdefault(self.stacked.format(self._bindings(key)), []).append(key)
+        return {stacked: self._stacked_recipe(stacked, group, specs) for stacked, group in stacks.items()}
+
+    def inverse(self, specs: Specs) -> Recipes:
+        recipes: Recipes = {}
+        for key, spec in specs.items():
+            rows, rest = divmod(spec.shape[1], len(self.parts)) if len(spec.shape) == 3 else (0, 1)
+            if rest or not spec.elements or spec.shape[0] != (self.experts or spec.shape[0]):
+                count = f"each of {self.experts} experts" if self.experts else "each expert"
+                raise ContradictionError(
+                    f"{key} has shape {list(spec.shape)}, which is not that of {len(self.parts)} matrices for {count}.",
+                    "Check num_experts in config.json, or save the checkpoint again.",
+                )
+            matrix = TensorSpec(spec.dtype, (rows, spec.shape[2]))
+            for number, part in enumerate(self._keys(self.stacked.match(key) or {}, spec.shape[0])):
+                start = number * matrix.elements
+                recipes[part] = Recipe(matrix, (Run(key, start, start + matrix.elements),))
+        return recipes
+
+    def forward_group(self, key: str) -> tuple[str, ...]:
+        if self.experts is None:
+            raise ConfigError(
+                f"{key} is one of several experts, and nothing tells how many there are.",
+                "Pass the contents of the model's config.json as config.",
+            )
+        self._check_number(key, self.experts)
+        return tuple(self._keys(self._bindings(key), self.experts))
+
+    def inverse_group(self, key: str) -> tuple[str, ...]:
+        return (key,)
+
+    def _bindings(self, key: str) -> Bindings:
+        return next(bindings for part in self.parts if (bindings := part.match(key)) is not None)
+
+    def _keys(self, bindings: Bindings, experts: int) -> Iterator[str]:
+        """The custom keys of a layer, in the order in which their elements are stacked."""
+        for expert in range(experts):
+            for part in self.parts:
+                yield part.format({**bindings, "expert": str(expert)})
+
+    def _check_number(self, key: str, experts: int) -> None:
+        if int(self._bindings(key)["expert"]) >= experts:
+            raise ContradictionError(
+                f"{key} is there, but config.json says that num_experts is {experts}.",
+                "Use the config.json that this checkpoint was saved with.",
+            )
+
+    def _stacked_recipe(self, stacked: str, group: Sequence[str], specs: Specs) -> Recipe:
+        experts = self.experts or 1 + max(int(self._bindings(key)["expert"]) for key in group)
+        for key in group:
+            self._check_number(key, experts)
+        bindings = self._bindings(group[0])
+        missing = next((key for key in self._keys(bindings, experts) if key not in specs), None)
+        if missing is not None:
+            raise IncompleteGroupError(
+                f"{missing} is missing; {stacked} is made of {len(self.parts)} tensors of each of {experts} experts.",
+                "Check num_experts in config.json. If it is right the checkpoint is incomplete: save it again.",
+            )
+        keys = tuple(self._keys(bindings, experts))
+        first = specs[keys[0]]
+        odd = next((key for key in keys if specs[key] != first or len(first.shape) != 2), None)
+        if odd is not None:
+            raise ContradictionError(
+                f"{stacked} cannot be made of tensors of different dtypes or shapes: {keys[0]} {first.dtype} "
+                f"{list(first.shape)}, {odd} {specs[odd].dtype} {list(specs[odd].shape)}.",
+                "Save the checkpoint again with one dtype for all of them.",
+            )
+        rows, width = first.shape
+        spec = TensorSpec(first.dtype, (experts, len(self.parts) * rows, width))
+        return Recipe(spec, tuple(Run(key, 0, first.elements) for key in keys))
 
 
 def _renamed(specs: Specs, old: KeyPattern, new: KeyPattern) -> Recipes:

@@ -10,9 +10,17 @@ from internvl_bridge.errors import (
     UnknownKeyError,
 )
 from internvl_bridge.mapping.dimensions import TextDims
-from internvl_bridge.mapping.families import GPT_OSS, INTERNLM2, QWEN2, QWEN3_MOE, rename
+from internvl_bridge.mapping.families import GPT_OSS, INTERNLM2, QWEN2, QWEN3_MOE, Experts, fuse, rename
+from internvl_bridge.mapping.layouts import Thirds
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.planning import Direction, make_plan, unmatched_keys
+from internvl_bridge.mapping.planning import (
+    Direction,
+    Owners,
+    explain_unknown_keys,
+    listed,
+    make_plan,
+    unmatched_keys,
+)
 
 TO_HF, TO_CUSTOM = Direction.TO_HF, Direction.TO_CUSTOM
 SPEC = TensorSpec("BF16", (6, 2))
@@ -66,13 +74,18 @@ TEXT = TextDims("llama", 7, 5, 6, 1, 4, 2, 3, False, False, None)
         ("vision_model.encoder.layers.0.attn.qkv.weight_scale", "quantised", "Convert the unquantised"),
         (
             "language_model.model.layers.0.mlp.experts.gate_up_proj",
-            "stacked into one tensor",
-            "transformers 5.6 or newer",
+            "all experts in one tensor",
+            "Correct config.json",
         ),
         (
             "language_model.model.layers.0.mlp.experts.down_proj",
-            "stacked into one tensor",
-            "transformers 5.6 or newer",
+            "all experts in one tensor",
+            "Correct config.json",
+        ),
+        (
+            "model.language_model.layers.0.mlp.experts.gate_up_proj",
+            "all experts in one tensor",
+            "Correct config.json",
         ),
         ("module.vision_model.encoder.layers.0.ls1", "training wrapper", "Save the unwrapped model's"),
         ("_orig_mod.mlp1.0.weight", "training wrapper", "Save the unwrapped model's"),
@@ -100,10 +113,26 @@ def test_a_foreign_key_is_diagnosed(key: str, reason: str, remedy: str, directio
     assert remedy in error.value.remedy
 
 
-def test_stacked_experts_are_gpt_oss_own() -> None:
-    key = "language_model.model.layers.0.mlp.experts.gate_up_proj"
+@pytest.mark.parametrize("part", ["gate_up", "down"])
+def test_stacked_experts_are_gpt_oss_own(part: str) -> None:
+    key = f"language_model.model.layers.0.mlp.experts.{part}_proj"
 
     assert make_plan(GPT_OSS.table(TEXT), {key: SPEC}, TO_HF).targets == {key: SPEC}
+    assert make_plan(GPT_OSS.table(TEXT), {key: SPEC}, TO_CUSTOM).targets == {key: SPEC}
+
+
+def test_stacked_experts_are_none_of_the_custom_format() -> None:
+    key = "language_model.model.layers.0.mlp.experts.gate_up_proj"
+
+    with pytest.raises(UnknownKeyError, match=rf"^Unknown tensor {key}: it holds all experts in one tensor"):
+        make_plan(QWEN3_MOE.table(TEXT, Experts.FUSED), {key: SPEC}, TO_HF)
+
+
+def test_an_expert_of_its_own_is_unknown_among_fused_ones() -> None:
+    key = "language_model.model.layers.0.mlp.experts.0.gate_proj.weight"
+
+    with pytest.raises(UnknownKeyError, match=rf"^Unknown tensor {key}: it belongs to neither checkpoint format"):
+        make_plan(QWEN3_MOE.table(TEXT, Experts.FUSED), {key: SPEC}, TO_CUSTOM)
 
 
 def test_many_unknown_keys_are_counted_and_the_first_three_named() -> None:
@@ -116,7 +145,45 @@ def test_many_unknown_keys_are_counted_and_the_first_three_named() -> None:
 def test_unmatched_keys_are_listed_in_their_order() -> None:
     keys = ["z", "mlp1.0.weight", "a", "language_model.lm_head.weight"]
 
-    assert unmatched_keys(QWEN2.table(TEXT), keys, TO_HF) == ["z", "a"]
+    assert unmatched_keys(QWEN2.table(TEXT), TO_HF, keys) == ["z", "a"]
+    assert unmatched_keys(QWEN2.table(TEXT), TO_CUSTOM, iter(keys)) == ["z", "mlp1.0.weight", "a"]
+
+
+def test_a_key_that_two_rows_claim_is_not_unmatched() -> None:
+    table = (rename("mlp1.{param}", "a.{param}"), rename("mlp1.weight", "b"))
+
+    assert unmatched_keys(table, TO_HF, ["mlp1.weight", "x"]) == ["x"]
+
+
+def test_the_owners_of_a_key_are_the_rows_that_claim_it() -> None:
+    table = (rename("mlp1.{param}", "a.{rest}"), rename("mlp1.weight", "{rest}"), rename("other", "b"))
+
+    assert Owners(table, TO_HF).of("mlp1.weight") == [0, 1]
+    assert Owners(table, TO_HF).of("mlp1.bias") == [0]
+    assert Owners(table, TO_HF).of("mlp1.weight.x") == []
+    assert Owners(table, TO_CUSTOM).of("b") == [1, 2]
+    assert Owners(table, TO_CUSTOM).of("a.x.y") == [0, 1]
+
+
+def test_a_row_with_several_patterns_owns_a_key_once() -> None:
+    row = fuse("f", {"q": "a.{param}", "k": "a.weight"}, Thirds())
+
+    assert Owners((row,), TO_CUSTOM).of("a.weight") == [0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [([], ""), (["a"], "a"), (["c", "b", "a"], "c, b, a"), (["a", "b", "c", "d"], "a, b, c and 1 more")],
+)
+def test_keys_are_listed_as_a_reader_can_take_them(keys: list[str], said: str) -> None:
+    assert listed(keys) == said
+
+
+def test_the_first_unknown_key_is_explained() -> None:
+    error = explain_unknown_keys(["x.lora_A.y", "mlp2.0.weight"])
+
+    assert error.reason.startswith("Unknown tensor x.lora_A.y, mlp2.0.weight: it is part of a LoRA adapter")
+    assert error.remedy.startswith("Merge the adapter first")
 
 
 def test_a_key_with_two_rows_is_refused() -> None:

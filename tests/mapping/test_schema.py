@@ -4,12 +4,15 @@ import json
 from typing import Any
 
 import pytest
+from mapping_enumerator import laid_out
 from metadata.describing import described
 
 from internvl_bridge.mapping.dimensions import VisionDims
+from internvl_bridge.mapping.families import QWEN3_MOE, Experts
 from internvl_bridge.mapping.plan import TensorSpec
+from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.schema import HEAD, has_head, has_mxfp4, hf_schema
-from internvl_bridge.mapping.spellings import L1, L2, respell
+from internvl_bridge.mapping.spellings import L2, PORTABLE, Spelling
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -87,9 +90,7 @@ def one_tensor_per_expert(shapes: Shapes) -> Shapes:
 
 def schema_of(config: dict[str, Any]) -> Shapes:
     """The schema for a config.json of transformers 5, in the spelling of a state dict."""
-    schema = hf_schema(described(config).dims, {HEAD})
-    specs = {key: TensorSpec("BF16", shape) for key, shape in schema.items()}
-    return {key: spec.shape for key, spec in respell(specs, L1, L2).targets.items()}
+    return {laid_out(key, "L2"): shape for key, shape in hf_schema(described(config).dims, {HEAD}).items()}
 
 
 @pytest.mark.parametrize("text", TEXT_MODELS.values(), ids=TEXT_MODELS)
@@ -97,6 +98,17 @@ def test_the_schema_is_that_of_the_text_models_of_transformers(text: dict[str, A
     config, shapes = build(text, TOWERS["300m"])
 
     assert schema_of(config) == (one_tensor_per_expert(shapes) if "num_experts" in text else shapes)
+
+
+@pytest.mark.parametrize("text", [text for text in TEXT_MODELS.values() if "num_experts" in text])
+def test_stacked_experts_are_those_of_the_state_dicts_of_transformers(text: dict[str, Any]) -> None:
+    config, shapes = build(text, TOWERS["300m"])
+    dims = described(config).dims
+    split = {key: TensorSpec("BF16", shape) for key, shape in hf_schema(dims, {HEAD}).items()}
+
+    plan = plan_route(Route(QWEN3_MOE, dims.text, PORTABLE, Spelling(L2, Experts.FUSED)), split)
+
+    assert {key: spec.shape for key, spec in plan.targets.items()} == shapes
 
 
 @pytest.mark.parametrize("tower", TOWERS.values(), ids=TOWERS)
