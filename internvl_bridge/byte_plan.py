@@ -27,12 +27,13 @@ def target_tensors(plan: Plan, source: Checkpoint) -> Iterator[tuple[str, Target
 def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
     """The targets of ``plan`` in the shards and the physical order of ``source``.
 
-    A target that gathers several sources stands where its first one stood.
+    A target that gathers several sources stands where its first one stood; of two that are made of the same
+    source (a tied output head), the one stands first that does so by name.
     """
     rank = {key: number for number, key in enumerate(source.tensors)}
     firsts = {key: recipe.runs[0] for key, recipe in plan.recipes.items()}
     shards: list[dict[str, TargetTensor]] = [{} for _ in source.shards]
-    for key in sorted(firsts, key=lambda key: (rank[firsts[key].key], firsts[key].start)):
+    for key in sorted(firsts, key=lambda key: (rank[firsts[key].key], firsts[key].start, key)):
         home = source.tensors[firsts[key].key].shard
         shards[home][key] = _target(plan.recipes[key], source.tensors)
     return [
