@@ -50,7 +50,10 @@ def read_json_file(path: Path) -> ConfigFile:
         return ConfigError(f"{path} cannot be used: {reason}.", "Correct it or save the checkpoint again.")
 
     if not path.is_file():
-        raise ConfigError(f"{path} is not there, or is no file.", "Give the directory of a complete checkpoint.")
+        raise ConfigError(
+            f"{path} is not there, or is no file.",
+            "Give the directory of a complete checkpoint. Copy the file there if a trainer wrote only the weights.",
+        )
     if path.stat().st_size > LARGEST_JSON:
         raise malformed(f"it has more than {LARGEST_JSON} bytes")
     raw = path.read_bytes()

@@ -1,10 +1,27 @@
 """generation_config.json: by which tokens a model ends its answer."""
 
+from pathlib import Path
 from typing import Any
 
-from internvl_bridge.metadata.config_file import Config
+from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.metadata import kinds
+from internvl_bridge.metadata.config_file import Config, ConfigFile, is_present, read_json_file
+from internvl_bridge.metadata.kinds import optional
 
 GENERATION_FILE = "generation_config.json"
+
+
+def read_generation_config(directory: Path) -> ConfigFile | None:
+    """The generation_config.json of ``directory``, None if it has none. Raises ConfigError if it is malformed."""
+    path = directory / GENERATION_FILE
+    if not is_present(path):
+        return None
+    file = read_json_file(path)
+    if not optional(kinds.token_ids)(stated := file.values.get("eos_token_id")):
+        raise ConfigError(
+            f"{path} has eos_token_id {shown(stated)}, which is no token.", "Correct it, or remove the file."
+        )
+    return file
 
 
 def with_turn_end(eos: Any, turn_end: int | None) -> Any:

@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from internvl_bridge.errors import ConfigError, shown
-from internvl_bridge.metadata import kinds
 from internvl_bridge.metadata.companions import (
     Companions,
     carried_files,
@@ -16,10 +14,9 @@ from internvl_bridge.metadata.companions import (
 from internvl_bridge.metadata.config_file import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.described import Described
 from internvl_bridge.metadata.files import LEGAL_FILES, digest
-from internvl_bridge.metadata.generation import GENERATION_FILE, hf_generation_config
+from internvl_bridge.metadata.generation import GENERATION_FILE, hf_generation_config, read_generation_config
 from internvl_bridge.metadata.hf_speech import Speech
 from internvl_bridge.metadata.hf_tokenizer import hf_tokenizer_files
-from internvl_bridge.metadata.kinds import optional
 from internvl_bridge.metadata.processor_files import (
     HF_PROCESSOR_FILES,
     IMAGENET_MEAN,
@@ -54,7 +51,7 @@ def hf_companions(
     }
     made = complement.written if complement and restored else {}
     copies = carried_files(source, tokenizer.home, without={*texts, *made})
-    notes = (*_processor_notes(custom, video_token_id(tokenizer.home)), *speech_notes)
+    notes = (*_processor_notes(custom), *video_notes(custom, tokenizer.home), *speech_notes)
     return Companions(texts, copies, notes)
 
 
@@ -62,12 +59,7 @@ def _generation(source: Path, text: Config, turn_end_id: int | None, complement:
     restored = restored_generation(complement, source)
     if restored is not None:
         return restored
-    path = source / GENERATION_FILE
-    custom = read_json_file(path) if is_present(path) else None
-    if custom and not optional(kinds.token_ids)(stated := custom.values.get("eos_token_id")):
-        raise ConfigError(
-            f"{path} has eos_token_id {shown(stated)}, which is no token.", "Correct it, or remove the file."
-        )
+    custom = read_generation_config(source)
     made = hf_generation_config(custom.values if custom else None, text, turn_end_id)
     if custom and made == custom.values:
         return {GENERATION_FILE: custom.text}
@@ -91,7 +83,7 @@ def _processor(model: Described, complement: Complement | None) -> dict[str, str
     return {name: as_text(values) for name, values in hf_processor_files(side, tokens, tiling).items()}
 
 
-def _processor_notes(custom: Described, video_token: int) -> Iterator[str]:
+def _processor_notes(custom: Described) -> Iterator[str]:
     """What HF's processor does otherwise than upstream's code did."""
     config, tiling = custom.values, custom_tiling(custom.values)
     if tiling != ONE_TILE and not config.get("use_thumbnail", False):
@@ -102,7 +94,12 @@ def _processor_notes(custom: Described, video_token: int) -> Iterator[str]:
     if config.get("pad2square", False):
         yield "config.json has pad2square true, which HF's image processor does not do: pad images before it sees them."
     yield from _differing_pixels(custom.file.path.parent)
-    if video_token >= custom.dims.text.vocab:
+
+
+def video_notes(model: Described, tokenizer_home: Path) -> Iterator[str]:
+    """Whether HF's tokenizer has a token that ``model`` cannot take."""
+    video_token = video_token_id(tokenizer_home)
+    if video_token >= model.dims.text.vocab:
         yield (
             f"HF's tokenizer has a token <video>, with the id {video_token}, for which the model has no embedding: a "
             f"text with <video> and no video to replace it fails."

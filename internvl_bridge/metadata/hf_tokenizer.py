@@ -21,7 +21,7 @@ def hf_tokenizer_files(
     tokenizer: TokenizerFiles, speech: Speech, turn_end_id: int | None
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The tokenizer's files, as far as they are not carried over, and notes."""
-    if not tokenizer.has_json and not tokenizer.has_slow_files:
+    if not tokenizer.has_vocabulary:
         raise ConfigError(
             f"{tokenizer.home} has neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt.",
             "Copy the tokenizer's files of the base model there, or give their directory as --tokenizer.",

@@ -15,8 +15,21 @@ IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 """What upstream normalises by in training and in its examples, whatever a preprocessor_config.json says."""
 
+IMAGE_CLASS, VIDEO_CLASS = "GotOcr2ImageProcessor", "InternVLVideoProcessor"
+
+_CLASS = {"processor_class": "InternVLProcessor"}
+CLASSES = {
+    PROCESSOR_FILE: _CLASS,
+    PREPROCESSOR_FILE: {**_CLASS, "image_processor_type": f"{IMAGE_CLASS}Fast"},
+    VIDEO_FILE: {**_CLASS, "video_processor_type": VIDEO_CLASS},
+}
+"""How each file names its class, in the one way that transformers 4 and 5 read alike."""
+
 _BICUBIC = 3
-_CLASS = "InternVLProcessor"
+_PIXELS = (
+    *("do_convert_rgb", "do_normalize", "do_rescale", "do_resize"),
+    *("image_mean", "image_std", "resample", "rescale_factor", "size"),
+)
 
 
 def hf_processor_files(image_size: int, tokens_per_tile: int, tiling: Tiling) -> dict[str, dict[str, Any]]:
@@ -31,16 +44,18 @@ def hf_processor_files(image_size: int, tokens_per_tile: int, tiling: Tiling) ->
         "do_resize": True,
         "image_mean": IMAGENET_MEAN,
         "image_std": IMAGENET_STD,
-        "processor_class": _CLASS,
         "resample": _BICUBIC,
         "rescale_factor": 1 / 255,
         "size": {"height": image_size, "width": image_size},
     }
-    image = {**pixels, **hf_fields(tiling), "image_processor_type": "GotOcr2ImageProcessorFast"}
-    video = {**pixels, "do_sample_frames": False, "video_processor_type": "InternVLVideoProcessor"}
-    processor = {"image_seq_length": tokens_per_tile, "processor_class": _CLASS}
-    named = zip(HF_PROCESSOR_FILES, (processor, image, video), strict=True)
-    return {name: dict(sorted(values.items())) for name, values in named}
+    processor = {"image_seq_length": tokens_per_tile}
+    named = zip(HF_PROCESSOR_FILES, (processor, {**pixels, **hf_fields(tiling)}, video_processor(pixels)), strict=True)
+    return {name: dict(sorted({**values, **CLASSES[name]}.items())) for name, values in named}
+
+
+def video_processor(image: Config) -> dict[str, Any]:
+    """A video processor that makes of a frame the pixels which the processor ``image`` makes of a tile."""
+    return {**{name: image[name] for name in _PIXELS if name in image}, "do_sample_frames": False}
 
 
 def image_processor(files: Mapping[str, Config]) -> Config:

@@ -33,14 +33,16 @@ class Complement:
     """How the other format describes this model, and its files, verbatim, by name.
 
     ``origin`` is the file or directory it was read from. ``written`` are the digests of the files that were made
-    from those: one that still has its digest has not been touched since. A reference model gives its config.json and
-    its processor, and leaves the rest to a sidecar.
+    from those: one that still has its digest has not been touched since. ``head`` says what its output head was
+    ("own", "shared" or "copy"), None if that is not known. A reference model gives its config.json and its processor,
+    and leaves the rest to a sidecar.
     """
 
     origin: Path
     files: Mapping[str, str]
     described: Described
     written: Mapping[str, str]
+    head: str | None = None
     is_reference: bool = False
 
     def restored(
@@ -57,8 +59,10 @@ class Complement:
         return {name: text for name, text in self.files.items() if name in names}
 
 
-def sidecar_text(format_: Format, family: str, kept: Mapping[str, str], written: Mapping[str, str]) -> str:
-    """The contents of the sidecar for a conversion of a source of format ``format_``.
+def sidecar_text(
+    format_: Format, family: str, kept: Mapping[str, str], written: Mapping[str, str], head: str | None = None
+) -> str:
+    """The contents of the sidecar for a conversion of a source of format ``format_``, whose output head is ``head``.
 
     ``kept`` are the texts of those files of the source that the output does not have as they are, by name, and
     ``written`` the texts of those that the output has instead. Raises ConfigError if they are larger than any
@@ -68,6 +72,7 @@ def sidecar_text(format_: Format, family: str, kept: Mapping[str, str], written:
         "version": _VERSION,
         "source_format": format_.value,
         "family": family,
+        "head": head,
         "files": dict(kept),
         "written": {name: text_digest(text) for name, text in sorted(written.items())},
     }
@@ -119,7 +124,8 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
     for name in files.keys() & read:
         _parsed(path, name, files[name])
     config = ConfigFile(path, files[CONFIG_FILE], _parsed(path, CONFIG_FILE, files[CONFIG_FILE]))
-    return Complement(path, files, _described(config, wanted, family), written)
+    head = contents.get("head")
+    return Complement(path, files, _described(config, wanted, family), written, head if isinstance(head, str) else None)
 
 
 def _parsed(path: Path, name: str, text: str) -> dict[str, Any]:
@@ -145,10 +151,10 @@ def reference_complement(
     check_expressible(described)
     home = config.path.parent
     files = {path.name: read_json_file(path).text for path in present(home, HF_PROCESSOR_FILES)}
-    kept, written = {}, {}
+    kept, written, head = {}, {}, None
     if sidecar is not None and sidecar.described.family.hf_model_type == described.family.hf_model_type:
-        kept, written = dict(sidecar.files), dict(sidecar.written)
-    return Complement(home, {**kept, **files, CONFIG_FILE: config.text}, described, written, is_reference=True)
+        kept, written, head = dict(sidecar.files), dict(sidecar.written), sidecar.head
+    return Complement(home, {**kept, **files, CONFIG_FILE: config.text}, described, written, head, is_reference=True)
 
 
 def _described(config: ConfigFile, wanted: Format, recorded: str) -> Described:

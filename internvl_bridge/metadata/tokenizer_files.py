@@ -27,6 +27,11 @@ class TokenizerFiles:
         return is_present(self.home / "tokenizer.json")
 
     @property
+    def has_vocabulary(self) -> bool:
+        """Whether there is a tokenizer, and not only what one is told about its use."""
+        return self.has_json or self.has_slow_files
+
+    @property
     def has_slow_files(self) -> bool:
         """Whether there is what the slow classes of transformers 4 read."""
         return self.has_pairs or is_present(self.home / "tokenizer.model")

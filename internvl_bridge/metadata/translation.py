@@ -32,9 +32,10 @@ _ASSUMED: dict[str, Any] = {
     "use_llm_lora": 0,
 }
 _TEMPLATES = {"phi3": "phi3-chat", "gpt_oss": "internvl3_5_gpt_oss"}
-# The first version that reads such a config; where none is named, 4.57 warns of a tokenizer's regex that is right.
-_OLDEST_VERSION = "4.52.1"
 _MXFP4 = {"quant_method": "mxfp4"}
+
+OLDEST_VERSION = "4.52.1"
+"""The first that reads such a config; where none is named, 4.57 warns of a tokenizer's regex that is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,10 @@ def to_hf_config(custom: Described, tensors: TensorFacts, tokens: TokenFacts, ol
         **translated(custom.values, TOP_FIELDS),
     }
     # An old config that leaves something out means its class's default; a new one leaves nothing out.
-    _merge(result, meaning, {**HF_CONSTANTS, **top}, _HF_DEFAULTS if old else {})
+    _merge(result, meaning, {**HF_CONSTANTS, **top}, HF_DEFAULTS if old else {})
     if old is None:
-        result["transformers_version"] = _OLDEST_VERSION
-    _put_quantization(result, _quantization(custom.values, tensors), implied=None)
+        result["transformers_version"] = OLDEST_VERSION
+    _put_quantization(result, quantization(custom.values, tensors), implied=None)
     _put_dtype(result, custom.values.get("torch_dtype") or tensors.dtype, meaning.get("torch_dtype"))
 
     vision = translated(custom.vision, VISION_FIELDS)
@@ -115,10 +116,10 @@ def to_custom_config(
         _put_custom(result["llm_config"], None, text, [field for field in hf.text_fields if field.hf in ROPE_FIELDS])
     if old is None or old.may_be_tied != tensors.tied:
         result["tie_word_embeddings"] = result["llm_config"]["tie_word_embeddings"] = tensors.tied
-    _put_quantization(result, _quantization(hf.values, tensors), implied=_MXFP4)
+    _put_quantization(result, quantization(hf.values, tensors), implied=_MXFP4)
     tokens = hf.values.get("image_seq_length", 256)
     if old is None or tokens_per_tile(result) != tokens:
-        result["force_image_size"] = _image_size(tokens, result)
+        result["force_image_size"] = tile_side_for(tokens, result)
     assumed = () if old else tuple(_ASSUMED.keys() - beside.keys())
     return result, tuple(name for name in _ASSUMED if name in assumed)
 
@@ -136,8 +137,8 @@ def tile_side(custom: Config) -> int:
 
 def tokens_per_tile(custom: Config) -> int:
     """How many ``<IMG_CONTEXT>`` tokens one image tile becomes."""
-    vision, ratio, side = custom["vision_config"], custom.get("downsample_ratio", 0.5), tile_side(custom)
-    tokens = int((side // _side(vision.get("patch_size", 14))) ** 2 * ratio**2)
+    side = tile_side(custom)
+    tokens = tokens_of_side(side, custom)
     if not tokens:
         raise ConfigError(
             f"config.json describes image tiles of {side} pixels, which become no token at all.",
@@ -146,8 +147,14 @@ def tokens_per_tile(custom: Config) -> int:
     return tokens
 
 
-def _image_size(tokens: int, custom: Config) -> int:
-    """The side of a tile, in pixels, that becomes so many tokens."""
+def tokens_of_side(side: int, config: Config) -> int:
+    """How many tokens a tile becomes with sides of so many pixels; ``config`` is of either format."""
+    patch, ratio = _side(config["vision_config"].get("patch_size", 14)), config.get("downsample_ratio", 0.5)
+    return int((side // patch) ** 2 * ratio**2)
+
+
+def tile_side_for(tokens: int, custom: Config) -> int:
+    """The side of a tile, in pixels, that becomes so many tokens. Raises ConfigError if none does."""
     side = isqrt(tokens) * _side(custom["vision_config"].get("patch_size", 14))
     size: int = round(side / custom.get("downsample_ratio", 0.5))
     if tokens_per_tile({**custom, "force_image_size": size}) != tokens:
@@ -166,13 +173,14 @@ def _hf_defaults(fields: Iterable[Field]) -> dict[str, Any]:
     return {field.hf: field.hf_default for field in fields}
 
 
-_HF_DEFAULTS = {
+HF_DEFAULTS = {
     **HF_CONSTANTS,
-    **_hf_defaults(TOP_FIELDS),
     "image_token_id": 151667,
     "image_seq_length": 256,
     "tie_word_embeddings": True,
+    **_hf_defaults(TOP_FIELDS),
 }
+"""What it means to HF's class that a name at the top is not there."""
 
 
 def _merge(old: dict[str, Any], meaning: Config, values: Config, defaults: Config) -> set[str]:
@@ -223,8 +231,11 @@ def _put_custom(target: dict[str, Any], old: Config | None, hf: Config, fields: 
     return written
 
 
-def _quantization(config: Config, tensors: TensorFacts) -> Any:
-    """The quantization_config, wherever it stands; of MXFP4 experts even if it stands nowhere."""
+def quantization(config: Config, tensors: TensorFacts) -> Any:
+    """The quantization_config, wherever it stands; of MXFP4 experts even if it stands nowhere.
+
+    Raises UnsupportedModelError if the tensors are not quantised as it says.
+    """
     stated = _stated_quantization(config)
     method = stated.get("quant_method") if isinstance(stated, dict) else stated
     if stated is not None and not (method == "mxfp4" and tensors.mxfp4):

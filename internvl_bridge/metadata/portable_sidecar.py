@@ -1,0 +1,20 @@
+"""The sidecar of an HF directory, which a repair hands on: the way back to the custom format needs it."""
+
+from internvl_bridge.errors import BridgeError
+from internvl_bridge.metadata.config_file import ConfigFile, Format
+from internvl_bridge.metadata.families import hf_family
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Complement, read_sidecar
+
+
+def usable_sidecar(hf: ConfigFile) -> tuple[Complement | None, tuple[str, ...]]:
+    """The complement in the sidecar beside the config.json ``hf``; None and a note that says why, if it is unusable."""
+    path = hf.path.parent / SIDECAR_FILE
+    try:
+        complement = read_sidecar(path.parent, Format.CUSTOM)
+        if complement is not None:
+            hf_family(hf, complement.described.family)
+            return complement, ()
+        reason = f"{path} describes an HF checkpoint, which this is itself." if path.exists() else None
+    except BridgeError as error:
+        reason = error.reason
+    return None, () if reason is None else (f"The sidecar is left behind: {reason}",)
