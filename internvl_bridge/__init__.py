@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from internvl_bridge._version import __version__
 
 if TYPE_CHECKING:
-    from internvl_bridge.conversion import to_custom, to_hf
+    from internvl_bridge.conversion import repair, to_custom, to_hf
     from internvl_bridge.errors import BridgeError, DifferenceError
     from internvl_bridge.inspection import Inspection, inspect
+    from internvl_bridge.loading import load_pretrained, load_processor
     from internvl_bridge.report import ConversionReport
+    from internvl_bridge.streaming import iter_converted
     from internvl_bridge.tensors import compute_l2_distance, convert_state_dict
     from internvl_bridge.verification import Comparison
     from internvl_bridge.verify_directories import verify
@@ -27,6 +29,10 @@ _HOMES = {
     "compute_l2_distance": "tensors",
     "convert_state_dict": "tensors",
     "inspect": "inspection",
+    "iter_converted": "streaming",
+    "load_pretrained": "loading",
+    "load_processor": "loading",
+    "repair": "conversion",
     "to_custom": "conversion",
     "to_hf": "conversion",
     "verify": "verify_directories",
@@ -42,6 +48,10 @@ __all__ = [
     "compute_l2_distance",
     "convert_state_dict",
     "inspect",
+    "iter_converted",
+    "load_pretrained",
+    "load_processor",
+    "repair",
     "to_custom",
     "to_hf",
     "verify",

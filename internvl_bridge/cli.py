@@ -26,8 +26,29 @@ app = typer.Typer(
 class Order(StrEnum):
     """Physical order of the tensors in a file."""
 
-    source = "source"
-    name = "name"
+    SOURCE = "source"
+    NAME = "name"
+
+
+class Layout(StrEnum):
+    """How HF keys begin."""
+
+    L1 = "l1"
+    L2 = "l2"
+
+
+class Experts(StrEnum):
+    """How HF keys hold the experts of Qwen3-MoE."""
+
+    SPLIT = "split"
+    FUSED = "fused"
+
+
+class Tied(StrEnum):
+    """What a custom checkpoint gets for an output head that is the input embeddings."""
+
+    COPY = "copy"
+    KEEP = "keep"
 
 
 Source = Annotated[
@@ -72,6 +93,28 @@ SystemMessage = Annotated[
         show_default="upstream's",
     ),
 ]
+LayoutOption = Annotated[
+    Layout,
+    typer.Option(
+        help="Keys of the output: l1 is what every transformers reads (language_model.model.*), l2 that of "
+        "model.state_dict() (model.language_model.*)."
+    ),
+]
+ExpertsOption = Annotated[
+    Experts,
+    typer.Option(
+        help="Experts of Qwen3-MoE in the output: one tensor each (read by all transformers but 5.0 to 5.3, which lose "
+        "them), or fused into one per layer (read by 5.0 and newer). Other models have one way."
+    ),
+]
+TiedOption = Annotated[
+    Tied | None,
+    typer.Option(
+        help="If SOURCE's input embeddings serve as output head: write a copy of them as the head, or keep them tied, "
+        "without a head.",
+        show_default="copy, or as the sidecar remembers",
+    ),
+]
 MaxShardSize = Annotated[
     str | None,
     typer.Option(help="Re-shard, for instance 5GB or 800MiB.", show_default="the source's shards"),
@@ -100,8 +143,10 @@ def to_hf(
     reference: HfReference = None,
     tokenizer: Tokenizer = None,
     system_message: SystemMessage = None,
+    layout: LayoutOption = Layout.L1,
+    experts: ExpertsOption = Experts.SPLIT,
     max_shard_size: MaxShardSize = None,
-    order: OrderOption = Order.source,
+    order: OrderOption = Order.SOURCE,
     verify: Verify = True,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -111,17 +156,27 @@ def to_hf(
     """Convert a custom checkpoint into one that transformers loads."""
     from internvl_bridge.commands import Show, convert
     from internvl_bridge.metadata.config_file import Format
-    from internvl_bridge.preparation import Options
+    from internvl_bridge.options import Options
 
-    options = Options(reference, tokenizer, system_message, max_shard_size, order.value, verify=verify)
+    options = Options(
+        reference=reference,
+        tokenizer=tokenizer,
+        system_message=system_message,
+        layout=layout.value,
+        experts=experts.value,
+        max_shard_size=max_shard_size,
+        order=order.value,
+        verify=verify,
+    )
     show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
-    convert(source, output, Format.HF, options, dry_run=dry_run, show=show)
+    convert(source, output, (Format.CUSTOM, Format.HF), options, dry_run=dry_run, show=show)
 
 
 @app.command(
     "to-custom",
     help="Convert a transformers (HF) checkpoint into InternVL's own custom format.\n\n"
-    "SOURCE is a directory with config.json (model_type internvl) and safetensors files. What HF's "
+    "SOURCE is a directory with config.json (model_type internvl) and the weights, in any spelling that a version of "
+    "transformers or a trainer has written: safetensors, pytorch_model*.bin or torch.distributed.checkpoint. What HF's "
     "config.json cannot say comes from --reference, else from the sidecar internvl_bridge.json that to-hf left "
     "in SOURCE, else from the chat template and the image processor, else from defaults that are printed.",
 )
@@ -130,8 +185,9 @@ def to_custom(
     output: Output,
     reference: CustomReference = None,
     tokenizer: Tokenizer = None,
+    tied: TiedOption = None,
     max_shard_size: MaxShardSize = None,
-    order: OrderOption = Order.source,
+    order: OrderOption = Order.SOURCE,
     verify: Verify = True,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -141,11 +197,58 @@ def to_custom(
     """Convert a transformers (HF) checkpoint into InternVL's own custom format."""
     from internvl_bridge.commands import Show, convert
     from internvl_bridge.metadata.config_file import Format
-    from internvl_bridge.preparation import Options
+    from internvl_bridge.options import Options
 
-    options = Options(reference, tokenizer, None, max_shard_size, order.value, verify=verify)
+    options = Options(
+        reference=reference,
+        tokenizer=tokenizer,
+        tied=tied.value if tied else None,
+        max_shard_size=max_shard_size,
+        order=order.value,
+        verify=verify,
+    )
     show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
-    convert(source, output, Format.CUSTOM, options, dry_run=dry_run, show=show)
+    convert(source, output, (Format.HF, Format.CUSTOM), options, dry_run=dry_run, show=show)
+
+
+@app.command(
+    "repair",
+    help="Make an HF checkpoint one that every transformers from 4.52 on loads.\n\n"
+    "SOURCE is a directory with config.json (model_type internvl) and the weights, in any spelling that a version of "
+    "transformers or a trainer has written. OUTPUT has the keys that all versions read, one tensor per expert, a "
+    "config.json for transformers 4 and 5, and a complete processor. No bit of a tensor changes.",
+)
+def repair(
+    source: Source,
+    output: Output,
+    tokenizer: Tokenizer = None,
+    system_message: SystemMessage = None,
+    layout: LayoutOption = Layout.L1,
+    experts: ExpertsOption = Experts.SPLIT,
+    max_shard_size: MaxShardSize = None,
+    order: OrderOption = Order.SOURCE,
+    verify: Verify = True,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an HF checkpoint one that every transformers from 4.52 on loads."""
+    from internvl_bridge.commands import Show, convert
+    from internvl_bridge.metadata.config_file import Format
+    from internvl_bridge.options import Options
+
+    options = Options(
+        tokenizer=tokenizer,
+        system_message=system_message,
+        layout=layout.value,
+        experts=experts.value,
+        max_shard_size=max_shard_size,
+        order=order.value,
+        verify=verify,
+    )
+    show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
+    convert(source, output, (Format.HF, Format.HF), options, dry_run=dry_run, show=show)
 
 
 @app.command(

@@ -12,7 +12,8 @@ from internvl_bridge import words
 from internvl_bridge.conversion import carry_out
 from internvl_bridge.inspection import inspect as inspect_checkpoint
 from internvl_bridge.metadata.config_file import Format
-from internvl_bridge.preparation import Options, prepare
+from internvl_bridge.options import Options
+from internvl_bridge.preparation import prepare
 from internvl_bridge.report import comparison_as_json
 from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar, say
 from internvl_bridge.verify_directories import verify as verify_checkpoints
@@ -27,10 +28,12 @@ class Show:
     quiet: bool
 
 
-def convert(source: Path, output: Path, wanted: Format, options: Options, *, dry_run: bool, show: Show) -> None:
-    """Convert ``source`` into the format ``wanted``, or say what would be done."""
+def convert(
+    source: Path, output: Path, formats: tuple[Format, Format], options: Options, *, dry_run: bool, show: Show
+) -> None:
+    """Convert ``source`` from the first format into the second, or say what would be done."""
     with exit_codes():
-        conversion = prepare(source, output, wanted, options)
+        conversion = prepare(source, output, formats, options)
         if dry_run:
             _print(lambda: words.plan_as_json(conversion), lambda: words.plan_words(conversion), show)
             return

@@ -7,23 +7,28 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from internvl_bridge.checked_plan import checked_plan
 from internvl_bridge.errors import BridgeError
+from internvl_bridge.mapping.spellings import PORTABLE
 from internvl_bridge.metadata.config_file import Format
-from internvl_bridge.model import Model, plan_conversion, read_model
+from internvl_bridge.model import Model, read_model
+from internvl_bridge.model_plan import check_dtypes
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What is known about a checkpoint.
 
-    ``spelling`` is that of HF keys, None for custom ones. ``parameters`` counts elements of all tensors
-    and ``dtypes`` those of each safetensors dtype. ``tied`` tells whether the input embeddings serve as
-    output head; None if the checkpoint cannot be planned. ``refusal`` says why it cannot be converted,
+    ``container``: "safetensors", "pytorch_model.bin" or "torch.distributed.checkpoint". ``spelling`` is that of HF
+    keys, None for custom ones. ``parameters`` counts elements of all tensors and ``dtypes`` those of each
+    safetensors dtype. ``tied`` tells that there is no output head, so that the input embeddings serve; None if the
+    checkpoint cannot be planned. ``refusal`` says why it cannot be converted,
     None if it can.
     """
 
     path: str
     format: str
+    container: str
     spelling: str | None
     family: str
     architecture: str
@@ -59,7 +64,8 @@ def inspect(path: str | Path) -> Inspection:
     return Inspection(
         path=str(path),
         format=model.format.value,
-        spelling=model.spelling.name if model.format is Format.HF else None,
+        container=model.weights.container,
+        spelling=None if model.keys is None else model.keys.name,
         family=family.name,
         architecture=family.architecture if model.format is Format.CUSTOM else text.model_type,
         tower=dims.vision.kind,
@@ -77,7 +83,10 @@ def inspect(path: str | Path) -> Inspection:
 
 
 def _planned(model: Model) -> tuple[bool | None, str | None]:
+    target = PORTABLE if model.format is Format.CUSTOM else None
     try:
-        return plan_conversion(model).tied, None
+        checked = checked_plan(model.described, model.specs, model.keys, target)
+        check_dtypes(model, mxfp4=checked.mxfp4)
     except BridgeError as error:
         return None, str(error)
+    return checked.tied, None

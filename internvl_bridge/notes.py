@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.checked_plan import CheckedPlan
 from internvl_bridge.mapping.families import LLAMA
 from internvl_bridge.metadata.files import has_tokenizer
 from internvl_bridge.metadata.tokenizer import find_token
 from internvl_bridge.metadata.tokenizer_config import IMAGE_CONTEXT
 from internvl_bridge.model import Model
+from internvl_bridge.model_plan import ModelPlan
+from internvl_bridge.output_head import Head
 
 # Fields of an HF text config that the custom format says elsewhere, or that say nothing about the model.
 _SAID_OTHERWISE = {
@@ -28,17 +29,34 @@ _SAID_OTHERWISE = {
 }
 
 
-def notes_to_hf(model: Model, checked: CheckedPlan, made: Mapping[str, Any]) -> Iterator[str]:
+def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
+    """What became of the output head, and what the trainer dumped beside the weights."""
+    tie = planned.tie
+    if planned.adds_head:
+        yield (
+            f"The model is tied (its input embeddings serve as output head): {tie.head} is a copy of {tie.embeddings}. "
+            f"to-hf drops it again, as long as both are equal; '--tied keep' writes none."
+        )
+    if planned.drops_head:
+        yield (
+            f"config.json says that the model is tied, and its output head equals its input embeddings bit for bit: "
+            f"{tie.head} is not written."
+        )
+    if planned.head is Head.OWN and model.described.may_be_tied:
+        yield (
+            "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
+            "own, which differs: that one is used, and the output's config.json says so."
+        )
+    if model.weights.left_out:
+        yield f"Left out, as no weights of the model: {', '.join(model.weights.left_out)}."
+
+
+def notes_to_hf(model: Model, made: Mapping[str, Any]) -> Iterator[str]:
     """What the owner of a custom checkpoint should know about its HF twin, whose config.json is ``made``."""
     layer = model.described.values.get("select_layer", -1)
     if layer != -1:
         yield (
             f"vision_feature_layer is {layer}: transformers 5 reads that, 4.57 and older fail with an AttributeError."
-        )
-    if model.described.may_be_tied and not checked.tied:
-        yield (
-            "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
-            "own: that one is used."
         )
     stated, ends = model.described.text.get("eos_token_id"), made["text_config"].get("eos_token_id")
     if stated is not None and ends != stated:

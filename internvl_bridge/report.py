@@ -1,28 +1,30 @@
 """What a conversion did, as values: for programs, for ``--json`` and for the words on the terminal."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from internvl_bridge.findings import Findings
 from internvl_bridge.verification import Comparison
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """The result of :func:`internvl_bridge.to_hf` or :func:`internvl_bridge.to_custom`.
+    """The result of :func:`internvl_bridge.to_hf`, :func:`internvl_bridge.to_custom` or :func:`internvl_bridge.repair`.
 
-    ``bytes`` counts tensor data. ``files`` were written, ``left_behind`` are files of the source that
-    the output's format has no use for. ``notes`` say what was assumed or deserves attention.
-    ``verification`` is None if it was not asked for; a conversion that fails it is never published.
-    ``reference`` compares the output with the reference's weights, for information.
+    ``format`` is the output's, ``found`` what the source turned out to be. ``bytes`` counts tensor data. ``files``
+    were written, ``left_behind`` are files of the source that the output's format has no use for. ``notes`` say what
+    was assumed or deserves attention. ``verification`` is None if it was not asked for; a conversion that fails it is
+    never published. ``reference`` compares the output with the reference's weights, for information.
     """
 
     source: Path
     output: Path
     format: str
     family: str
+    found: Findings
     tensors: int
     bytes: int
     files: tuple[str, ...]
@@ -43,6 +45,7 @@ class ConversionReport:
             "output": str(self.output),
             "format": self.format,
             "family": self.family,
+            "found": asdict(self.found),
             "tensors": self.tensors,
             "bytes": self.bytes,
             "files": list(self.files),

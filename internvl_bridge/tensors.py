@@ -7,20 +7,19 @@ from typing import Any, Literal
 
 import torch
 
-from internvl_bridge.checked_plan import checked_plan
 from internvl_bridge.distance import squared_distance
-from internvl_bridge.errors import ConfigError, ContradictionError
-from internvl_bridge.mapping.dimensions import TextDims
-from internvl_bridge.mapping.families import FAMILIES, Family, Table
+from internvl_bridge.errors import ContradictionError
+from internvl_bridge.mapping.guessing import guessed_route
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
-from internvl_bridge.mapping.planning import Direction, make_plan, unmatched_keys
-from internvl_bridge.mapping.spellings import L1, SPELLINGS, Spelling, respell, spelled, spelling_of
-from internvl_bridge.metadata.config_file import ConfigFile
-from internvl_bridge.metadata.described import describe
+from internvl_bridge.mapping.planning import listed
+from internvl_bridge.mapping.routes import Keys, plan_route
+from internvl_bridge.mapping.spellings import spelling_of
+from internvl_bridge.metadata.config_file import ConfigFile, Format
+from internvl_bridge.metadata.described import Described, describe
+from internvl_bridge.model_plan import plan_tensors
+from internvl_bridge.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
 
 StateDict = Mapping[str, torch.Tensor]
-
-_UNKNOWN_DIMS = TextDims("", 1, 1, 1, 1, 1, 1, 1, attention_bias=False, mlp_bias=False, experts=None)
 
 
 def convert_state_dict(
@@ -28,40 +27,80 @@ def convert_state_dict(
     direction: Literal["to-hf", "to-custom"],
     *,
     config: Mapping[str, Any] | None = None,
-    spelling: Literal["L1", "L2", "L3"] = "L1",
+    layout: Layout = "l1",
+    experts: ExpertsOption = "split",
+    tied: Tied = "copy",
 ) -> dict[str, torch.Tensor]:
     """Convert a state dict in memory; dtypes, devices and values stay as they are.
 
     ``config`` is the contents of config.json of either format. With it the state dict must be
     complete and of the shapes it describes; without it every key must still be understood and every
-    group complete, but InternLM2's fused projections cannot be split. HF keys are recognised in any
-    spelling; ``spelling`` is the one to produce: L1 as on disk, L2 as ``model.state_dict()`` has it.
+    group complete, but InternLM2's fused projections cannot be split, and nothing is known to be tied. HF keys
+    are recognised in any spelling; ``layout`` and ``experts`` say which to produce, and ``tied`` what becomes of a
+    shared output head, as for :func:`internvl_bridge.to_hf` and :func:`internvl_bridge.to_custom`. What
+    ``model.state_dict()`` has is ``layout="l2"``, in transformers 5 with ``experts="fused"``.
 
-    Tensors that are only renamed are returned themselves, and parts of a fused one as views of it
+    Tensors that are only renamed are returned themselves, and parts of a larger one as views of it
     where it is contiguous. Raises a BridgeError that names the keys and the remedy.
     """
-    specs = {key: TensorSpec(str(tensor.dtype), tuple(tensor.shape)) for key, tensor in tensors.items()}
-    plan = plan_state_dict(specs, Direction(direction), config, spelling)
-    return {key: _gather(recipe, tensors) for key, recipe in plan.recipes.items()}
-
-
-def plan_state_dict(
-    specs: Mapping[str, TensorSpec],
-    direction: Direction,
-    config: Mapping[str, Any] | None,
-    spelling: str = "L1",
-) -> Plan:
-    """The plan behind :func:`convert_state_dict`, from specs alone."""
-    if direction is Direction.TO_HF:
-        ours = next((known for known in SPELLINGS if known.name == spelling), None)
-    else:
-        ours = spelling_of(specs)
-    if ours is None:
-        raise ConfigError(f"{spelling!r} is no spelling of HF keys.", "Use 'L1', 'L2' or 'L3'.")
+    wanted = wanted_format(direction)
+    options = Options(layout=layout, experts=experts, tied=tied)
+    check_options(options)
+    specs = {key: spec_of(tensor) for key, tensor in tensors.items()}
     if config is None:
-        return make_plan(spelled(_table_for(specs, ours, direction), ours), specs, direction)
-    described = describe(ConfigFile(Path("config"), "", config), specs)
-    return checked_plan(described, specs, direction, ours).plan
+        plan = plan_route(guessed_route(specs, options.target(wanted)), specs)
+    else:
+        plan = _plan(described_by(config, specs), tensors, specs, wanted, options)
+    return {key: gathered(recipe, tensors) for key, recipe in plan.recipes.items()}
+
+
+def _plan(
+    model: Described, tensors: StateDict, specs: Mapping[str, TensorSpec], wanted: Format, options: Options
+) -> Plan:
+    source: Keys = None if wanted is Format.HF else spelling_of(specs, model.family)
+    return plan_tensors(
+        model,
+        specs,
+        (source, options.target(wanted)),
+        lambda left, right: same_bits(tensors[left], tensors[right]),
+        stores_copy=wanted is Format.CUSTOM and options.tied != "keep",
+    ).plan
+
+
+def described_by(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Described:
+    """The model that the contents of a config.json describe. Raises as :func:`describe`."""
+    return describe(ConfigFile(Path("config"), "", config), specs)
+
+
+def spec_of(tensor: torch.Tensor) -> TensorSpec:
+    """The spec of a tensor in memory, with torch's name of its dtype."""
+    return TensorSpec(str(tensor.dtype), tuple(tensor.shape))
+
+
+def gathered(recipe: Recipe, tensors: StateDict) -> torch.Tensor:
+    """The tensor that ``recipe`` makes: a source itself or a view of it where it is one run, on the same device.
+
+    Raises ContradictionError for sources on several devices.
+    """
+    shape = recipe.spec.shape
+    whole = tensors[recipe.runs[0].key]
+    if len(recipe.runs) == 1 and whole.shape == shape:
+        return whole
+    flat = {key: tensors[key].reshape(-1) for key in dict.fromkeys(run.key for run in recipe.runs)}
+    if len({tensor.device for tensor in flat.values()}) > 1:
+        raise ContradictionError(
+            f"{listed(list(flat))} lie on different devices, but become one tensor.", "Move them to one device."
+        )
+    parts = [flat[run.key].narrow(0, run.start, run.stop - run.start) for run in recipe.runs]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)
+
+
+def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether two tensors of one dtype and shape agree in every bit; of meta tensors, whether they are one."""
+    if left.is_meta or right.is_meta or left is right:
+        return left is right
+    ours, theirs = (tensor.detach().reshape(-1).view(torch.uint8) for tensor in (left, right))
+    return torch.equal(ours, theirs.to(ours.device))
 
 
 def compute_l2_distance(left: torch.nn.Module | StateDict, right: torch.nn.Module | StateDict) -> float:
@@ -84,31 +123,6 @@ def compute_l2_distance(left: torch.nn.Module | StateDict, right: torch.nn.Modul
             "Compare models of the same architecture and format.",
         )
     return sqrt(sum(squared_distance(ours[key], theirs[key]) for key in ours))
-
-
-def _gather(recipe: Recipe, tensors: StateDict) -> torch.Tensor:
-    shape = recipe.spec.shape
-    parts = [tensors[run.key].reshape(-1)[run.start : run.stop] for run in recipe.runs]
-    whole = tensors[recipe.runs[0].key]
-    if len(parts) == 1 and whole.shape == shape:
-        return whole
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)
-
-
-def _table_for(specs: Mapping[str, TensorSpec], spelling: Spelling, direction: Direction) -> Table:
-    """The rows of the family that explains the keys best; families that tie rename alike."""
-    keys = list(specs) if direction is Direction.TO_HF else list(respell(specs, spelling, L1).recipes)
-
-    def unexplained(family: Family) -> int:
-        return len(unmatched_keys(family.table(_UNKNOWN_DIMS), keys, direction))
-
-    family = min(FAMILIES, key=unexplained)
-    if any(key.endswith(("attention.wqkv.weight", "attention.wqkv.bias")) for key in specs):
-        raise ConfigError(
-            "The state dict has InternLM2's fused attention.wqkv, which cannot be split without the numbers of heads.",
-            "Pass the contents of the model's config.json as config.",
-        )
-    return family.table(_UNKNOWN_DIMS)
 
 
 def _state_dict(model: torch.nn.Module | StateDict) -> StateDict:

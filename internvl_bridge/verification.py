@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import hypot, isnan, nan
 
 from internvl_bridge.progress import Advance
-from internvl_bridge.storage.checkpoint import Checkpoint, StoredTensor
+from internvl_bridge.storage.checkpoint import StoredTensor
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.header import DTYPE_BITS
 from internvl_bridge.storage.layout import TargetTensor
@@ -55,7 +55,9 @@ class Comparison:
         return nan if any(isnan(distance) for distance in distances) else hypot(*distances)
 
 
-def compare(expected: Iterable[tuple[str, TargetTensor]], actual: Checkpoint, advance: Advance) -> Comparison:
+def compare(
+    expected: Iterable[tuple[str, TargetTensor]], actual: Mapping[str, StoredTensor | TargetTensor], advance: Advance
+) -> Comparison:
     """Compare the tensors ``expected`` under their keys, wherever their bytes lie, with those of ``actual``.
 
     Streams both sides once in bounded memory, and a second time the tensors that differ.
@@ -66,14 +68,14 @@ def compare(expected: Iterable[tuple[str, TargetTensor]], actual: Checkpoint, ad
     equal: list[str] = []
     with FileReader() as readers:
         for key, ours in expected:
-            theirs = actual.tensors.get(key)
+            theirs = actual.get(key)
             if theirs is None:
                 missing.append(key)
             elif (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
                 mismatched[key] = (
                     f"{ours.dtype} {list(ours.shape)} was expected, {theirs.dtype} {list(theirs.shape)} found"
                 )
-            elif (offset := first_difference(ours.pieces, [theirs.data], readers, advance)) is not None:
+            elif (offset := first_difference(ours.pieces, theirs.pieces, readers, advance)) is not None:
                 element = offset * 8 // DTYPE_BITS[ours.dtype]
                 differences.append(TensorDifference(key, element, _distance(ours, theirs, readers)))
             else:
@@ -81,14 +83,14 @@ def compare(expected: Iterable[tuple[str, TargetTensor]], actual: Checkpoint, ad
     found = {*mismatched, *equal, *(difference.key for difference in differences)}
     return Comparison(
         missing=tuple(sorted(missing)),
-        unexpected=tuple(sorted(actual.tensors.keys() - found)),
+        unexpected=tuple(sorted(actual.keys() - found)),
         mismatched=mismatched,
         differences=tuple(differences),
         equal=tuple(equal),
     )
 
 
-def _distance(ours: TargetTensor, theirs: StoredTensor, readers: FileReader) -> float:
+def _distance(ours: TargetTensor, theirs: StoredTensor | TargetTensor, readers: FileReader) -> float:
     from internvl_bridge.distance import streamed_distance  # torch takes a second to import  # noqa: PLC0415
 
-    return streamed_distance(ours.dtype, readers.windows(ours.pieces), readers.windows([theirs.data]))
+    return streamed_distance(ours.dtype, readers.windows(ours.pieces), readers.windows(theirs.pieces))

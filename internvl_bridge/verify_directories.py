@@ -2,23 +2,24 @@
 
 from pathlib import Path
 
-from internvl_bridge.byte_plan import specs_of, target_tensors
+from internvl_bridge.byte_plan import target_tensors
 from internvl_bridge.mapping.plan import Plan, identity
-from internvl_bridge.mapping.planning import Direction, make_plan
-from internvl_bridge.mapping.spellings import respell, spelled
+from internvl_bridge.mapping.routes import Route, plan_route
+from internvl_bridge.mapping.tied import tied_head
 from internvl_bridge.metadata.config_file import CONFIG_FILE, Format
 from internvl_bridge.model import Model, read_model
 from internvl_bridge.progress import Progress, silent
-from internvl_bridge.storage.checkpoint import open_checkpoint
 from internvl_bridge.verification import Comparison, compare
+from internvl_bridge.weights import located, open_weights, same_bits, stored_plan, whole_specs
 
 
 def verify(left: str | Path, right: str | Path, *, progress: Progress = silent) -> Comparison:
     """Compare every tensor of ``left`` with ``right``, under the names that it has in ``right``.
 
-    Works across formats and HF spellings. Directories without a config.json are compared key by key.
-    Raises a BridgeError if one of them is not a checkpoint, or if a tensor of one has no name in the
-    other's format.
+    Works across formats, HF spellings and containers. An output head that only one side stores, and that is a copy
+    of the input embeddings, is no difference if config.json calls the model tied. Directories without a config.json
+    are compared key by key. Raises a BridgeError if one of them is not a checkpoint, or if a tensor of one has no
+    name in the other's format.
     """
     return compare_models(Path(left), Path(right), progress)
 
@@ -27,24 +28,26 @@ def compare_models(left: Path, right: Path, progress: Progress) -> Comparison:
     """As :func:`verify`."""
     if (left / CONFIG_FILE).exists() and (right / CONFIG_FILE).exists():
         ours, theirs = read_model(left), read_model(right)
-        checkpoint, other, plan = ours.checkpoint, theirs.checkpoint, _plan(ours, theirs)
+        mine, other, plan = ours.weights, theirs.weights, _plan(ours, theirs)
     else:
-        checkpoint, other = open_checkpoint(left), open_checkpoint(right)
-        plan = identity(specs_of(checkpoint))
-    targets = target_tensors(plan, checkpoint)
-    return compare(targets, other, progress("Comparing", checkpoint.data_bytes))
+        mine, other = (open_weights(path, lambda _: True) for path in (left, right))
+        plan = identity(whole_specs(mine))
+    expected = target_tensors(stored_plan(plan, mine), mine.checkpoint)
+    return compare(expected, located(other), progress("Comparing", mine.checkpoint.data_bytes))
 
 
 def _plan(ours: Model, theirs: Model) -> Plan:
-    """Our tensors under the names that they have in the other directory."""
-    match ours.format, theirs.format:
-        case Format.CUSTOM, Format.CUSTOM:
-            return identity(ours.specs)
-        case Format.HF, Format.HF:
-            return respell(ours.specs, ours.spelling, theirs.spelling)
-        case Format.CUSTOM, _:
-            table = spelled(ours.table, theirs.spelling)
-            return make_plan(table, ours.specs, Direction.TO_HF)
-        case _:
-            table = spelled(theirs.table, ours.spelling)
-            return make_plan(table, ours.specs, Direction.TO_CUSTOM)
+    """Our tensors under the names that they have in the other directory.
+
+    An output head that only one side stores, and that is a copy of the input embeddings, is no difference.
+    """
+    known = ours if ours.format is Format.CUSTOM else theirs  # HF does not tell InternLM2 from Llama
+    route = Route(known.described.family, known.described.dims.text, ours.keys, theirs.keys)
+    here, there = (tied_head(route.family, route.dims, keys) for keys in (ours.keys, theirs.keys))
+    stored = (here.head in ours.specs, there.head in theirs.specs)
+    tied = ours.described.may_be_tied or theirs.described.may_be_tied
+    specs = ours.specs
+    if tied and stored == (True, False) and same_bits(ours.weights, here.head, here.embeddings):
+        specs = here.dropped(specs)
+    plan = identity(specs) if route.source == route.target else plan_route(route, specs)
+    return there.copied(plan) if tied and stored == (False, True) and there.embeddings in plan.recipes else plan

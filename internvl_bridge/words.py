@@ -3,8 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from math import prod
 
+from internvl_bridge.findings import Findings
 from internvl_bridge.inspection import Inspection
 from internvl_bridge.mapping.plan import Plan, Recipe, Run
 from internvl_bridge.preparation import Conversion
@@ -18,7 +20,9 @@ _LONGEST_LINE = 400
 
 def conversion_words(report: ConversionReport, *, verbose: bool) -> Iterator[str]:
     """What a conversion did, line by line."""
-    yield f"Converted {report.source} into {report.output} ({report.format} format, {report.family})."
+    done = "Repaired" if report.found.format == report.format else "Converted"
+    yield f"{done} {report.source} into {report.output} ({report.format} format, {report.family})."
+    yield f"  Found: {found_words(report.found)}."
     weights = [name for name in report.files if name.endswith(".safetensors")]
     others = [name for name in report.files if name not in weights]
     yield f"  {report.tensors} tensors, {human_size(report.bytes)} in {len(weights)} file(s); {', '.join(others)}"
@@ -40,6 +44,18 @@ def conversion_words(report: ConversionReport, *, verbose: bool) -> Iterator[str
         yield f"  Note: {note}"
 
 
+def found_words(found: Findings) -> str:
+    """What a source turned out to be."""
+    keys = "custom keys" if found.spelling is None else f"HF keys spelled {found.spelling}"
+    head = {
+        "own": "an output head of its own",
+        "shared": "no output head (the input embeddings serve)",
+        "copy": "an output head that is a copy of the input embeddings",
+    }
+    writer = f", config.json by transformers {found.saved_by}" if found.saved_by else ""
+    return f"{keys}, {head[found.head]}, in {found.container}{writer}"
+
+
 def comparison_words(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
     """What a comparison found, line by line."""
     yield ("Identical: " if comparison.identical else "Different: ") + _verdict(comparison)
@@ -57,8 +73,8 @@ def inspection_words(found: Inspection) -> Iterator[str]:
         "Language model": f"{found.family} ({found.architecture}), {found.text_layers} layers{experts}",
         "Vision tower": f"{found.tower}, {found.vision_layers} layers",
         "Parameters": f"{found.parameters:,} in {found.tensors:,} tensors",
-        "Data": f"{human_size(found.bytes)} in {found.shards} file(s) ({dtypes})",
-        "Output head": {True: "tied to the input embeddings", False: "its own", None: "unknown"}[found.tied],
+        "Data": f"{human_size(found.bytes)} in {found.shards} file(s) of {found.container} ({dtypes})",
+        "Output head": {True: "tied to the input embeddings", False: "stored", None: "unknown"}[found.tied],
         "Convertible": "yes" if found.refusal is None else f"no. {found.refusal}",
     }
     for name, value in rows.items():
@@ -70,8 +86,9 @@ def plan_words(conversion: Conversion) -> Iterator[str]:
     model = conversion.model
     yield (
         f"Would convert {model.directory} ({model.format.value}, {model.described.family.name}) into "
-        f"{conversion.output} ({model.format.other.value}). Proved: converting back restores every tensor."
+        f"{conversion.output} ({conversion.wanted.value}). Proved: converting back restores every tensor."
     )
+    yield f"Found: {found_words(conversion.found)}."
     for line, count in _plan_lines(conversion.plan).items():
         yield f"  {count:>6} x {line}"
     yield "Would write:"
@@ -90,8 +107,9 @@ def plan_as_json(conversion: Conversion) -> dict[str, object]:
     return {
         "source": str(conversion.model.directory),
         "output": str(conversion.output),
-        "format": conversion.model.format.other.value,
+        "format": conversion.wanted.value,
         "family": conversion.model.described.family.name,
+        "found": asdict(conversion.found),
         "weights": [{"name": job.name, "bytes": job.size, "tensors": list(job.keys)} for job in conversion.jobs],
         "files": list(conversion.files),
         "left_behind": list(conversion.left_behind),
@@ -122,8 +140,11 @@ def _run_words(run: Run, plan: Plan) -> str:
     spec = plan.sources[run.key]
     if run.stop - run.start == spec.elements:
         return _numberless(run.key)
-    width = prod(spec.shape[1:])
-    return f"{_numberless(run.key)}[{run.start // width}:{run.stop // width}]"
+    rows = range(run.start, run.stop)[:: prod(spec.shape[1:] if len(spec.shape) < 3 else spec.shape[2:])]
+    if len(spec.shape) < 3:
+        return f"{_numberless(run.key)}[{rows.start // rows.step}:{rows.stop // rows.step}]"
+    first = rows.start // rows.step % spec.shape[1]  # of one expert among those that are stacked
+    return f"{_numberless(run.key)}[*, {first}:{first + len(rows)}]"
 
 
 def _numberless(key: str) -> str:

@@ -6,11 +6,13 @@ and H's weights is printed. No GPU is needed. Exit codes are those of ``internvl
 """
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from internvl_bridge.conversion import to_hf
+from internvl_bridge.options import ExpertsOption
 from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar, say
 from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, tokenizer_of, words
 
@@ -26,11 +28,13 @@ def convert_keys_to_hf(
     """An HF state dict, spelled as ``InternVLForConditionalGeneration.state_dict()`` is, from a custom one.
 
     Unlike upstream's function of this name, it converts InternLM2 (given ``config``, the contents of
-    config.json), and refuses what it does not know.
+    config.json), fuses Qwen3-MoE's experts where the installed transformers has them so, and refuses what it does
+    not know.
     """
     from internvl_bridge.tensors import convert_state_dict  # imports torch  # noqa: PLC0415
 
-    return convert_state_dict(custom_state_dict, "to-hf", config=config, spelling="L2")
+    experts: ExpertsOption = "fused" if int(version("transformers").partition(".")[0]) >= 5 else "split"
+    return convert_state_dict(custom_state_dict, "to-hf", config=config, layout="l2", experts=experts)
 
 
 def main(custom_path: CustomPath, hf_path: HfPath, save_path: SavePath) -> None:

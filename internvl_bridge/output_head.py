@@ -1,0 +1,32 @@
+"""What an output head is: the presence of its tensor decides, and its bits."""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+from internvl_bridge.mapping.plan import TensorSpec
+from internvl_bridge.mapping.routes import Keys
+from internvl_bridge.mapping.tied import tied_head
+from internvl_bridge.metadata.described import Described
+
+SameBits = Callable[[str, str], bool]
+"""Whether two tensors, which agree in dtype and shape, agree in every bit."""
+
+
+class Head(Enum):
+    """OWN: a tensor of its own. SHARED: there is none, the input embeddings serve. COPY: a tensor that copies them."""
+
+    OWN = "own"
+    SHARED = "shared"
+    COPY = "copy"
+
+
+def output_head(model: Described, specs: Mapping[str, TensorSpec], keys: Keys, same_bits: SameBits) -> Head:
+    """What the output head is among tensors of ``specs``, with keys spelled as ``keys``.
+
+    Only a tensor that config.json calls tied can be a copy; whether it is, its bits tell.
+    """
+    tie = tied_head(model.family, model.dims.text, keys)
+    if tie.head not in specs:
+        return Head.SHARED
+    alike = model.may_be_tied and specs.get(tie.embeddings) == specs[tie.head]
+    return Head.COPY if alike and same_bits(tie.head, tie.embeddings) else Head.OWN
