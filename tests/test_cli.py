@@ -154,7 +154,7 @@ def test_inspect_tells_what_there_is(custom: Custom):
         "InternViT-6B kind",
         "225,152 in 81",
         "BF16 100.0%",
-        "its own",
+        "stored",
     ):
         assert word in text
     stored = invoke("inspect", DATA / "hf" / "qwen3-300m-tied@5.4.0").stdout

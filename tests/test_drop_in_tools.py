@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import add_modules, copy_custom, edit_json, load_all, rewrite
+from state_dicts import MOE, NEEDS_CONFIG, assert_same, config_of, custom_of, hf_of
+from support import NAMES, add_modules, copy_custom, edit_json, load_all, rewrite
 
 import internvl_bridge
+from internvl_bridge.errors import ConfigError, UnknownKeyError
+from internvl_bridge.tools import internvl_custom2hf, internvl_hf2custom
+from internvl_bridge.tools.internvl_custom2hf import convert_keys_to_hf
+from internvl_bridge.tools.internvl_hf2custom import convert_keys_back
 
 Custom = Callable[[str], Path]
 
@@ -108,3 +113,58 @@ def test_missing_flags_are_wrong_usage(tmp_path: Path):
     )
     assert done.returncode == 2
     assert "--hf_path" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("installed", "experts"),
+    [
+        ("4.52.1", "split"),
+        ("4.57.6", "split"),
+        ("5.0.0.dev0", "fused"),
+        ("5.0.0rc1", "fused"),
+        ("5.23.0", "fused"),
+        ("10.0", "fused"),
+    ],
+)
+@pytest.mark.parametrize("name", [MOE, "gptoss-300m", "qwen2-300m"])
+def test_keys_are_those_that_the_installed_transformers_has_in_memory(
+    name: str, installed: str, experts: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(internvl_custom2hf, "version", {"transformers": installed}.__getitem__)
+    assert_same(convert_keys_to_hf(custom_of(name)), hf_of(name, "l2", experts))
+    assert_same(convert_keys_to_hf(custom_of(name), config_of(name)), hf_of(name, "l2", experts))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("with_config", [True, False])
+def test_the_functions_are_inverses_and_feed_load_state_dict(
+    with_config: bool, name: str, custom: Custom, tmp_path: Path
+):
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+    config = config_of(name) if with_config else None
+    tensors = custom_of(name)
+    if name in NEEDS_CONFIG and not with_config:
+        with pytest.raises(ConfigError, match="numbers of heads"):
+            convert_keys_to_hf(tensors)
+        return
+    internvl_bridge.to_hf(custom(name), tmp_path / "hf")
+    model = InternVLForConditionalGeneration(InternVLConfig.from_pretrained(tmp_path / "hf"))
+    there = convert_keys_to_hf(tensors, config)
+    done = model.load_state_dict(there, strict=False)
+    tied = name.endswith("-tied")
+    assert done.unexpected_keys == []
+    assert done.missing_keys == (["lm_head.weight"] if tied else [])
+    restored = convert_keys_back(model.state_dict(), config)
+    head = restored.pop("language_model.lm_head.weight") if tied else None
+    assert head is None or torch.equal(head, restored["language_model.model.embed_tokens.weight"])
+    assert_same({key: tensor.to(tensors[key].dtype) for key, tensor in restored.items()}, tensors)
+    plain = {key: tensor.to(tensors[key].dtype) for key, tensor in restored.items()}
+    assert internvl_custom2hf.compute_l2_distance(tensors, plain) == 0.0
+    assert internvl_hf2custom.compute_l2_distance is internvl_custom2hf.compute_l2_distance
+
+
+def test_the_functions_refuse_what_they_do_not_know():
+    for function, tensors in ((convert_keys_to_hf, custom_of(MOE)), (convert_keys_back, hf_of(MOE))):
+        with pytest.raises(UnknownKeyError, match=r"language_model\.odd"):
+            function({**tensors, "language_model.odd": torch.zeros(1)})

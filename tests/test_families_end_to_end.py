@@ -323,16 +323,16 @@ def test_fields_that_nobody_knows_are_noted_and_kept_in_the_sidecar(custom: Cust
 def test_a_config_that_describes_other_tensors_than_the_source_is_never_written(
     custom: Custom, tmp_path: Path, monkeypatch
 ):
-    from internvl_bridge import preparation
+    from internvl_bridge import beside
 
-    translate = preparation.to_hf_config
+    translate = beside.to_hf_config
 
     def wrong(*arguments):
         config = translate(*arguments)
         config["text_config"]["num_attention_heads"] = 2
         return config
 
-    monkeypatch.setattr(preparation, "to_hf_config", wrong)
+    monkeypatch.setattr(beside, "to_hf_config", wrong)
     with pytest.raises(BridgeError, match="models of different sizes"):
         internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["qwen2-300m"]
@@ -346,7 +346,7 @@ def test_an_image_token_id_that_the_tokenizer_denies_is_noted(custom: Custom, tm
 
 
 def test_an_order_that_there_is_not_is_refused(custom: Custom, tmp_path: Path):
-    with pytest.raises(BridgeError, match="'size' is not an order"):
+    with pytest.raises(BridgeError, match=r"'size' is no choice for order\. Use 'source' or 'name'"):
         internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf", order="size")
     assert not (tmp_path / "hf").exists()
 

@@ -55,7 +55,10 @@ def add(key: str, *shape: int):
         ("language_model.model.layers.0.mlp.down_proj.qweight", ["quantised", "unquantised"]),
         ("vision_model.encoder.layers.0.attn.qkv.weight_scale", ["quantised", "cannot be split"]),
         ("language_model.model.layers.0.mlp.down_proj.weight.absmax", ["quantised"]),
-        ("language_model.model.layers.0.mlp.experts.gate_up_proj", ["stacked", "save it again"]),
+        (
+            "language_model.model.layers.0.mlp.experts.gate_up_proj",
+            ["all experts in one tensor", "Correct config.json"],
+        ),
         ("module.mlp1.0.weight", ["training wrapper", "unwrapped"]),
         ("language_model.model.layers.0.self_attn.rotary_emb.inv_freq", ["follows from config.json"]),
         ("vision_model.encoder.layers.00.ls1", ["neither checkpoint format"]),
@@ -229,7 +232,13 @@ def test_a_directory_that_is_no_checkpoint(tmp_path: Path):
 
 
 def test_the_wrong_direction(hf: Path):
-    refuse("to-hf", hf, "already in the hf format", "to-custom")
+    refuse("to-hf", hf, "already in the HF format", "to-custom", "repair")
+
+
+def test_the_wrong_direction_of_a_custom_checkpoint(custom: Custom):
+    source = custom("qwen2-300m")
+    refuse("to-custom", source, "is in the custom format", "to-hf")
+    refuse("repair", source, "is in the custom format", "to-hf")
 
 
 def test_mixed_spellings(hf: Path):
@@ -275,10 +284,10 @@ def test_a_token_id_beyond_the_embeddings(custom: Custom):
     refuse("to-hf", source, "at id 600", "only 600 embeddings")
 
 
-def test_pickled_weights_are_never_opened(custom: Custom):
+def test_pickled_weights_that_are_none(custom: Custom):
     source = custom("qwen2-300m")
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
-    refuse("to-hf", source, "pytorch_model.bin", "never unpickles")
+    refuse("to-hf", source, "pytorch_model.bin is not a valid file of torch.save", "save or download it again")
 
 
 def test_stale_shards(custom: Custom):
