@@ -129,12 +129,17 @@ def commands(directory: Path, rounds: int) -> list[str]:
     plan = [convert("to-hf", directory / "241b", directory / "output", "--dry-run") for _ in range(rounds)]
     there = convert("to-hf", directory / "many", directory / "hf-many")
     back = convert("to-custom", directory / "hf-many", directory / "back-many")
+    convert(
+        "to-hf", directory / "many", directory / "fused-many", "--layout", "l2", "--experts", "fused", "--no-verify"
+    )
+    repaired = convert("repair", directory / "fused-many", directory / "repaired-many")
     return [
         row("smallest Typer app `--help`", smallest, smallest, "1"),
         row("`internvl-bridge --help` : that", ours, smallest, "1.3"),
         row("plan of 241B-A28B (37,540 tensors)", plan, None, "2 s, 200 MiB"),
         row("`to-hf`, verified, of as many tensors", [there], None, "96 MiB"),
         row("`to-custom`, verified, of as many tensors", [back], None, "96 MiB"),
+        row("`repair`, verified, of L2 with fused experts into as many", [repaired], None, "96 MiB"),
     ]
 
 

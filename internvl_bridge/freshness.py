@@ -24,7 +24,7 @@ def is_fresh(rows: Rows, deviation: float) -> bool:
     flat = [value for row in scaled for value in row]
     count = len(flat)
     mean_square = sum(value * value for value in flat) / count
-    if not all(abs(value) <= _LARGEST for value in flat) or mean_square == 0:
+    if not all(abs(value) <= _LARGEST for value in flat) or mean_square**2 == 0:
         return False
     errors = (
         sum(flat) / sqrt(count),

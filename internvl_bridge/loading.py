@@ -84,10 +84,11 @@ def load_processor(path_or_repo: str | Path, **kwargs: Any) -> Any:
 def _read(path_or_repo: str | Path, kwargs: dict[str, Any]) -> Model:
     """The checkpoint, downloaded if it is not a directory; takes the options of the download out of ``kwargs``."""
     options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
+    folder = kwargs.pop("subfolder", "")
     if Path(path_or_repo).is_dir():
-        return read_model(Path(path_or_repo))
+        return read_model(Path(path_or_repo) / folder)
     try:
-        return read_model(Path(snapshot_download(str(path_or_repo), allow_patterns=list(_WANTED), **options)))
+        return read_model(Path(snapshot_download(str(path_or_repo), allow_patterns=list(_WANTED), **options)) / folder)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path_or_repo} is no directory, and cannot be had from the hub: {type(error).__name__}. "

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from internvl_bridge.distance import squared_distance
-from internvl_bridge.errors import ContradictionError
+from internvl_bridge.errors import ConfigError, ContradictionError
 from internvl_bridge.mapping.guessing import guessed_route
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
 from internvl_bridge.mapping.planning import listed
@@ -41,7 +41,7 @@ def convert_state_dict(
     ``model.state_dict()`` has is ``layout="l2"``, in transformers 5 with ``experts="fused"``.
 
     Tensors that are only renamed are returned themselves, and parts of a larger one as views of it
-    where it is contiguous. Raises a BridgeError that names the keys and the remedy.
+    where it is contiguous, detached from its gradients. Raises a BridgeError that names the keys and the remedy.
     """
     wanted = wanted_format(direction)
     options = Options(layout=layout, experts=experts, tied=tied)
@@ -68,7 +68,11 @@ def _plan(
 
 
 def described_by(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Described:
-    """The model that the contents of a config.json describe. Raises as :func:`describe`."""
+    """The model that the contents of a config.json describe. Raises as :func:`describe`, and for anything else."""
+    if not isinstance(config, Mapping):
+        raise ConfigError(
+            f"config is a {type(config).__name__}, not the contents of a config.json.", "Pass model.config.to_dict()."
+        )
     return describe(ConfigFile(Path("config"), "", config), specs)
 
 
@@ -86,7 +90,7 @@ def gathered(recipe: Recipe, tensors: StateDict) -> torch.Tensor:
     whole = tensors[recipe.runs[0].key]
     if len(recipe.runs) == 1 and whole.shape == shape:
         return whole
-    flat = {key: tensors[key].reshape(-1) for key in dict.fromkeys(run.key for run in recipe.runs)}
+    flat = {key: tensors[key].detach().reshape(-1) for key in dict.fromkeys(run.key for run in recipe.runs)}
     if len({tensor.device for tensor in flat.values()}) > 1:
         raise ContradictionError(
             f"{listed(list(flat))} lie on different devices, but become one tensor.", "Move them to one device."

@@ -112,6 +112,7 @@ ODD = {
     "zeros": torch.zeros(16, 1024),
     "zeros, negative ones": -torch.zeros(2, 2),
     "so small that squares vanish": torch.full((4, 4), 1e-200, dtype=torch.float64),
+    "so small that fourth powers vanish": torch.full((4, 4), 1e-90, dtype=torch.float64),
     "so large that squares do not exist": torch.full((4, 4), 1e300, dtype=torch.float64),
     "NaN": torch.full((16, 1024), nan),
     "infinite": torch.full((16, 1024), inf),

@@ -189,7 +189,11 @@ def test_options_mean_what_they_mean_to_transformers(name: str, options: dict[st
     assert_same_model(internvl_bridge.load_pretrained(custom, **options), theirs(hf, **options))
 
 
-@pytest.mark.parametrize("options", [{"vision_feature_layer": -2}, {"image_token_id": 3}, {"config": None}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"vision_feature_layer": -2}, {"image_token_id": 3}, {"output_attentions": True}, {"config": None}],
+    ids=str,
+)
 def test_fields_of_the_config_can_be_given_as_options(options: dict[str, Any], converted):
     """Only in config.json: transformers has some of them in generation_config.json too, by accident."""
     custom, hf = converted("qwen2-300m")
@@ -230,6 +234,17 @@ def test_loading_information_comes_back_where_it_is_asked_for(converted):
     assert info == expected_info
     assert not any(info.values())
     assert not isinstance(internvl_bridge.load_pretrained(custom, output_loading_info=False), tuple)
+
+
+def test_a_subfolder_is_not_ignored(converted, tmp_path: Path):
+    """It would be another model than the one that was asked for."""
+    shutil.copytree(converted("qwen2-300m")[0], tmp_path / "home")
+    shutil.copytree(converted("llama-6b")[0], tmp_path / "home" / "sub")
+    try:
+        model = internvl_bridge.load_pretrained(tmp_path / "home", subfolder="sub")
+    except internvl_bridge.BridgeError:
+        return
+    assert model.config.text_config.model_type == "llama"
 
 
 def test_a_config_of_ones_own_is_taken(converted):

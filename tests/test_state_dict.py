@@ -25,7 +25,7 @@ from state_dicts import (
     spelled,
     streamed,
 )
-from support import NAMES, same_bits
+from support import NAMES, load_all, same_bits
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -708,3 +708,21 @@ def test_equal_infinities_are_no_distance_apart():
     left = {"a": torch.tensor([float("inf"), -float("inf"), 3.0])}
     assert compute_l2_distance(left, {"a": torch.tensor([float("inf"), -float("inf"), 0.0])}) == 3.0
     assert compute_l2_distance(left, {"a": -left["a"]}) == float("inf")
+
+
+def test_parts_of_parameters_are_plain_tensors(custom: Custom):
+    tensors = {key: torch.nn.Parameter(tensor) for key, tensor in load_all(custom("qwen2-300m")).items()}
+    there = internvl_bridge.convert_state_dict(tensors, "to-hf")
+    part = there["vision_tower.encoder.layer.0.attention.q_proj.weight"]
+    assert not part.requires_grad
+    assert part.data_ptr() == tensors["vision_model.encoder.layers.0.attn.qkv.weight"].data_ptr()
+    back = internvl_bridge.convert_state_dict(there, "to-custom")
+    assert all(same_bits(back[key].detach(), tensors[key].detach()) for key in tensors)
+
+
+@pytest.mark.parametrize("convert", [internvl_bridge.convert_state_dict, internvl_bridge.iter_converted])
+def test_a_config_object_is_no_contents_of_a_config_json(convert):
+    from transformers import InternVLConfig
+
+    with pytest.raises(ConfigError, match=r"config is a InternVLConfig.*Pass model\.config\.to_dict\(\)"):
+        dict(convert({}, "to-hf", config=InternVLConfig()))

@@ -404,7 +404,7 @@ def test_without_a_deviation_it_is_that_of_transformers(tmp_path: Path):
     assert len(notes(source)) == 1
 
 
-ODD_RANGES = [0, 0.0, -0.02, -1, 5e-324, 1e-320, 1e-300, 1e300, 1000]
+ODD_RANGES = [0, 0.0, -0.02, -1, 5e-324, 1e-320, 1e-300, 1e100, 1e300, 1000]
 
 
 @pytest.mark.parametrize("value", ODD_RANGES)
