@@ -58,10 +58,12 @@ def checked_plan(model: Described, specs: Specs, source: Keys, target: Keys) -> 
     return CheckedPlan(plan, tied=not has_head(portable), mxfp4=has_mxfp4(portable))
 
 
-def check_config(model: Described, source: Keys, target: Keys) -> None:
-    """Refuse what config.json alone rules out, before any tensor is seen. Raises as :func:`checked_plan`."""
-    if source is None or target is None:
-        check_expressible(model)
+def check_config(model: Described) -> None:
+    """Refuse what config.json alone rules out between the formats, before any tensor is seen.
+
+    Raises as :func:`checked_plan`.
+    """
+    check_expressible(model)
     _check_experts(model)
 
 

@@ -13,7 +13,7 @@ from internvl_bridge.mapping.guessing import ambiguous, check_guessable, guessab
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.planning import Owners, explain_unknown_keys, listed
 from internvl_bridge.mapping.routes import Keys, Route
-from internvl_bridge.mapping.spellings import PORTABLE, spelling_of
+from internvl_bridge.mapping.spellings import spelling_of
 from internvl_bridge.mapping.tied import tied_head
 from internvl_bridge.mapping.transforms import Transform
 from internvl_bridge.metadata.config_file import Format
@@ -57,7 +57,7 @@ def _described(
     """The targets of a model that ``config`` describes, all of whose tensors have to come."""
     target = options.target(wanted)
     model = described_by(config, {})
-    check_config(model, None if wanted is Format.HF else PORTABLE, target)
+    check_config(model)
     families = [model.family]
     if model.family is INTERNLM3 and wanted is Format.HF:  # only its keys tell which of both it is
         families.append(INTERNLM3_GROUPED)

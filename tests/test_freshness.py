@@ -165,6 +165,15 @@ def test_a_little_in_common_is_seen(sign: int, seed: int):
     assert related(drawn(seed), sign * 0.1 * drawn(seed) + drawn(seed + 1000))
 
 
+@pytest.mark.parametrize("value", [nan, inf, -inf])
+def test_one_odd_number_does_not_hide_a_relation(value: float):
+    matrix = drawn(0)
+    matrix[3, 5] = value
+    assert related(drawn(0), matrix)
+    assert related(matrix, drawn(0))
+    assert not related(drawn(1), matrix)
+
+
 def test_what_is_far_from_zero_is_related_to_nothing_fresh():
     assert not related(drawn(0), torch.full((16, 1024), 5.0))
 
