@@ -1,10 +1,12 @@
-"""Measure the converter against ``cp -r`` and against plain reading, as ratios within one run.
+"""Measure the converter against ``cp``, a plain converter and plain reading, as ratios within one run.
 
-    python benchmarks/convert.py [--directory DIR] [--rounds N]
+    python benchmarks/convert.py [--directory DIR] [--rounds N] [--sizes 1b 8b]
 
-Needs about 7 GB in DIR. Machines are noisy and disks differ, so that only ratios between neighbours of
-the same round mean anything; the table gives their medians. Everything is synced to the disk (cp by
-``sync``, the converter by its own fsync), and page caches are warm.
+Needs about 7 GB in DIR for 1b (2 GB of weights) and 38 GB for 8b (12 GB). Machines are noisy and disks differ, so that
+only ratios between neighbours of the same round mean anything; the table gives their medians. Everything is synced to
+the disk (the others by ``sync``, the converter by its own fsync), and sources are in the page cache as far as it holds
+them. In a DIR whose file system shares blocks (XFS, btrfs) the table has a line for ``cp --reflink``, and the limits
+are those of cloning.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from statistics import median
 
 _ROOT = Path(__file__).resolve().parent.parent
 _BRIDGE = (sys.executable, "-m", "internvl_bridge")
+_LIMITS = {"1b": "0.70", "8b": "0.45"}
 _SMALLEST_APP = """
 import typer
 app = typer.Typer()
@@ -61,9 +64,9 @@ def fresh(directory: Path, work: Callable[[], Cost]) -> Cost:
     return cost
 
 
-def copy(source: Path, target: Path) -> Cost:
-    """``cp -r`` and sync."""
-    return run("sh", "-c", f"cp -r '{source}' '{target}' && sync")
+def synced(*command: str) -> Cost:
+    """A command, and all that it wrote brought to the disk."""
+    return run("sh", "-c", '"$@" && sync', "sh", *command)
 
 
 def convert(command: str, source: Path, target: Path, *options: str) -> Cost:
@@ -71,72 +74,84 @@ def convert(command: str, source: Path, target: Path, *options: str) -> Cost:
     return run(*_BRIDGE, command, "--quiet", *options, str(source), str(target))
 
 
-def verification(source: Path, output: Path) -> tuple[Cost, Cost]:
-    """One plain read of both sides, and the verification of a conversion, in one process of their own."""
-    script = _ROOT / "benchmarks" / "verification.py"
-    done = subprocess.run(
-        [sys.executable, script, source, output], cwd=_ROOT, check=True, capture_output=True, text=True
-    )
-    shutil.rmtree(output)
-    read, verified = (float(word) for word in done.stdout.split())
-    return Cost(read, read, 0), Cost(verified, verified, 0)
+def shares_blocks(directory: Path) -> bool:
+    """Whether ``cp --reflink=always`` works in ``directory``."""
+    one, other = directory / "one", directory / "other"
+    one.write_bytes(bytes(4096))
+    done = subprocess.run(["cp", "--reflink=always", one, other], check=False, capture_output=True)
+    one.unlink()
+    other.unlink(missing_ok=True)
+    return done.returncode == 0
 
 
 def row(name: str, costs: Sequence[Cost], base: Sequence[Cost] | None, limit: str) -> str:
-    """A line of the table: the median ratio of ``costs`` to ``base``, round by round, if there is one."""
-    ratio = f"{median(c.wall / other.wall for c, other in zip(costs, base, strict=True)):.2f}" if base else "-"
-    cpu = median(cost.cpu for cost in costs)
-    peak = f"{max(cost.peak for cost in costs):.0f}" if costs[0].peak else "-"
-    wall = median(cost.wall for cost in costs)
-    return f"| {name} | {ratio} | {limit} | {wall:.2f} | {cpu:.2f} | {peak} |"
+    """A line of the table: the median ratios of ``costs`` to ``base``, round by round, if there is one."""
+    if base is None:
+        ratio = cpu_ratio = "-"
+    else:
+        pairs = list(zip(costs, base, strict=True))
+        ratio = f"{median(c.wall / other.wall for c, other in pairs):.2f}"
+        cpu_ratio = f"{median(c.cpu / other.cpu for c, other in pairs):.2f}"
+    wall, cpu = median(cost.wall for cost in costs), median(cost.cpu for cost in costs)
+    peak = max(cost.peak for cost in costs)
+    return f"| {name} | {ratio} | {limit} | {cpu_ratio} | {wall:.2f} | {cpu:.2f} | {peak:.0f} |"
 
 
-def conversions(directory: Path, rounds: int) -> list[str]:
-    """The lines about a checkpoint of 2 GiB."""
+def conversions(directory: Path, size: str, rounds: int) -> list[str]:
+    """The lines about a checkpoint of ``size``."""
     custom, hf, output = directory / "custom", directory / "hf", directory / "output"
-    run(sys.executable, "examples/synthetic.py", str(custom), "--preset", "2b")
+    run(sys.executable, "examples/synthetic.py", str(custom), "--preset", size)
     convert("to-hf", custom, hf)
-    kinds: dict[str, list[Cost]] = {}
+    shared = shares_blocks(directory)
+    plain = (sys.executable, "benchmarks/plain.py", str(custom), str(output))
+    works: dict[str, Callable[[], Cost]] = {
+        "cp": lambda: synced("cp", "-r", "--reflink=never", str(custom), str(output)),
+        "to-hf": lambda: convert("to-hf", custom, output, "--no-verify"),
+        "to-custom": lambda: convert("to-custom", hf, output, "--no-verify"),
+        "to-hf, verified": lambda: convert("to-hf", custom, output),
+        "to-custom, verified": lambda: convert("to-custom", hf, output),
+        "plain": lambda: synced(*plain),
+    }
+    if shared:
+        works["reflink"] = lambda: synced("cp", "-r", "--reflink=always", str(custom), str(output))
+    costs: dict[str, list[Cost]] = {name: [] for name in works}
     for _ in range(rounds):
-        for name, work in (
-            ("cp", lambda: copy(custom, output)),
-            ("to-hf", lambda: convert("to-hf", custom, output, "--no-verify")),
-            ("to-custom", lambda: convert("to-custom", hf, output, "--no-verify")),
-            ("to-hf, verified", lambda: convert("to-hf", custom, output)),
-        ):
-            kinds.setdefault(name, []).append(fresh(output, work))
-        read, verified = verification(custom, output)
-        kinds.setdefault("read", []).append(read)
-        kinds.setdefault("verification", []).append(verified)
+        for name, work in works.items():
+            costs[name].append(fresh(output, work))
+    shutil.rmtree(custom)
+    shutil.rmtree(hf)
+    cp, limit = costs["cp"], "0.10" if shared else _LIMITS[size]
+    reflink = [row(f"{size}: `cp -r --reflink`, then sync", costs["reflink"], cp, "-")] if shared else []
     return [
-        row("`cp -r`, then sync", kinds["cp"], kinds["cp"], "1"),
-        row("`to-hf --no-verify` : cp", kinds["to-hf"], kinds["cp"], "1.10"),
-        row("`to-custom --no-verify` : cp", kinds["to-custom"], kinds["cp"], "1.10"),
-        row("`to-hf` with verification : cp", kinds["to-hf, verified"], kinds["cp"], "-"),
-        row("one read of both sides", kinds["read"], kinds["read"], "1"),
-        row("what verification adds : that", kinds["verification"], kinds["read"], "1.5"),
+        row(f"{size}: `cp -r`, then sync", cp, cp, "1"),
+        *reflink,
+        row(f"{size}: `to-hf --no-verify` : cp", costs["to-hf"], cp, limit),
+        row(f"{size}: `to-custom --no-verify` : cp", costs["to-custom"], cp, limit),
+        row(f"{size}: `to-hf`, verified : cp", costs["to-hf, verified"], cp, "1.30"),
+        row(f"{size}: `to-custom`, verified : cp", costs["to-custom, verified"], cp, "1.30"),
+        row(f"{size}: safetensors and torch, synced : cp", costs["plain"], cp, "-"),
+        row(f"{size}: that : `to-hf --no-verify`", costs["plain"], costs["to-hf"], "at least 5"),
     ]
 
 
 def commands(directory: Path, rounds: int) -> list[str]:
-    """The lines about commands that move no data."""
+    """The lines about commands that move little or no data."""
     app = directory / "smallest.py"
     app.write_text(_SMALLEST_APP, encoding="utf-8")
     pairs = [(run(sys.executable, str(app), "--help"), run(*_BRIDGE, "--help")) for _ in range(5 * rounds)]
     smallest, ours = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     for preset in ("241b", "many"):
         run(sys.executable, "examples/synthetic.py", str(directory / preset), "--preset", preset)
-    plan = [convert("to-hf", directory / "241b", directory / "output", "--dry-run") for _ in range(rounds)]
+    plan = [run(*_BRIDGE, "plan", str(directory / "241b")) for _ in range(rounds)]
     there = convert("to-hf", directory / "many", directory / "hf-many")
     back = convert("to-custom", directory / "hf-many", directory / "back-many")
-    convert(
-        "to-hf", directory / "many", directory / "fused-many", "--layout", "l2", "--experts", "fused", "--no-verify"
-    )
+    fused = ("--layout", "l2", "--experts", "fused", "--no-verify")
+    convert("to-hf", directory / "many", directory / "fused-many", *fused)
     repaired = convert("repair", directory / "fused-many", directory / "repaired-many")
     return [
         row("smallest Typer app `--help`", smallest, smallest, "1"),
         row("`internvl-bridge --help` : that", ours, smallest, "1.3"),
-        row("plan of 241B-A28B (37,540 tensors)", plan, None, "2 s, 200 MiB"),
+        row("`plan` of 241B-A28B (481 GB, 37,540 tensors)", plan, None, "1 s, 128 MiB"),
         row("`to-hf`, verified, of as many tensors", [there], None, "96 MiB"),
         row("`to-custom`, verified, of as many tensors", [back], None, "96 MiB"),
         row("`repair`, verified, of L2 with fused experts into as many", [repaired], None, "96 MiB"),
@@ -148,11 +163,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the converter, as ratios within one run.")
     parser.add_argument("--directory", type=Path, default=None, help="where to work (default: /tmp)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", nargs="*", choices=sorted(_LIMITS), default=["1b"])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
-        lines = [*conversions(Path(name), arguments.rounds), *commands(Path(name), arguments.rounds)]
-    print("| what | ratio | at most | wall s | CPU s | peak MiB |")
-    print("|---|---|---|---|---|---|")
+        lines = [line for size in arguments.sizes for line in conversions(Path(name), size, arguments.rounds)]
+        lines += commands(Path(name), arguments.rounds)
+    print("| what | wall ratio | at most | CPU ratio | wall s | CPU s | peak MiB |")
+    print("|---|---|---|---|---|---|---|")
     print("\n".join(lines))
 
 

@@ -3,9 +3,10 @@
     python examples/synthetic.py OUTPUT --preset tiny
 
 It is a real directory as far as converters and loaders care: shards, index, config.json, and a
-tokenizer that knows the nine image tokens (and no language). Presets: ``tiny`` (a megabyte), ``2b`` (the
-tensor shapes of InternVL3_5-2B with a few of its layers, about 2 GiB), ``241b`` (the shapes and the depth
-of InternVL3_5-241B-A28B as sparse files: headers without data) and ``many`` (as many tensors, but tiny ones).
+tokenizer that knows the nine image tokens (and no language). Presets: ``tiny`` (a megabyte), ``1b`` (the
+tensor shapes of InternVL3_5-1B, 2 GB), ``8b`` (those of InternVL3_5-8B with 24 of its 36 layers, 12 GB),
+``241b`` (the shapes and the depth of InternVL3_5-241B-A28B as sparse files: headers without data) and
+``many`` (as many tensors, but tiny ones).
 """
 
 import argparse
@@ -162,10 +163,15 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "tiny": Preset(Tower(64, 128, 3, 4, 56, big=False), Qwen3(640, 96, 160, 3, 6, 2, 24), shard_bytes=400_000),
-    "2b": Preset(
+    "1b": Preset(
         Tower(1024, 4096, 24, 16, 448, big=False),
-        Qwen3(151936, 2048, 6144, 4, 16, 8, 128),
-        shard_bytes=1_000_000_000,
+        Qwen3(151936, 1024, 3072, 28, 16, 8, 128),
+        shard_bytes=5_000_000_000,
+    ),
+    "8b": Preset(
+        Tower(1024, 4096, 24, 16, 448, big=False),
+        Qwen3(151936, 4096, 12288, 24, 32, 8, 128),
+        shard_bytes=5_000_000_000,
     ),
     "241b": Preset(
         Tower(3200, 12800, 45, 25, 448, big=True),

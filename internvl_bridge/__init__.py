@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from internvl_bridge.streaming import iter_converted
     from internvl_bridge.tensors import compute_l2_distance, convert_state_dict
     from internvl_bridge.verification import Comparison
+    from internvl_bridge.verify_checksums import ChecksumReport, verify_checksums
     from internvl_bridge.verify_directories import verify
 
 _HOMES = {
     "BridgeError": "errors",
+    "ChecksumReport": "verify_checksums",
     "Comparison": "verification",
     "ConversionReport": "report",
     "DifferenceError": "errors",
@@ -36,10 +38,12 @@ _HOMES = {
     "to_custom": "conversion",
     "to_hf": "conversion",
     "verify": "verify_directories",
+    "verify_checksums": "verify_checksums",
 }
 
 __all__ = [
     "BridgeError",
+    "ChecksumReport",
     "Comparison",
     "ConversionReport",
     "DifferenceError",
@@ -55,6 +59,7 @@ __all__ = [
     "to_custom",
     "to_hf",
     "verify",
+    "verify_checksums",
 ]
 
 

@@ -1,6 +1,6 @@
 """A plan over elements becomes byte ranges of files: the disk interpreter of plans."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from internvl_bridge.errors import ContradictionError
 from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec
@@ -21,7 +21,7 @@ def specs_of(checkpoint: Checkpoint) -> dict[str, TensorSpec]:
 def target_tensors(plan: Plan, source: Checkpoint) -> Iterator[tuple[str, TargetTensor]]:
     """Every target of ``plan``, and where its bytes lie in ``source``."""
     for key, recipe in plan.recipes.items():
-        yield key, _target(recipe, source.tensors)
+        yield key, target_tensor(recipe, source)
 
 
 def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
@@ -35,7 +35,7 @@ def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
     shards: list[dict[str, TargetTensor]] = [{} for _ in source.shards]
     for key in sorted(firsts, key=lambda key: (rank[firsts[key].key], firsts[key].start, key)):
         home = source.tensors[firsts[key].key].shard
-        shards[home][key] = _target(plan.recipes[key], source.tensors)
+        shards[home][key] = target_tensor(plan.recipes[key], source)
     return [
         ShardContents(tensors, {"format": "pt", **shard.metadata})
         for shard, tensors in zip(source.shards, shards, strict=True)
@@ -43,8 +43,9 @@ def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
     ]
 
 
-def _target(recipe: Recipe, tensors: Mapping[str, StoredTensor]) -> TargetTensor:
-    pieces = coalesced(_piece(run, tensors[run.key]) for run in recipe.runs)
+def target_tensor(recipe: Recipe, source: Checkpoint) -> TargetTensor:
+    """The target that ``recipe`` makes, and where its bytes lie in ``source``."""
+    pieces = coalesced(_piece(run, source.tensors[run.key]) for run in recipe.runs)
     return TargetTensor(recipe.spec.dtype, recipe.spec.shape, pieces)
 
 

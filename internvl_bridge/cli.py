@@ -124,6 +124,18 @@ OrderOption = Annotated[
     typer.Option(help="Order of the tensors in a file: the source's, or safetensors' own by name."),
 ]
 Verify = Annotated[bool, typer.Option(help="Read the output back and compare it with the source.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Files to write or read at a time.", show_default="one for each core, at most four"),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace OUTPUT, if it is a checkpoint, once the new one is complete."),
+]
+Restart = Annotated[
+    bool,
+    typer.Option("--restart", help="Start over, where a run that was stopped has left OUTPUT.partial to go on with."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it would write, and stop.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a report for programs.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List every tensor with its L2 distance.")]
@@ -148,6 +160,9 @@ def to_hf(
     max_shard_size: MaxShardSize = None,
     order: OrderOption = Order.SOURCE,
     verify: Verify = True,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    restart: Restart = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -156,7 +171,7 @@ def to_hf(
     """Convert a custom checkpoint into one that transformers loads."""
     from internvl_bridge.commands import Show, convert
     from internvl_bridge.metadata.config_file import Format
-    from internvl_bridge.options import Options
+    from internvl_bridge.options import Execution, Options
 
     options = Options(
         reference=reference,
@@ -166,10 +181,10 @@ def to_hf(
         experts=experts.value,
         max_shard_size=max_shard_size,
         order=order.value,
-        verify=verify,
     )
-    show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
-    convert(source, output, (Format.CUSTOM, Format.HF), options, dry_run=dry_run, show=show)
+    execution = Execution(verify, workers, overwrite, restart)
+    show = Show(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    convert(source, output, (Format.CUSTOM, Format.HF), options, execution, show)
 
 
 @app.command(
@@ -189,6 +204,9 @@ def to_custom(
     max_shard_size: MaxShardSize = None,
     order: OrderOption = Order.SOURCE,
     verify: Verify = True,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    restart: Restart = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -197,7 +215,7 @@ def to_custom(
     """Convert a transformers (HF) checkpoint into InternVL's own custom format."""
     from internvl_bridge.commands import Show, convert
     from internvl_bridge.metadata.config_file import Format
-    from internvl_bridge.options import Options
+    from internvl_bridge.options import Execution, Options
 
     options = Options(
         reference=reference,
@@ -205,10 +223,10 @@ def to_custom(
         tied=tied.value if tied else None,
         max_shard_size=max_shard_size,
         order=order.value,
-        verify=verify,
     )
-    show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
-    convert(source, output, (Format.HF, Format.CUSTOM), options, dry_run=dry_run, show=show)
+    execution = Execution(verify, workers, overwrite, restart)
+    show = Show(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    convert(source, output, (Format.HF, Format.CUSTOM), options, execution, show)
 
 
 @app.command(
@@ -228,6 +246,9 @@ def repair(
     max_shard_size: MaxShardSize = None,
     order: OrderOption = Order.SOURCE,
     verify: Verify = True,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    restart: Restart = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -236,7 +257,7 @@ def repair(
     """Make an HF checkpoint one that every transformers from 4.52 on loads."""
     from internvl_bridge.commands import Show, convert
     from internvl_bridge.metadata.config_file import Format
-    from internvl_bridge.options import Options
+    from internvl_bridge.options import Execution, Options
 
     options = Options(
         tokenizer=tokenizer,
@@ -245,30 +266,81 @@ def repair(
         experts=experts.value,
         max_shard_size=max_shard_size,
         order=order.value,
-        verify=verify,
     )
-    show = Show(as_json=as_json, verbose=verbose, quiet=quiet)
-    convert(source, output, (Format.HF, Format.HF), options, dry_run=dry_run, show=show)
+    execution = Execution(verify, workers, overwrite, restart)
+    show = Show(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    convert(source, output, (Format.HF, Format.HF), options, execution, show)
+
+
+@app.command(
+    "plan",
+    help="Tell what converting SOURCE would do and cost, from its headers alone.\n\n"
+    "Prints how every tensor is made, the files, the bytes that would be read, written and cloned, and the room that "
+    "is needed. A custom checkpoint would become an HF one and the other way round; --repair plans that instead. Exit "
+    "code 2 if it does not fit on the disk.",
+)
+def plan(
+    source: Source,
+    output: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OUTPUT]", help="Where it would be written.", show_default="beside SOURCE"),
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of an HF checkpoint.")] = False,
+    reference: Annotated[Path | None, typer.Option(help="As for the conversion.", show_default=False)] = None,
+    tokenizer: Tokenizer = None,
+    layout: LayoutOption = Layout.L1,
+    experts: ExpertsOption = Experts.SPLIT,
+    tied: TiedOption = None,
+    max_shard_size: MaxShardSize = None,
+    order: OrderOption = Order.SOURCE,
+    verify: Verify = True,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what converting a checkpoint would do and cost."""
+    from internvl_bridge import commands
+    from internvl_bridge.options import Execution, Options
+
+    options = Options(
+        reference=reference,
+        tokenizer=tokenizer,
+        layout=layout.value,
+        experts=experts.value,
+        tied=tied.value if tied else None,
+        max_shard_size=max_shard_size,
+        order=order.value,
+    )
+    execution = Execution(verify=verify, overwrite=overwrite)
+    commands.plan(source, output, options, execution, repair=repair, as_json=as_json)
 
 
 @app.command(
     "verify",
     help="Compare the weights of two checkpoints, of the same or of different formats, bit for bit.\n\n"
     "Prints the L2 distance of every tensor that differs and over all, and the tensors that are missing "
-    "(only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). Exit code 1 if "
-    "anything differs.",
+    "(only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). With --checksums, compares all "
+    "files of LEFT, an output of this program, with the checksums that were written down when it was made. Exit code 1 "
+    "if anything differs.",
 )
 def verify(
     left: Annotated[Path, typer.Argument(metavar="LEFT", help="Directory of a checkpoint.", show_default=False)],
-    right: Annotated[Path, typer.Argument(metavar="RIGHT", help="Directory of another one.", show_default=False)],
+    right: Annotated[
+        Path | None, typer.Argument(metavar="[RIGHT]", help="Directory of another one.", show_default=False)
+    ] = None,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Compare LEFT with its own checksums, without a RIGHT.")
+    ] = False,
+    workers: Workers = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare the weights of two checkpoints, of the same or of different formats, bit for bit."""
+    """Compare the weights of two checkpoints, or the files of one with their checksums."""
     from internvl_bridge import commands
 
-    commands.verify(left, right, commands.Show(as_json=as_json, verbose=verbose, quiet=quiet))
+    if checksums == (right is not None):
+        raise typer.BadParameter("give either RIGHT or --checksums", param_hint="RIGHT")
+    commands.verify(left, right, workers, commands.Show(as_json=as_json, verbose=verbose, quiet=quiet))
 
 
 @app.command("inspect")

@@ -9,13 +9,17 @@ from typing import Any
 import typer
 
 from internvl_bridge import words
+from internvl_bridge.budget import budget_of, check_room
 from internvl_bridge.conversion import carry_out
+from internvl_bridge.identity import identity_of
 from internvl_bridge.inspection import inspect as inspect_checkpoint
-from internvl_bridge.metadata.config_file import Format
-from internvl_bridge.options import Options
-from internvl_bridge.preparation import prepare
+from internvl_bridge.metadata.config_file import Format, detect_format, read_config
+from internvl_bridge.options import Execution, Options
+from internvl_bridge.preparation import Conversion, prepare
 from internvl_bridge.report import comparison_as_json
+from internvl_bridge.storage.publishing import finished_files
 from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar, say
+from internvl_bridge.verify_checksums import verify_checksums
 from internvl_bridge.verify_directories import verify as verify_checkpoints
 
 
@@ -26,16 +30,22 @@ class Show:
     as_json: bool
     verbose: bool
     quiet: bool
+    dry_run: bool = False
 
 
 def convert(
-    source: Path, output: Path, formats: tuple[Format, Format], options: Options, *, dry_run: bool, show: Show
+    source: Path,
+    output: Path,
+    formats: tuple[Format, Format],
+    options: Options,
+    execution: Execution,
+    show: Show,
 ) -> None:
     """Convert ``source`` from the first format into the second, or say what would be done."""
     with exit_codes():
-        conversion = prepare(source, output, formats, options)
-        if dry_run:
-            _print(lambda: words.plan_as_json(conversion), lambda: words.plan_words(conversion), show)
+        conversion = prepare(source, output, formats, options, execution)
+        if show.dry_run:
+            _print_plan(conversion, show)
             return
         with progress_bar(quiet=show.quiet) as progress:
             report = carry_out(conversion, progress)
@@ -44,11 +54,26 @@ def convert(
             raise typer.Exit(DIFFERS)
 
 
-def verify(left: Path, right: Path, show: Show) -> None:
-    """Compare two checkpoints."""
+def plan(
+    source: Path, output: Path | None, options: Options, execution: Execution, *, repair: bool, as_json: bool
+) -> None:
+    """Say what converting ``source`` into the other format, or a repair, would do and cost."""
     with exit_codes():
+        accepted = detect_format(read_config(source))
+        wanted = accepted if repair else next(format_ for format_ in Format if format_ is not accepted)
+        output = output or source.absolute().with_name(f"{source.absolute().name}-{wanted.value}")
+        conversion = prepare(source, output, (Format.HF if repair else accepted, wanted), options, execution)
+        _print_plan(conversion, Show(as_json=as_json, verbose=False, quiet=False))
+
+
+def verify(left: Path, right: Path | None, workers: int | None, show: Show) -> None:
+    """Compare two checkpoints, or the files of one with their checksums."""
+    with exit_codes():
+        if right is None:
+            _verify_checksums(left, workers, show)
+            return
         with progress_bar(quiet=show.quiet) as progress:
-            found = verify_checkpoints(left, right, progress=progress)
+            found = verify_checkpoints(left, right, workers=workers, progress=progress)
         _print(
             lambda: comparison_as_json(found),
             lambda: words.comparison_words(found, verbose=show.verbose),
@@ -63,6 +88,20 @@ def inspect(path: Path, show: Show) -> None:
     with exit_codes():
         found = inspect_checkpoint(path)
         _print(found.as_json, lambda: words.inspection_words(found), show)
+
+
+def _verify_checksums(directory: Path, workers: int | None, show: Show) -> None:
+    with progress_bar(quiet=show.quiet) as progress:
+        found = verify_checksums(directory, workers=workers, progress=progress)
+    _print(found.as_json, lambda: words.checksum_words(directory, found), show)
+    if not found.intact:
+        raise typer.Exit(DIFFERS)
+
+
+def _print_plan(conversion: Conversion, show: Show) -> None:
+    budget = budget_of(conversion, finished_files(conversion.output, identity_of(conversion)))
+    _print(lambda: words.plan_as_json(conversion, budget), lambda: words.plan_words(conversion, budget), show)
+    check_room(budget, conversion.output)
 
 
 def _print(values: Callable[[], Mapping[str, Any]], lines: Callable[[], Iterable[str]], show: Show) -> None:

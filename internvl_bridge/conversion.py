@@ -2,18 +2,24 @@
 
 from pathlib import Path
 
-from internvl_bridge.byte_plan import target_tensors
+from internvl_bridge.budget import budget_of, check_room
 from internvl_bridge.errors import DifferenceError
+from internvl_bridge.identity import identity_of
 from internvl_bridge.metadata.config_file import Format
-from internvl_bridge.options import ExpertsOption, Layout, Options, Order, Tied
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
+from internvl_bridge.options import Execution, ExpertsOption, Layout, Options, Order, Tied, check_workers
 from internvl_bridge.preparation import Conversion, prepare
-from internvl_bridge.progress import Progress, silent
+from internvl_bridge.progress import Progress, nothing, silent
 from internvl_bridge.report import ConversionReport
-from internvl_bridge.storage.checkpoint import INDEX_FILE, open_checkpoint
-from internvl_bridge.storage.copying import write_file
-from internvl_bridge.storage.publishing import copy_file, publishing, write_bytes, write_json
+from internvl_bridge.shards import DAMAGED, Weights, write_shards
+from internvl_bridge.storage.checkpoint import INDEX_FILE
+from internvl_bridge.storage.checksums import ALGORITHM, checksum_of
+from internvl_bridge.storage.publishing import publishing
 from internvl_bridge.storage.reading import FileReader
-from internvl_bridge.verification import Comparison, compare
+from internvl_bridge.storage.small_files import copy_file, write_bytes, write_json
+from internvl_bridge.storage.stamps import check_unchanged
+from internvl_bridge.storage.summing import file_checksum
+from internvl_bridge.verification import Comparison
 from internvl_bridge.verify_directories import compare_models
 from internvl_bridge.weights import holds_weights, stored_plan
 
@@ -30,6 +36,9 @@ def to_hf(
     max_shard_size: int | str | None = None,
     order: Order = "source",
     verify: bool = True,
+    workers: int | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Convert the custom checkpoint ``source`` into a directory that transformers loads.
@@ -43,9 +52,11 @@ def to_hf(
     physical order are those of ``source``, unless ``max_shard_size`` (bytes, or for instance "5GB")
     or ``order="name"`` (the order of ``safetensors.torch.save``) say otherwise.
 
-    ``output`` appears complete and verified, or not at all. Raises a BridgeError that names file, key
-    and remedy for anything that is not fully understood, and DifferenceError if what was written is
-    not what was read.
+    ``output`` appears complete and verified, or not at all. What a run that was stopped has finished is kept beside
+    it, and the same call goes on from there, unless ``restart`` throws it away; ``overwrite`` replaces an ``output``
+    that exists, once the new one is complete. ``workers`` files are written at a time. Raises a BridgeError that names
+    file, key and remedy for anything that is not fully understood, and DifferenceError if what was written is not what
+    was read.
     """
     options = Options(
         reference=reference,
@@ -55,9 +66,9 @@ def to_hf(
         experts=experts,
         max_shard_size=max_shard_size,
         order=order,
-        verify=verify,
     )
-    return carry_out(prepare(source, output, (Format.CUSTOM, Format.HF), options), progress)
+    execution = Execution(verify, workers, overwrite, restart)
+    return carry_out(prepare(source, output, (Format.CUSTOM, Format.HF), options, execution), progress)
 
 
 def to_custom(
@@ -70,6 +81,9 @@ def to_custom(
     max_shard_size: int | str | None = None,
     order: Order = "source",
     verify: bool = True,
+    workers: int | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Convert the HF checkpoint ``source`` into the custom format of InternVL's own training code.
@@ -87,9 +101,9 @@ def to_custom(
         tied=tied,
         max_shard_size=max_shard_size,
         order=order,
-        verify=verify,
     )
-    return carry_out(prepare(source, output, (Format.HF, Format.CUSTOM), options), progress)
+    execution = Execution(verify, workers, overwrite, restart)
+    return carry_out(prepare(source, output, (Format.HF, Format.CUSTOM), options, execution), progress)
 
 
 def repair(
@@ -103,6 +117,9 @@ def repair(
     max_shard_size: int | str | None = None,
     order: Order = "source",
     verify: bool = True,
+    workers: int | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Make the HF checkpoint ``source``, in any spelling, one that every transformers from 4.52 on loads.
@@ -119,32 +136,30 @@ def repair(
         experts=experts,
         max_shard_size=max_shard_size,
         order=order,
-        verify=verify,
     )
-    return carry_out(prepare(source, output, (Format.HF, Format.HF), options), progress)
+    execution = Execution(verify, workers, overwrite, restart)
+    return carry_out(prepare(source, output, (Format.HF, Format.HF), options, execution), progress)
 
 
 def carry_out(conversion: Conversion, progress: Progress = silent) -> ConversionReport:
-    """Write what was decided: complete, verified (unless told not to) and then published by a rename."""
-    model, output = conversion.model, conversion.output
-    verification = None
-    with publishing(output) as partial:
-        for path in conversion.copies:
-            copy_file(path, partial / path.name)
-        for name, text in conversion.texts.items():
-            write_bytes(partial / name, text.encode())
-        if conversion.index is not None:
-            write_json(partial / INDEX_FILE, conversion.index)
-        advance = progress("Converting", conversion.data_bytes)
-        with FileReader() as readers:
-            for job in conversion.jobs:
-                write_file(partial, job, readers, advance)
-        if conversion.verify:
-            expected = target_tensors(stored_plan(conversion.plan, model.weights), model.checkpoint)
-            written = open_checkpoint(partial).tensors
-            verification = compare(expected, written, progress("Verifying", conversion.data_bytes))
-            if not verification.identical:
-                raise DifferenceError(_describe_failure(verification), _DAMAGED_OUTPUT)
+    """Write what was decided: complete, verified (unless told not to) and then published by a rename.
+
+    Goes on where an earlier run of the same conversion was stopped.
+    """
+    model, output, execution = conversion.model, conversion.output, conversion.execution
+    identity, sources = identity_of(conversion), model.checkpoint.shards
+    with publishing(output, identity, overwrite=execution.overwrite, restart=execution.restart) as workspace:
+        check_room(budget_of(conversion, workspace.journal.finished), output)
+        checksums = _write_companions(conversion, workspace.files)
+        weights = Weights(stored_plan(conversion.plan, model.weights), model.checkpoint)
+        shards = write_shards(
+            conversion.jobs, weights, workspace, check_workers(execution.workers), progress, verify=execution.verify
+        )
+        check_unchanged((shard.path, shard.stamp) for shard in sources)
+        checksums |= {shard.name: shard.checksum for shard in shards if shard.checksum is not None}
+        sidecar = sidecar_text(conversion.sidecar, ALGORITHM, checksums)
+        write_bytes(workspace.files / SIDECAR_FILE, sidecar.encode())
+    keys = tuple(key for job in conversion.jobs for key in job.keys)
     return ConversionReport(
         source=model.directory,
         output=output,
@@ -153,32 +168,39 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         family=model.described.family.name,
         tensors=len(conversion.plan.recipes),
         bytes=conversion.data_bytes,
+        cloned=sum(shard.cloned for shard in shards),
+        kept=tuple(shard.name for shard in shards if shard.kept),
         files=conversion.files,
         left_behind=conversion.left_behind,
-        notes=conversion.notes,
-        verification=verification,
-        reference=_compare_with_reference(output, conversion.reference, progress),
+        notes=(*conversion.notes, *([] if workspace.journal.locked else [_NO_LOCKS])),
+        verification=Comparison((), (), {}, (), keys) if execution.verify else None,
+        reference=_compare_with_reference(conversion, progress),
     )
 
 
-def _compare_with_reference(output: Path, reference: Path | None, progress: Progress) -> Comparison | None:
+def _write_companions(conversion: Conversion, directory: Path) -> dict[str, str]:
+    """Write all but weights and sidecar, and read them back; their checksums, by name."""
+    for path in conversion.copies:
+        copy_file(path, directory / path.name)
+    for name, text in conversion.texts.items():
+        write_bytes(directory / name, text.encode())
+    if conversion.index is not None:
+        write_json(directory / INDEX_FILE, conversion.index)
+    meant = {name: checksum_of(text.encode()) for name, text in conversion.texts.items()}
+    names = [*meant, *(path.name for path in conversion.copies), *([INDEX_FILE] if conversion.index else [])]
+    with FileReader() as readers:
+        meant |= {path.name: file_checksum(path, readers, nothing) for path in conversion.copies}
+        made = {name: file_checksum(directory / name, readers, nothing) for name in names}
+    if wrong := [name for name in meant if made[name] != meant[name]]:
+        raise DifferenceError(f"{wrong[0]} is not what was to be written.", DAMAGED)
+    return made
+
+
+def _compare_with_reference(conversion: Conversion, progress: Progress) -> Comparison | None:
+    reference = conversion.reference
     if reference is None or not holds_weights(reference):
         return None
-    return compare_models(output, reference, progress)
+    return compare_models(conversion.output, reference, check_workers(conversion.execution.workers), progress)
 
 
-def _describe_failure(comparison: Comparison) -> str:
-    if comparison.differences:
-        first = comparison.differences[0]
-        return (
-            f"What was written is not what was read: {len(comparison.differences)} tensors differ, first "
-            f"{first.key} at element {first.element}."
-        )
-    wrong = (*comparison.missing, *comparison.unexpected, *comparison.mismatched)
-    return f"What was written is not what was planned: {', '.join(wrong[:3])}."
-
-
-_DAMAGED_OUTPUT = (
-    "The output was removed. The disk or the memory of this machine may be failing, or another program "
-    "changed the source meanwhile: check both, then convert again."
-)
+_NO_LOCKS = "This file system has no locks: nothing would have kept a second conversion away from the same output."

@@ -47,7 +47,7 @@ def squared_distance(left: torch.Tensor, right: torch.Tensor) -> float:
     return total
 
 
-def streamed_distance(dtype: str, left: Iterable[bytes | bytearray], right: Iterable[bytes | bytearray]) -> float:
+def streamed_distance(dtype: str, left: Iterable[memoryview], right: Iterable[memoryview]) -> float:
     """The L2 distance between two tensors of one safetensors ``dtype`` that come as windows of bytes.
 
     NaN for a dtype that torch cannot decode.

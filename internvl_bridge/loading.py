@@ -19,7 +19,7 @@ from internvl_bridge.metadata.config_file import Format
 from internvl_bridge.metadata.generation import GENERATION_FILE
 from internvl_bridge.model import Model, read_model
 from internvl_bridge.model_plan import ModelPlan, plan_model
-from internvl_bridge.storage.publishing import copy_file, write_bytes
+from internvl_bridge.storage.small_files import copy_file, write_bytes
 from internvl_bridge.weights import stored_plan
 
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")

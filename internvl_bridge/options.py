@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from internvl_bridge.concurrency import usual_workers
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.routes import Keys
@@ -24,6 +25,7 @@ _CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": 
 _DIRECTIONS = {"to-hf": Format.HF, "to-custom": Format.CUSTOM}
 _LAYOUTS = {"l1": L1, "l2": L2}
 _LONGEST_MESSAGE = 100_000
+_MOST_WORKERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,33 @@ class Options:
     tied: Tied | None = None
     max_shard_size: int | str | None = None
     order: Order = "source"
-    verify: bool = True
 
     def target(self, wanted: Format) -> Keys:
         """How the keys of the output are spelled."""
         return None if wanted is Format.CUSTOM else Spelling(_LAYOUTS[self.layout], Experts(self.experts))
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a conversion is carried out: nothing of it changes what is written.
+
+    ``workers`` files are written at a time (None: as many as this machine has use for). ``overwrite`` replaces an
+    existing output, ``restart`` throws away what an earlier run has left unfinished.
+    """
+
+    verify: bool = True
+    workers: int | None = None
+    overwrite: bool = False
+    restart: bool = False
+
+
+def check_workers(workers: int | None) -> int:
+    """The number of workers that is meant. Raises ConfigError if there is no such number."""
+    if workers is None:
+        return usual_workers()
+    if not 1 <= workers <= _MOST_WORKERS:
+        raise ConfigError(f"{workers} is no number of workers.", f"Use 1 to {_MOST_WORKERS}.")
+    return workers
 
 
 def wanted_format(direction: str) -> Format:

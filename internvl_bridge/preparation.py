@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from internvl_bridge.beside import custom_files, hf_files, portable_files, tokenizer_home
 from internvl_bridge.byte_plan import in_source_shards
@@ -12,10 +13,10 @@ from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.metadata.companions import Companions
 from internvl_bridge.metadata.config_file import Format
 from internvl_bridge.metadata.files import SPEECH_FILES, TOKENIZER_FILES, small_texts
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, portable_contents, sidecar_contents
 from internvl_bridge.model import Model, read_model
 from internvl_bridge.model_plan import ModelPlan, plan_model
-from internvl_bridge.options import Options, check_options
+from internvl_bridge.options import Execution, Options, check_options, check_workers
 from internvl_bridge.output_head import Head
 from internvl_bridge.sizes import parse_size
 from internvl_bridge.storage.checkpoint import INDEX_FILE
@@ -31,6 +32,7 @@ from internvl_bridge.storage.layout import (
 from internvl_bridge.storage.publishing import check_output
 from internvl_bridge.weights import CATALOGUES, holds_weights, stored_plan
 
+_AS_USUAL = Execution()
 _DUMP_SHARD = "5GB"
 """The shards of an output whose source has none that could be kept."""
 
@@ -40,7 +42,8 @@ class Conversion:
     """A conversion, decided and proved; nothing has been written.
 
     ``jobs`` are the safetensors files and ``index`` the contents of their index; ``texts`` are other
-    files, by name, with their contents, and ``copies`` files to copy as they are. ``left_behind`` are files of the
+    files, by name, with their contents, ``copies`` files to copy as they are, and ``sidecar`` the contents of the
+    sidecar, which gets the checksums of all. ``left_behind`` are files of the
     source that the output has neither as they are, nor converted, nor in its sidecar.
     """
 
@@ -53,10 +56,12 @@ class Conversion:
     index: Mapping[str, object] | None
     texts: Mapping[str, str]
     copies: tuple[Path, ...]
+    sidecar: Mapping[str, Any]
     left_behind: tuple[str, ...]
     notes: tuple[str, ...]
     reference: Path | None
-    verify: bool
+    options: Options
+    execution: Execution
 
     @property
     def data_bytes(self) -> int:
@@ -65,19 +70,26 @@ class Conversion:
     @property
     def files(self) -> tuple[str, ...]:
         weights = [job.name for job in self.jobs] + ([INDEX_FILE] if self.index else [])
-        return tuple(sorted({*weights, *self.texts, *(path.name for path in self.copies)}))
+        return tuple(sorted({*weights, SIDECAR_FILE, *self.texts, *(path.name for path in self.copies)}))
 
 
-def prepare(source: str | Path, output: str | Path, formats: tuple[Format, Format], options: Options) -> Conversion:
+def prepare(
+    source: str | Path,
+    output: str | Path,
+    formats: tuple[Format, Format],
+    options: Options,
+    execution: Execution = _AS_USUAL,
+) -> Conversion:
     """Decide everything about a conversion from the first of ``formats`` to the second and prove it; write nothing."""
     accepted, wanted = formats
     source, output = Path(source), Path(output)
     check_options(options)
+    check_workers(execution.workers)
     reference = None if options.reference is None else Path(options.reference)
     model = read_model(source, reference, alone=accepted is wanted)
     if model.format is not accepted:
         raise _wrong_format(model)
-    check_output(source, output)
+    check_output(source, output, overwrite=execution.overwrite)
     if reference is not None and holds_weights(reference):
         read_model(reference)  # a reference that cannot be compared with must not surprise at the end
     planned = plan_model(model, options.target(wanted), stores_copy=_stores_copy(model, options, wanted))
@@ -88,12 +100,15 @@ def prepare(source: str | Path, output: str | Path, formats: tuple[Format, Forma
     used = {*CATALOGUES, *(shard.path.name for shard in model.checkpoint.shards)}
     used |= {path.name for path in beside.copies if path.parent == source}
     replaced = () if home == source else TOKENIZER_FILES
+    used.add(SIDECAR_FILE)
     texts, kept = dict(beside.texts), {*beside.texts}
-    if wanted is not accepted:
-        used.add(SIDECAR_FILE)
+    copies = tuple(path for path in beside.copies if path.name != SIDECAR_FILE)
+    if wanted is accepted:
+        sidecar = portable_contents(source) if len(copies) < len(beside.copies) else {}
+    else:
         keep = small_texts(source, without={*used, *replaced}, surely={*beside.texts, *SPEECH_FILES} - {*replaced})
         made = {name: text for name, text in beside.texts.items() if name not in replaced}
-        texts[SIDECAR_FILE] = sidecar_text(accepted, model.described.family.name, keep, made, planned.head.value)
+        sidecar = sidecar_contents(accepted, model.described.family.name, keep, made, planned.head.value)
         kept = {*keep}
     return Conversion(
         model=model,
@@ -104,11 +119,13 @@ def prepare(source: str | Path, output: str | Path, formats: tuple[Format, Forma
         jobs=jobs,
         index=index_of(jobs, model.checkpoint.index_metadata) if needs_index(jobs) else None,
         texts=texts,
-        copies=beside.copies,
+        copies=copies,
+        sidecar=sidecar,
         left_behind=tuple(sorted({path.name for path in source.iterdir()} - used - kept)),
         notes=beside.notes,
         reference=reference,
-        verify=options.verify,
+        options=options,
+        execution=execution,
     )
 
 

@@ -9,6 +9,10 @@ Progress = Callable[[str, int], Advance]
 """Called with the name of a task and its size in bytes when it begins."""
 
 
+def nothing(_done: int) -> None:
+    """The steps of work that nobody watches."""
+
+
 def silent(_task: str, _total: int) -> Advance:
     """The progress of a library call: none is shown."""
-    return lambda _: None
+    return nothing

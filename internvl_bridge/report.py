@@ -14,7 +14,9 @@ from internvl_bridge.verification import Comparison
 class ConversionReport:
     """The result of :func:`internvl_bridge.to_hf`, :func:`internvl_bridge.to_custom` or :func:`internvl_bridge.repair`.
 
-    ``format`` is the output's, ``found`` what the source turned out to be. ``bytes`` counts tensor data. ``files``
+    ``format`` is the output's, ``found`` what the source turned out to be. ``bytes`` counts tensor data, ``cloned``
+    those bytes that the output shares with the source on disk, and ``kept`` names the files that an earlier run had
+    finished. ``files``
     were written, ``left_behind`` are files of the source that the output's format has no use for. ``notes`` say what
     was assumed or deserves attention. ``verification`` is None if it was not asked for; a conversion that fails it is
     never published. ``reference`` compares the output with the reference's weights, for information.
@@ -27,6 +29,8 @@ class ConversionReport:
     found: Findings
     tensors: int
     bytes: int
+    cloned: int
+    kept: tuple[str, ...]
     files: tuple[str, ...]
     left_behind: tuple[str, ...]
     notes: tuple[str, ...]
@@ -48,6 +52,8 @@ class ConversionReport:
             "found": asdict(self.found),
             "tensors": self.tensors,
             "bytes": self.bytes,
+            "cloned": self.cloned,
+            "kept": list(self.kept),
             "files": list(self.files),
             "left_behind": list(self.left_behind),
             "notes": list(self.notes),

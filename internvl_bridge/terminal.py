@@ -30,20 +30,19 @@ def exit_codes() -> Iterator[None]:
     except typer.Exit:
         raise
     except DifferenceError as error:
-        _fail(f"Error: {error}", DIFFERS)
+        _fail(f"Error: {_noted(error, str(error))}", DIFFERS)
     except BridgeError as error:
-        _fail(f"Error: {error}", REFUSED)
+        _fail(f"Error: {_noted(error, str(error))}", REFUSED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _fail(
-            f"Error: {where}{error.strerror or error}. Mend this and try again; an output directory that is there "
-            f"is complete.",
-            REFUSED,
+        what = (
+            f"{where}{error.strerror or error}. Mend this and try again; an output directory that is there is complete."
         )
-    except KeyboardInterrupt:
-        _fail("Interrupted. No half output was left behind.", INTERRUPTED)
+        _fail(f"Error: {_noted(error, what)}", REFUSED)
+    except KeyboardInterrupt as error:
+        _fail(_noted(error, "Interrupted. No half output is visible."), INTERRUPTED)
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback for anybody)
-        _fail(f"Error: {_defect(error)}", REFUSED)
+        _fail(f"Error: {_noted(error, _defect(error))}", REFUSED)
 
 
 @contextmanager
@@ -85,6 +84,11 @@ def say(lines: Iterable[str]) -> None:
 def _printable(text: str) -> str:
     """``text`` without control characters: keys and file names come from strangers."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _noted(error: BaseException, what: str) -> str:
+    """``what`` went wrong, and what was noted about it on the way: what is left to go on with."""
+    return " ".join((what, *getattr(error, "__notes__", ())))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

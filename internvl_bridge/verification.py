@@ -1,15 +1,21 @@
 """Compare tensors with a checkpoint: keys, specs, bits, and the L2 distance where bits differ."""
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from math import hypot, isnan, nan
+from pathlib import Path
 
+from internvl_bridge.concurrency import in_parallel
 from internvl_bridge.progress import Advance
 from internvl_bridge.storage.checkpoint import StoredTensor
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.header import DTYPE_BITS
-from internvl_bridge.storage.layout import TargetTensor
+from internvl_bridge.storage.layout import TargetTensor, coalesced
 from internvl_bridge.storage.reading import FileReader
+
+Located = StoredTensor | TargetTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,42 +61,77 @@ class Comparison:
         return nan if any(isnan(distance) for distance in distances) else hypot(*distances)
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two tensors of one dtype and shape, wherever their bytes lie."""
+
+    key: str
+    expected: TargetTensor
+    actual: Located
+
+
 def compare(
-    expected: Iterable[tuple[str, TargetTensor]], actual: Mapping[str, StoredTensor | TargetTensor], advance: Advance
+    expected: Iterable[tuple[str, TargetTensor]], actual: Mapping[str, Located], workers: int, advance: Advance
 ) -> Comparison:
     """Compare the tensors ``expected`` under their keys, wherever their bytes lie, with those of ``actual``.
 
-    Streams both sides once in bounded memory, and a second time the tensors that differ.
+    Streams both sides once in bounded memory, file by file of ``actual``, ``workers`` files at a time, and a second
+    time the tensors that differ.
     """
     missing: list[str] = []
     mismatched: dict[str, str] = {}
-    differences: list[TensorDifference] = []
-    equal: list[str] = []
-    with FileReader() as readers:
-        for key, ours in expected:
-            theirs = actual.get(key)
-            if theirs is None:
-                missing.append(key)
-            elif (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
-                mismatched[key] = (
-                    f"{ours.dtype} {list(ours.shape)} was expected, {theirs.dtype} {list(theirs.shape)} found"
-                )
-            elif (offset := first_difference(ours.pieces, theirs.pieces, readers, advance)) is not None:
-                element = offset * 8 // DTYPE_BITS[ours.dtype]
-                differences.append(TensorDifference(key, element, _distance(ours, theirs, readers)))
-            else:
-                equal.append(key)
-    found = {*mismatched, *equal, *(difference.key for difference in differences)}
+    pairs: list[Pair] = []
+    for key, ours in expected:
+        theirs = actual.get(key)
+        if theirs is None:
+            missing.append(key)
+        elif (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+            mismatched[key] = f"{ours.dtype} {list(ours.shape)} was expected, {theirs.dtype} {list(theirs.shape)} found"
+        else:
+            pairs.append(Pair(key, ours, theirs))
+    files = [list(group) for _, group in groupby(sorted(pairs, key=_place), key=lambda pair: _place(pair)[0])]
+    found = in_parallel(lambda file, step: list(differences(file, step)), files, workers, advance)
+    different = {difference.key: difference for in_file in found for difference in in_file}
     return Comparison(
         missing=tuple(sorted(missing)),
-        unexpected=tuple(sorted(actual.keys() - found)),
+        unexpected=tuple(sorted(actual.keys() - mismatched.keys() - {pair.key for pair in pairs})),
         mismatched=mismatched,
-        differences=tuple(differences),
-        equal=tuple(equal),
+        differences=tuple(different[pair.key] for pair in pairs if pair.key in different),
+        equal=tuple(pair.key for pair in pairs if pair.key not in different),
     )
 
 
-def _distance(ours: TargetTensor, theirs: StoredTensor | TargetTensor, readers: FileReader) -> float:
+def differences(pairs: Sequence[Pair], advance: Advance) -> Iterator[TensorDifference]:
+    """The tensors among ``pairs`` whose bits differ, in their order.
+
+    Compared all at once in large blocks; from the first difference on, one by one.
+    """
+    with FileReader() as ours, FileReader() as theirs:
+
+        def differs(some: Sequence[Pair]) -> int | None:
+            left = coalesced(piece for pair in some for piece in pair.expected.pieces)
+            right = coalesced(piece for pair in some for piece in pair.actual.pieces)
+            return first_difference(ours.windows(left), theirs.windows(right, buffers=2), advance)
+
+        offset = differs(pairs)
+        if offset is None:
+            return
+        ends = list(accumulate(pair.expected.length for pair in pairs))
+        for pair in pairs[bisect_right(ends, offset) :]:
+            if (offset := differs([pair])) is not None:
+                yield described(pair, offset)
+
+
+def described(pair: Pair, offset: int) -> TensorDifference:
+    """The difference of a pair whose bytes differ from ``offset`` on."""
     from internvl_bridge.distance import streamed_distance  # torch takes a second to import  # noqa: PLC0415
 
-    return streamed_distance(ours.dtype, readers.windows(ours.pieces), readers.windows(theirs.pieces))
+    dtype = pair.expected.dtype
+    with FileReader() as readers:
+        l2 = streamed_distance(dtype, readers.windows(pair.expected.pieces), readers.windows(pair.actual.pieces))
+    return TensorDifference(pair.key, offset * 8 // DTYPE_BITS[dtype], l2)
+
+
+def _place(pair: Pair) -> tuple[Path, int]:
+    pieces = pair.actual.pieces
+    return (pieces[0].path, pieces[0].offset) if pieces else (Path(), 0)

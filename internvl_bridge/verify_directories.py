@@ -8,23 +8,26 @@ from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.tied import tied_head
 from internvl_bridge.metadata.config_file import CONFIG_FILE, Format
 from internvl_bridge.model import Model, read_model
+from internvl_bridge.options import check_workers
 from internvl_bridge.progress import Progress, silent
 from internvl_bridge.verification import Comparison, compare
 from internvl_bridge.weights import located, open_weights, same_bits, stored_plan, whole_specs
 
 
-def verify(left: str | Path, right: str | Path, *, progress: Progress = silent) -> Comparison:
+def verify(
+    left: str | Path, right: str | Path, *, workers: int | None = None, progress: Progress = silent
+) -> Comparison:
     """Compare every tensor of ``left`` with ``right``, under the names that it has in ``right``.
 
     Works across formats, HF spellings and containers. An output head that only one side stores, and that is a copy
     of the input embeddings, is no difference if config.json calls the model tied. Directories without a config.json
-    are compared key by key. Raises a BridgeError if one of them is not a checkpoint, or if a tensor of one has no
-    name in the other's format.
+    are compared key by key. ``workers`` files are read at a time. Raises a BridgeError if one of them is not a
+    checkpoint, or if a tensor of one has no name in the other's format.
     """
-    return compare_models(Path(left), Path(right), progress)
+    return compare_models(Path(left), Path(right), check_workers(workers), progress)
 
 
-def compare_models(left: Path, right: Path, progress: Progress) -> Comparison:
+def compare_models(left: Path, right: Path, workers: int, progress: Progress) -> Comparison:
     """As :func:`verify`."""
     if (left / CONFIG_FILE).exists() and (right / CONFIG_FILE).exists():
         ours, theirs = read_model(left), read_model(right)
@@ -33,7 +36,7 @@ def compare_models(left: Path, right: Path, progress: Progress) -> Comparison:
         mine, other = (open_weights(path, lambda _: True) for path in (left, right))
         plan = identity(whole_specs(mine))
     expected = target_tensors(stored_plan(plan, mine), mine.checkpoint)
-    return compare(expected, located(other), progress("Comparing", mine.checkpoint.data_bytes))
+    return compare(expected, located(other), workers, progress("Comparing", mine.checkpoint.data_bytes))
 
 
 def _plan(ours: Model, theirs: Model) -> Plan:

@@ -12,7 +12,7 @@ from internvl_bridge.dumps.detection import (
 )
 from internvl_bridge.dumps.dump import Dump
 from internvl_bridge.mapping.plan import Plan, TensorSpec, compose
-from internvl_bridge.progress import silent
+from internvl_bridge.progress import nothing
 from internvl_bridge.storage.checkpoint import INDEX_FILE, StoredTensor, has_weights, open_checkpoint
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.layout import TargetTensor
@@ -63,8 +63,9 @@ def located(weights: Dump) -> Mapping[str, StoredTensor | TargetTensor]:
 def same_bits(weights: Dump, left: str, right: str) -> bool:
     """Whether two whole tensors, which agree in dtype and shape, agree in every bit."""
     tensors = located(weights)
-    with FileReader() as readers:
-        return first_difference(tensors[left].pieces, tensors[right].pieces, readers, silent("", 0)) is None
+    with FileReader() as ours, FileReader() as theirs:
+        one, other = ours.windows(tensors[left].pieces), theirs.windows(tensors[right].pieces, buffers=2)
+        return first_difference(one, other, nothing) is None
 
 
 def stored_plan(plan: Plan, weights: Dump) -> Plan:

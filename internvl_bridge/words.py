@@ -1,11 +1,12 @@
 """Reports as text for people."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from math import prod
+from pathlib import Path
 
+from internvl_bridge.budget import Budget
 from internvl_bridge.findings import Findings
 from internvl_bridge.inspection import Inspection
 from internvl_bridge.mapping.plan import Plan, Recipe, Run
@@ -13,7 +14,9 @@ from internvl_bridge.preparation import Conversion
 from internvl_bridge.report import ConversionReport
 from internvl_bridge.sizes import human_size
 from internvl_bridge.verification import Comparison
+from internvl_bridge.verify_checksums import ChecksumReport
 
+_COUNTED = {"layer", "layers", "experts"}
 _LISTED = 20
 _LONGEST_LINE = 400
 
@@ -26,6 +29,16 @@ def conversion_words(report: ConversionReport, *, verbose: bool) -> Iterator[str
     weights = [name for name in report.files if name.endswith(".safetensors")]
     others = [name for name in report.files if name not in weights]
     yield f"  {report.tensors} tensors, {human_size(report.bytes)} in {len(weights)} file(s); {', '.join(others)}"
+    if report.cloned:
+        yield (
+            f"  Cloned: {human_size(report.cloned)} share their blocks on disk with the source and take no room; "
+            f"the rest was copied."
+        )
+    if report.kept:
+        yield (
+            f"  Resumed: {len(report.kept)} file(s) that an earlier run had finished were compared with the source "
+            f"and kept."
+        )
     if report.left_behind:
         yield f"  Left behind: {', '.join(report.left_behind)}"
     if report.verification is None:
@@ -56,6 +69,14 @@ def found_words(found: Findings) -> str:
     return f"{keys}, {head[found.head]}, in {found.container}{writer}"
 
 
+def checksum_words(directory: Path, found: ChecksumReport) -> Iterator[str]:
+    """What a comparison of files with their checksums found, line by line."""
+    verdict = "Intact" if found.intact else "Damaged or changed"
+    yield f"{verdict}: {len(found.equal)} file(s) of {directory} have the checksum that they were written with."
+    for what, names in (("changed", found.changed), ("missing", found.missing), ("no checksum", found.unknown)):
+        yield from (f"  {what}: {name}" for name in names)
+
+
 def comparison_words(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
     """What a comparison found, line by line."""
     yield ("Identical: " if comparison.identical else "Different: ") + _verdict(comparison)
@@ -81,7 +102,7 @@ def inspection_words(found: Inspection) -> Iterator[str]:
         yield f"{name + ':':<16}{value}"
 
 
-def plan_words(conversion: Conversion) -> Iterator[str]:
+def plan_words(conversion: Conversion, budget: Budget) -> Iterator[str]:
     """What a conversion would do, line by line; layers and experts that go alike share a line."""
     model = conversion.model
     yield (
@@ -96,13 +117,25 @@ def plan_words(conversion: Conversion) -> Iterator[str]:
         yield f"  {job.name}: {len(job.keys)} tensors, {human_size(job.size)}"
     for name in sorted({*conversion.files} - {job.name for job in conversion.jobs}):
         yield f"  {name}"
+    yield from _budget_words(budget)
     if conversion.left_behind:
         yield f"Would leave behind: {', '.join(conversion.left_behind)}"
     for note in conversion.notes:
         yield f"Note: {note}"
 
 
-def plan_as_json(conversion: Conversion) -> dict[str, object]:
+def _budget_words(budget: Budget) -> Iterator[str]:
+    yield (
+        f"Would read {human_size(budget.read)}, write {human_size(budget.written)} and clone "
+        f"{human_size(budget.cloned)} (shared with the source on disk), and read {human_size(budget.verified)} of both "
+        f"sides to compare them."
+    )
+    if budget.kept:
+        yield f"Would keep {human_size(budget.kept)} that an earlier run has finished."
+    yield f"Room: needs {human_size(budget.room)}, and {human_size(budget.free)} are free."
+
+
+def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
     """The whole plan as JSON values; runs are ``[source key, first element, past the last]``."""
     return {
         "source": str(conversion.model.directory),
@@ -112,6 +145,7 @@ def plan_as_json(conversion: Conversion) -> dict[str, object]:
         "found": asdict(conversion.found),
         "weights": [{"name": job.name, "bytes": job.size, "tensors": list(job.keys)} for job in conversion.jobs],
         "files": list(conversion.files),
+        "budget": {**asdict(budget), "fits": budget.fits},
         "left_behind": list(conversion.left_behind),
         "notes": list(conversion.notes),
         "plan": {
@@ -148,7 +182,11 @@ def _run_words(run: Run, plan: Plan) -> str:
 
 
 def _numberless(key: str) -> str:
-    return re.sub(r"\b(layers?|experts)\.[0-9]+\.", r"\1.*.", key)
+    parts = key.split(".")
+    return ".".join(
+        "*" if part.isdigit() and before in _COUNTED else part
+        for before, part in zip(("", *parts), parts, strict=False)
+    )
 
 
 def _verdict(comparison: Comparison) -> str:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_public_names_are_exactly_these():
     assert sorted(internvl_bridge.__all__) == [
         "BridgeError",
+        "ChecksumReport",
         "Comparison",
         "ConversionReport",
         "DifferenceError",
@@ -31,6 +32,7 @@ def test_the_public_names_are_exactly_these():
         "to_custom",
         "to_hf",
         "verify",
+        "verify_checksums",
     ]
 
 

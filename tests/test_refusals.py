@@ -300,14 +300,16 @@ def test_an_output_that_exists(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "precious").write_text("data")
-    refuse("to-hf", source, "output exists", "choose another output")
+    refuse("to-hf", source, "output exists", "Choose another output")
     assert (tmp_path / "output" / "precious").read_text() == "data"
 
 
 def test_a_left_over_partial_output(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     (tmp_path / "output.partial").mkdir()
-    refuse("to-hf", source, "output.partial exists", "rm -r")
+    (tmp_path / "output.partial" / "precious").write_text("data")
+    refuse("to-hf", source, "output.partial", "is not an unfinished output of this program", "Move it away")
+    assert (tmp_path / "output.partial" / "precious").read_text() == "data"
 
 
 def test_a_reference_in_the_wrong_format(custom: Custom, tmp_path: Path):

@@ -305,7 +305,10 @@ def test_the_way_back_to_the_custom_checkpoint_is_handed_on(name: str, layout, c
     (source / "README.md").write_text("# A model\n")
     internvl_bridge.to_hf(source, tmp_path / "hf")
     report = internvl_bridge.repair(tmp_path / "hf", tmp_path / "repaired", layout=layout)
-    assert (tmp_path / "repaired" / SIDECAR).read_bytes() == (tmp_path / "hf" / SIDECAR).read_bytes()
+    kept, handed_on = (json.loads((tmp_path / name / SIDECAR).read_bytes()) for name in ("hf", "repaired"))
+    assert kept.pop("checksums") is not None
+    assert handed_on.pop("checksums")["files"].keys() == set(report.files) - {SIDECAR}
+    assert handed_on == kept
     assert SIDECAR in report.files
     internvl_bridge.to_custom(tmp_path / "repaired", tmp_path / "back")
     (tmp_path / "back" / SIDECAR).unlink()
@@ -316,8 +319,7 @@ def test_a_sidecar_that_is_none_is_left_behind_and_named(hf: Path, tmp_path: Pat
     internvl_bridge.to_custom(DATA / "hf" / SPLIT, tmp_path / "other")
     shutil.copy(tmp_path / "other" / SIDECAR, hf)
     report = internvl_bridge.repair(hf, tmp_path / "repaired")
-    assert not (tmp_path / "repaired" / SIDECAR).exists()
-    assert SIDECAR in report.left_behind
+    assert json.loads((tmp_path / "repaired" / SIDECAR).read_bytes()).keys() == {"version", "checksums"}
     assert any("The sidecar is left behind" in note for note in report.notes)
 
 
@@ -512,7 +514,7 @@ def test_fusing_says_nothing_to_a_model_with_one_way(custom: Custom, tmp_path: P
 def test_an_output_that_exists(hf: Path, tmp_path: Path):
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "precious").write_text("data")
-    refuse(hf, "output exists", "choose another output")
+    refuse(hf, "output exists", "Choose another output")
     assert (tmp_path / "output" / "precious").read_text() == "data"
 
 
@@ -530,15 +532,15 @@ def test_a_source_repaired_onto_itself(hf: Path):
 
 
 def test_a_failure_after_the_first_byte_leaves_nothing(hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from internvl_bridge import conversion
+    from internvl_bridge import shards
 
-    real = conversion.write_file
+    real = shards.write_file
 
     def fail(*arguments: Any) -> None:
         real(*arguments)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(conversion, "write_file", fail)
+    monkeypatch.setattr(shards, "write_file", fail)
     before = sorted(path.name for path in tmp_path.iterdir())
     result = invoke("repair", hf, tmp_path / "repaired")
     assert result.exit_code == 2
@@ -547,19 +549,20 @@ def test_a_failure_after_the_first_byte_leaves_nothing(hf: Path, tmp_path: Path,
 
 
 def test_what_was_written_is_read_back(hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from internvl_bridge import conversion
+    from internvl_bridge import shards
 
-    real = conversion.write_file
+    real = shards.write_file
 
-    def spoil(directory: Path, job: Any, *arguments: Any) -> None:
-        real(directory, job, *arguments)
+    def spoil(directory: Path, job: Any, *arguments: Any) -> Any:
+        written = real(directory, job, *arguments)
         with (directory / job.name).open("r+b") as file:
             file.seek(-1, 2)
             last = file.read(1)[0]
             file.seek(-1, 2)
             file.write(bytes([last ^ 1]))
+        return written
 
-    monkeypatch.setattr(conversion, "write_file", spoil)
+    monkeypatch.setattr(shards, "write_file", spoil)
     result = invoke("repair", hf, tmp_path / "repaired", "--experts", "fused")
     assert result.exit_code == 1
     assert "not what was read" in result.stderr

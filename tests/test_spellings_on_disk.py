@@ -545,7 +545,11 @@ def test_internlm2_has_names_of_its_own_for_both(tmp_path: Path):
     assert_same(tensors, {**load_all(source), head: load_all(source)[embeddings]})
     assert internvl_bridge.verify(tmp_path / "copied", source).identical
     back = internvl_bridge.to_hf(tmp_path / "copied", tmp_path / "back")
-    assert without_sidecar(tmp_path / "back") == without_sidecar(tmp_path / "hf")
+    again, before = (without_sidecar(tmp_path / name) for name in ("back", "hf"))
+    for files in (again, before):  # headers end with as many spaces as let the data be shared with the source
+        files.pop("model.safetensors")
+    assert again == before
+    assert_same(load_all(tmp_path / "back"), load_all(tmp_path / "hf"))
     assert len(notes_with(f"{HEAD} is not written", back)) == 1
     internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "restored")
     assert without_sidecar(tmp_path / "restored") == files_of(source)

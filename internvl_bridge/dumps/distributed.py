@@ -25,6 +25,7 @@ from internvl_bridge.errors import CheckpointError
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec, whole
 from internvl_bridge.storage.checkpoint import Checkpoint, Piece, Shard, StoredTensor
 from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.storage.stamps import stamp_of
 
 _MOST_RUNS = 4_000_000
 """Runs of elements in a whole checkpoint; each takes some 100 bytes of memory, and twice that for a while."""
@@ -149,7 +150,7 @@ def _checkpoint(directory: Path, parts: Mapping[str, _Part]) -> Checkpoint:
         stored = {
             name: _stored(name, parts[name], numbers[parts[name].chunk.archive.path], reader, fake) for name in ordered
         }
-    return Checkpoint(directory, tuple(Shard(path, {}) for path in paths), stored, {})
+    return Checkpoint(directory, tuple(Shard(path, {}, stamp_of(path)) for path in paths), stored, {})
 
 
 def _stored(name: str, part: _Part, shard: int, reader: FileReader, fake: FakeTensorMode) -> StoredTensor:

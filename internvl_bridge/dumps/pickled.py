@@ -13,6 +13,7 @@ from internvl_bridge.dumps.dump import PICKLED, Dump
 from internvl_bridge.errors import CheckpointError, shown
 from internvl_bridge.storage.checkpoint import Checkpoint, Piece, Shard, StoredTensor
 from internvl_bridge.storage.index import check_index, listed, missing_shards, read_index, stale_files, stored_twice
+from internvl_bridge.storage.stamps import stamp_of
 
 _WRAPPERS = ("state_dict", "model", "module")
 """Under what trainers put the state dict, beside optimizers and counters."""
@@ -29,6 +30,7 @@ def open_pickled(directory: Path) -> Dump:
     weight_map, index_metadata = read_index(directory / PICKLED_INDEX, ".bin")
     names = sorted(set(weight_map.values())) if weight_map is not None else [PICKLED_FILE]
     _check_names(directory, names, PICKLED_FILE if weight_map is None else PICKLED_INDEX)
+    shards = tuple(Shard(directory / name, {}, stamp_of(directory / name)) for name in names)
     tensors: dict[str, StoredTensor] = {}
     left_out: dict[str, None] = {}
     fake = FakeTensorMode()
@@ -41,7 +43,6 @@ def open_pickled(directory: Path) -> Dump:
         left_out |= dict.fromkeys(others)
     if weight_map is not None:
         check_index(directory / PICKLED_INDEX, weight_map, {key: names[t.shard] for key, t in tensors.items()})
-    shards = tuple(Shard(directory / name, {}) for name in names)
     return Dump(Checkpoint(directory, shards, tensors, index_metadata), None, tuple(left_out), PICKLED)
 
 

@@ -1,7 +1,7 @@
 """The sidecar of an HF directory, which a repair hands on: the way back to the custom format needs it."""
 
 from internvl_bridge.errors import BridgeError
-from internvl_bridge.metadata.config_file import ConfigFile, Format
+from internvl_bridge.metadata.config_file import ConfigFile, Format, read_json_file
 from internvl_bridge.metadata.families import hf_family
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Complement, read_sidecar
 
@@ -14,7 +14,8 @@ def usable_sidecar(hf: ConfigFile) -> tuple[Complement | None, tuple[str, ...]]:
         if complement is not None:
             hf_family(hf, complement.described.family)
             return complement, ()
-        reason = f"{path} describes an HF checkpoint, which this is itself." if path.exists() else None
+        tells = path.exists() and "source_format" in read_json_file(path).values
+        reason = f"{path} describes an HF checkpoint, which this is itself." if tells else None
     except BridgeError as error:
         reason = error.reason
     return None, () if reason is None else (f"The sidecar is left behind: {reason}",)

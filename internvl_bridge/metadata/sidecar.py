@@ -26,6 +26,9 @@ from internvl_bridge.metadata.processor_files import HF_PROCESSOR_FILES, PREPROC
 SIDECAR_FILE = "internvl_bridge.json"
 
 _VERSION = 2
+_CHECKSUMS = "checksums"
+_MOST_CHECKSUMS = 1 << 20
+"""Bytes that the checksums of an output may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,9 @@ class Complement:
         return {name: text for name, text in self.files.items() if name in names}
 
 
-def sidecar_text(
+def sidecar_contents(
     format_: Format, family: str, kept: Mapping[str, str], written: Mapping[str, str], head: str | None = None
-) -> str:
+) -> dict[str, Any]:
     """The contents of the sidecar for a conversion of a source of format ``format_``, whose output head is ``head``.
 
     ``kept`` are the texts of those files of the source that the output does not have as they are, by name, and
@@ -76,14 +79,47 @@ def sidecar_text(
         "files": dict(kept),
         "written": {name: text_digest(text) for name, text in sorted(written.items())},
     }
-    text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
-    if len(text.encode()) > LARGEST_JSON:
+    if len(sidecar_text(contents, "", {}).encode()) > LARGEST_JSON - _MOST_CHECKSUMS:
         largest = max(kept, key=lambda name: len(kept[name]))
         raise ConfigError(
             f"The source's texts, of which {largest} is the largest, are too large for the sidecar.",
             f"Remove what is no part of the model from {largest}.",
         )
-    return text
+    return contents
+
+
+def sidecar_text(contents: Mapping[str, Any], algorithm: str, checksums: Mapping[str, str]) -> str:
+    """The sidecar with these ``contents``, as it is written, with the checksum of every other file of the output."""
+    manifest = {"algorithm": algorithm, "files": dict(sorted(checksums.items()))}
+    return json.dumps({"version": _VERSION, **contents, "checksums": manifest}, indent=2, ensure_ascii=False) + "\n"
+
+
+def portable_contents(directory: Path) -> dict[str, Any]:
+    """What a repair hands on of the sidecar in ``directory``: all that tells the way back, and no checksums.
+
+    The sidecar must be there and usable.
+    """
+    return {
+        name: value for name, value in read_json_file(directory / SIDECAR_FILE).values.items() if name != _CHECKSUMS
+    }
+
+
+def read_checksums(directory: Path) -> tuple[str, dict[str, str]] | None:
+    """Algorithm and checksums, by name, that the sidecar in ``directory`` states; None without one or without any.
+
+    Raises ConfigError if they are malformed.
+    """
+    path = directory / SIDECAR_FILE
+    stated = read_json_file(path).values.get(_CHECKSUMS) if is_present(path) else None
+    match stated:
+        case None:
+            return None
+        case {"algorithm": str(algorithm), "files": dict(files)} if all(
+            isinstance(text, str) and Path(name).name == name and "\0" not in name for name, text in files.items()
+        ):
+            return algorithm, files
+        case _:
+            raise _unusable(path, "its checksums are not a map of file names to texts")
 
 
 def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
@@ -100,6 +136,8 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
         raise _unusable(path, error.reason.partition("cannot be used: ")[2].removesuffix(".")) from error
     if type(contents.get("version")) is not int or contents["version"] != _VERSION:
         raise _unusable(path, f"it has version {contents.get('version')!r}, this program knows {_VERSION}")
+    if contents.keys() <= {"version", _CHECKSUMS}:  # of a repair: it tells nothing about a twin
+        return None
     match contents:
         case {
             "source_format": str(format_),

@@ -1,13 +1,14 @@
 """Open a directory of safetensors files as one checkpoint, or refuse it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage.header import read_header
 from internvl_bridge.storage.index import check_index, listed, missing_shards, read_index, stale_files, stored_twice
+from internvl_bridge.storage.stamps import Stamp, stamp_of
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -24,10 +25,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One safetensors file of a checkpoint, and the metadata in its header."""
+    """One file of a checkpoint, the metadata in its header, and what it was when that was read."""
 
     path: Path
     metadata: Mapping[str, str]
+    stamp: Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,14 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     tensors: dict[str, StoredTensor] = {}
     for name in names:
         path = directory / name
+        stamp = stamp_of(path)  # before the header is read: a change in between is noticed later
         header = read_header(path)
         for key, entry in header.entries.items():
             if key in tensors:
                 raise stored_twice(key, tensors[key].data.path, path)
             piece = Piece(path, header.data_start + entry.start, entry.stop - entry.start)
             tensors[key] = StoredTensor(entry.dtype, entry.shape, len(shards), piece)
-        shards.append(Shard(path, header.metadata))
+        shards.append(Shard(path, header.metadata, replace(stamp, header=header.checksum)))
     if weight_map is not None:
         check_index(directory / INDEX_FILE, weight_map, {k: shards[t.shard].path.name for k, t in tensors.items()})
     return Checkpoint(directory, tuple(shards), tensors, index_metadata)

@@ -1,84 +1,157 @@
-"""Write one file from a header and byte ranges of other files, in bounded memory."""
+"""Write one file from a header and byte ranges of other files, in bounded memory.
 
-import errno
+What the file system can share with the source is shared; the rest passes through a few buffers, is written past the
+page cache where that can be done, and while one buffer is written the next one is read. Each of these is skipped
+work: without any of them the same bytes are written one after the other.
+"""
+
 import os
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from internvl_bridge.errors import CheckpointError
 from internvl_bridge.progress import Advance
 from internvl_bridge.storage.checkpoint import Piece
+from internvl_bridge.storage.checksums import new_checksum, seen
+from internvl_bridge.storage.cloning import clone_range
+from internvl_bridge.storage.directly import directly, indirectly, is_direct, is_refusal
 from internvl_bridge.storage.layout import FileJob
 from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.storage.room import allocate
+from internvl_bridge.storage.stretches import BLOCK, Part, Stretch, stretches
 
-_KERNEL_CHUNK = 64 << 20
-_BUFFER = 1 << 20
-# What kernels and file systems answer when they cannot copy a range between these two files.
-_NO_RANGE_COPY = {
-    errno.ENOSYS,
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.EOPNOTSUPP,
-    errno.EPERM,
-    errno.ETXTBSY,
-}
+_BUFFERS = 3
+_CLONE_STEP = 1 << 30
+_MOST_UNWRITTEN = 1 << 26
+"""Bytes that may wait in the page cache where it cannot be bypassed."""
 
 
-def write_file(directory: Path, job: FileJob, readers: FileReader, advance: Advance) -> None:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The faster ways of writing that may be tried: sharing blocks with the source, bypassing the page cache."""
+
+    clone: bool = True
+    direct: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was written: how many of its bytes are shared with the source, and its checksum.
+
+    ``checksum`` is None if any are: those bytes were never seen.
+    """
+
+    cloned: int
+    checksum: str | None
+
+
+def write_file(
+    directory: Path, job: FileJob, readers: FileReader, advance: Advance, means: Means | None = None
+) -> Written:
     """Create ``directory / job.name`` and make it durable.
 
     Raises CheckpointError if a source file turns out shorter than its header said, and OSError, naming
     the file, if the disk refuses.
     """
+    path = directory / job.name
     try:
-        _write(directory / job.name, job, readers, advance)
+        with path.open("xb", buffering=0) as file:
+            written = _write(file.fileno(), job, readers, advance, means or Means())
+            os.fsync(file.fileno())
+            if not is_direct(file.fileno()):
+                _forget(file.fileno())
     except OSError as error:
-        error.filename = error.filename or str(directory / job.name)
+        error.filename = error.filename or str(path)
         raise
+    return written
 
 
-def _write(path: Path, job: FileJob, readers: FileReader, advance: Advance) -> None:
-    with path.open("xb", buffering=0) as file:
-        _write_all(file.fileno(), job.header)
-        for piece in job.pieces:
-            _copy(readers.fileno(piece.path), file.fileno(), piece, advance)
-        os.fsync(file.fileno())
+def _write(file: int, job: FileJob, readers: FileReader, advance: Advance, means: Means) -> Written:
+    todo = list(stretches(job.header, job.pieces))
+    cloned = _clone(file, todo, readers, advance) if means.clone else set()
+    if not cloned:
+        allocate(file, job.size)
+    if means.direct:
+        directly(file)
+    checksum = new_checksum()
+    for offset, parts in _gaps(todo, cloned):
+        _write_behind(file, offset, seen(readers.windows(parts, _BUFFERS), checksum), advance)
+    shared = sum(stretch.length for stretch in cloned)
+    return Written(shared, None if cloned else checksum.hexdigest())
 
 
-def _copy(source: int, target: int, piece: Piece, advance: Advance) -> None:
-    """Append ``piece`` to ``target``: in the kernel where it can, through a buffer where it cannot."""
-    done = 0
-    while done < piece.length:
-        step = _copy_in_kernel(source, target, piece.offset + done, min(_KERNEL_CHUNK, piece.length - done))
-        if step == 0:
-            break
-        done += step
+def _clone(file: int, todo: Iterable[Stretch], readers: FileReader, advance: Advance) -> set[Stretch]:
+    """Share what can be shared; those stretches. A source file that cannot be shared is asked once."""
+    cloned: set[Stretch] = set()
+    refused: set[Path] = set()
+    for stretch in todo:
+        piece = stretch.part
+        if not stretch.shareable or isinstance(piece, bytes) or piece.path in refused:
+            continue
+        if _clone_piece(file, stretch.offset, piece, readers, advance):
+            cloned.add(stretch)
+        else:
+            refused.add(piece.path)
+    return cloned
+
+
+def _clone_piece(file: int, offset: int, piece: Piece, readers: FileReader, advance: Advance) -> bool:
+    """Share ``piece``, in steps between which an interrupt is heard; False if the file system cannot."""
+    for done in range(0, piece.length, _CLONE_STEP):
+        step = min(_CLONE_STEP, piece.length - done)
+        if not clone_range(readers.fileno(piece.path), piece.offset + done, step, file, offset + done):
+            advance(-done)
+            return False
         advance(step)
-    while done < piece.length:
-        data = os.pread(source, min(_BUFFER, piece.length - done), piece.offset + done)
-        if not data:
-            raise CheckpointError(
-                f"{piece.path} ended before byte {piece.offset + piece.length}: it was changed while it "
-                f"was being read.",
-                "Convert again when nothing else writes to the checkpoint.",
-            )
-        _write_all(target, data)
-        done += len(data)
-        advance(len(data))
+    return True
 
 
-def _copy_in_kernel(source: int, target: int, offset: int, length: int) -> int:
-    """How many bytes the kernel copied to the end of ``target``; 0 where it cannot."""
-    if not hasattr(os, "copy_file_range"):
-        return 0
-    try:
-        return os.copy_file_range(source, target, length, offset)
-    except OSError as error:
-        if error.errno in _NO_RANGE_COPY:
-            return 0
-        raise
+def _gaps(todo: Iterable[Stretch], cloned: Collection[Stretch]) -> Iterator[tuple[int, list[Part]]]:
+    """What lies between the cloned stretches: offset and parts."""
+    offset, parts = 0, list[Part]()
+    for stretch in todo:
+        if stretch in cloned:
+            yield offset, parts
+            offset, parts = stretch.offset + stretch.length, []
+        else:
+            parts.append(stretch.part)
+    yield offset, parts
 
 
-def _write_all(target: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(target, view) :]
+def _write_behind(file: int, offset: int, windows: Iterable[memoryview], advance: Advance) -> None:
+    """Write ``windows`` from ``offset`` on in a thread of its own, while the next ones are being filled."""
+    pending: deque[Future[int]] = deque()
+    with ThreadPoolExecutor(1) as writer:
+        for window in windows:
+            pending.append(writer.submit(_write_window, file, window, offset))
+            offset += len(window)
+            if len(pending) == _BUFFERS:  # the next window is filled into the oldest one's buffer
+                advance(pending.popleft().result())
+        for write in pending:
+            advance(write.result())
+
+
+def _write_window(file: int, window: memoryview, offset: int) -> int:
+    if len(window) % BLOCK:
+        indirectly(file)
+    done = 0
+    while done < len(window):
+        try:
+            done += os.pwrite(file, window[done:], offset + done)
+        except OSError as error:
+            if not (is_refusal(error) and indirectly(file)):
+                raise
+    if not is_direct(file) and (offset + done) // _MOST_UNWRITTEN > offset // _MOST_UNWRITTEN:
+        os.fsync(file)
+        _forget(file)
+    return done
+
+
+def _forget(file: int) -> None:
+    """Drop what the page cache holds of ``file``, all of which is on the disk."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        with suppress(OSError):
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError
+from internvl_bridge.storage.checksums import checksum_of
 from internvl_bridge.strict_json import parse_json_object
 
 DTYPE_BITS = {
@@ -58,11 +59,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The tensors of a file in physical order, its metadata, and where its data section starts."""
+    """The tensors of a file in physical order, its metadata, where its data section starts, and its checksum."""
 
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str]
     data_start: int
+    checksum: str
 
 
 def read_header(path: Path) -> Header:
@@ -105,11 +107,14 @@ def parse_header(path: Path, raw: bytes, file_size: int) -> Header:
         position = entry.stop
     if data_start + position != file_size:
         raise _malformed(path, f"its tensors end at byte {data_start + position}, but the file has {file_size} bytes")
-    return Header(ordered, metadata, data_start)
+    return Header(ordered, metadata, data_start, checksum_of(raw))
 
 
-def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
-    """The bytes before the data section, exactly as the safetensors library writes them."""
+def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str], data_start: int = 0) -> bytes:
+    """The bytes before the data section, exactly as the safetensors library writes them.
+
+    A ``data_start`` beyond their end is reached by more of the spaces that the library, too, ends a header with.
+    """
     fields: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     for key, entry in entries.items():
         fields[key] = {
@@ -119,6 +124,7 @@ def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> 
         }
     raw = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % _ALIGNMENT)
+    raw = raw.ljust(data_start - _PREFIX)
     return len(raw).to_bytes(_PREFIX, "little") + raw
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from internvl_bridge.storage.checkpoint import SINGLE_FILE, Piece
 from internvl_bridge.storage.header import DTYPE_BITS, Entry, canonical_order, encode_header
+from internvl_bridge.storage.stretches import congruent_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,15 @@ class TargetTensor:
 
 @dataclass(frozen=True, slots=True)
 class ShardContents:
-    """The tensors of one file to write, in physical order, and its safetensors metadata."""
+    """The tensors of one file to write, in physical order, and its safetensors metadata.
+
+    ``canonical``: its header is that of ``safetensors.torch.save`` to the last byte, even where more spaces would let
+    the file system share the data with the source.
+    """
 
     tensors: Mapping[str, TargetTensor]
     metadata: Mapping[str, str]
+    canonical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ def reshard(shards: Sequence[ShardContents], max_bytes: int) -> list[ShardConten
 def by_name(shard: ShardContents) -> ShardContents:
     """The order of ``safetensors.torch.save``, byte for byte."""
     order = canonical_order((key, tensor.dtype) for key, tensor in shard.tensors.items())
-    return ShardContents({key: shard.tensors[key] for key in order}, shard.metadata)
+    return ShardContents({key: shard.tensors[key] for key in order}, shard.metadata, canonical=True)
 
 
 def aligned(shard: ShardContents) -> ShardContents:
@@ -119,6 +125,8 @@ def _file_job(name: str, shard: ShardContents) -> FileJob:
     for key, tensor in shard.tensors.items():
         entries[key] = Entry(tensor.dtype, tensor.shape, position, position + tensor.length)
         position += tensor.length
-    header = encode_header(entries, shard.metadata)
     pieces = coalesced(piece for tensor in shard.tensors.values() for piece in tensor.pieces)
+    header = encode_header(entries, shard.metadata)
+    if not shard.canonical:
+        header = encode_header(entries, shard.metadata, congruent_start(len(header), pieces))
     return FileJob(name, header, pieces, tuple(shard.tensors))

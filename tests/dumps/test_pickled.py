@@ -692,6 +692,11 @@ def test_damaged_bytes_are_refused_or_found_within_the_file(small, data):
         assert flips
 
 
+def found(dump):
+    """All that was found, but for the time when the file was written."""
+    return dump.checkpoint.tensors, dump.checkpoint.index_metadata, dump.assembly, dump.left_out, dump.container
+
+
 def test_damage_in_the_data_changes_nothing_that_is_found(small):
     directory, raw, undamaged = small
     for tensor in undamaged.checkpoint.tensors.values():
@@ -699,7 +704,7 @@ def test_damage_in_the_data_changes_nothing_that_is_found(small):
             damaged = bytearray(raw)
             damaged[position] ^= 0xFF
             (directory / PICKLED_FILE).write_bytes(damaged)
-            assert open_pickled(directory) == undamaged
+            assert found(open_pickled(directory)) == found(undamaged)
 
 
 def test_no_flip_of_a_bit_outside_of_the_data_moves_a_tensor(small):
@@ -712,6 +717,6 @@ def test_no_flip_of_a_bit_outside_of_the_data_moves_a_tensor(small):
             damaged[position] ^= 1 << bit
             (directory / PICKLED_FILE).write_bytes(damaged)
             try:
-                assert open_pickled(directory) == undamaged
+                assert found(open_pickled(directory)) == found(undamaged)
             except CheckpointError:
                 continue

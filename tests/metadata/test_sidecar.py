@@ -17,6 +17,7 @@ from internvl_bridge.metadata.sidecar import (
     SIDECAR_FILE,
     read_sidecar,
     reference_complement,
+    sidecar_contents,
     sidecar_text,
 )
 
@@ -35,6 +36,11 @@ def contents(**changes: Any) -> dict[str, Any]:
     return {key: value for key, value in (valid | changes).items() if value is not ...}
 
 
+def written_text(*arguments: Any) -> str:
+    """A sidecar as a conversion writes it."""
+    return sidecar_text(sidecar_contents(*arguments), "xxh3_128", {"config.json": "0" * 32})
+
+
 def write(directory: Path, values: Any) -> Path:
     text = values if isinstance(values, str) else json.dumps(values)
     (directory / SIDECAR_FILE).write_text(text)
@@ -45,7 +51,7 @@ def test_a_custom_source_comes_back_verbatim(tmp_path: Path) -> None:
     source = copy_custom("qwen2-300m", tmp_path / "source")
     kept = small_texts(source, without={"tokenizer.json", "vocab.json"})
     made = {"chat_template.jinja": "{{ \u00fc }}\r\n", "generation_config.json": "{}"}
-    text = sidecar_text(Format.CUSTOM, "Qwen2", kept, made)
+    text = written_text(Format.CUSTOM, "Qwen2", kept, made)
 
     complement = read_sidecar(write(tmp_path, text), Format.CUSTOM)
 
@@ -72,7 +78,7 @@ def test_an_hf_source_comes_back_verbatim(tmp_path: Path) -> None:
         (source / name).write_bytes(odd_text.encode())
     (source / "generation_config.json").write_text("{}")
 
-    text = sidecar_text(Format.HF, "Qwen2", small_texts(source, without=()), {})
+    text = written_text(Format.HF, "Qwen2", small_texts(source, without=()), {})
     complement = read_sidecar(write(tmp_path, text), Format.HF)
 
     assert complement.files == {path.name: path.read_bytes().decode() for path in source.iterdir()}
@@ -97,7 +103,7 @@ def test_a_source_whose_files_are_malformed_makes_no_sidecar(tmp_path: Path, tex
 
 
 def complement_of(directory: Path, files: dict[str, str], written: dict[str, str]) -> Any:
-    text = sidecar_text(Format.CUSTOM, "Qwen2", {"config.json": CUSTOM_TEXT, **files}, written)
+    text = written_text(Format.CUSTOM, "Qwen2", {"config.json": CUSTOM_TEXT, **files}, written)
     return read_sidecar(write(directory, text), Format.CUSTOM)
 
 
@@ -176,7 +182,7 @@ def test_what_could_not_be_read_again_is_not_written() -> None:
     with pytest.raises(
         ConfigError, match=r"tokenizer_config\.json is the largest, are too large for the sidecar"
     ) as error:
-        sidecar_text(Format.CUSTOM, "Qwen2", texts, {})
+        sidecar_contents(Format.CUSTOM, "Qwen2", texts, {})
     assert "Remove what is no part of the model from tokenizer_config.json" in error.value.remedy
 
 

@@ -1,0 +1,83 @@
+"""What a conversion costs the disk, told before it starts."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from internvl_bridge.errors import OutputError
+from internvl_bridge.preparation import Conversion
+from internvl_bridge.sizes import human_size
+from internvl_bridge.storage.checkpoint import Piece
+from internvl_bridge.storage.cloning import can_clone
+from internvl_bridge.storage.layout import FileJob
+from internvl_bridge.storage.room import existing_ancestor, free_bytes
+from internvl_bridge.storage.stretches import stretches
+
+_INDEX_LINE = 48
+"""Bytes of the index for every tensor, beside its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes: ``read`` from the source to be ``written``, and ``cloned`` instead where the file system shares blocks.
+
+    ``verified`` are read from source and output alike to compare them, ``kept`` were written by an earlier run.
+    ``room`` is what the output still needs of the ``free`` bytes of its file system.
+    """
+
+    read: int
+    written: int
+    cloned: int
+    verified: int
+    kept: int
+    room: int
+    free: int
+
+    @property
+    def fits(self) -> bool:
+        return self.room <= self.free
+
+
+def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
+    """The budget of ``conversion``, of which the files ``finished`` are there already.
+
+    Whether blocks can be shared is tried, in a file without a name beside the output.
+    """
+    todo = [job for job in conversion.jobs if job.name not in finished]
+    size = sum(job.size for job in conversion.jobs)
+    remaining = sum(job.size for job in todo)
+    cloned = _shareable(todo, existing_ancestor(conversion.output))
+    beside = sum(len(text.encode()) for text in conversion.texts.values())
+    beside += sum(path.stat().st_size for path in conversion.copies)
+    beside += sum(len(key) + _INDEX_LINE for job in conversion.jobs for key in job.keys) if conversion.index else 0
+    return Budget(
+        read=sum(job.data_size for job in todo) - cloned,
+        written=remaining - cloned + beside,
+        cloned=cloned,
+        verified=size if conversion.execution.verify else size - remaining,
+        kept=size - remaining,
+        room=remaining - cloned + beside,
+        free=free_bytes(conversion.output),
+    )
+
+
+def check_room(budget: Budget, output: Path) -> None:
+    """Raise OutputError if the output does not fit on its file system."""
+    if not budget.fits:
+        raise OutputError(
+            f"{output} needs {human_size(budget.room)}, but its file system has only {human_size(budget.free)} free.",
+            "Nothing was begun. Make room, or choose an output on another disk.",
+        )
+
+
+def _shareable(jobs: Collection[FileJob], directory: Path) -> int:
+    answers: dict[int, bool] = {}
+    total = 0
+    for job in jobs:
+        for stretch in stretches(job.header, job.pieces):
+            if stretch.shareable and isinstance(stretch.part, Piece):
+                device = stretch.part.path.stat().st_dev
+                if device not in answers:
+                    answers[device] = can_clone(stretch.part.path, directory)
+                total += stretch.length if answers[device] else 0
+    return total

@@ -1,0 +1,37 @@
+"""What makes a conversion the same one as another that was stopped."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge._version import __version__
+from internvl_bridge.preparation import Conversion
+from internvl_bridge.storage.checksums import new_checksum
+from internvl_bridge.storage.journal import Identity
+from internvl_bridge.storage.layout import FileJob
+
+
+def identity_of(conversion: Conversion) -> Identity:
+    """The identity of ``conversion``: version, format, options, the stamps of its source files, and its plan."""
+    paths = {name: value for name, value in asdict(conversion.options).items() if name in {"reference", "tokenizer"}}
+    options: Mapping[str, Any] = {
+        **asdict(conversion.options),
+        **{name: None if value is None else str(Path(value).absolute()) for name, value in paths.items()},
+    }
+    plan = new_checksum()
+    for job in conversion.jobs:
+        plan.update(_described(job))
+    shards = conversion.model.checkpoint.shards
+    return Identity(
+        program=__version__,
+        options={"format": conversion.wanted.value, **options},
+        source={"directory": str(conversion.model.directory.absolute())}
+        | {shard.path.name: [shard.stamp.size, shard.stamp.modified, shard.stamp.header] for shard in shards},
+        plan=plan.hexdigest(),
+    )
+
+
+def _described(job: FileJob) -> bytes:
+    pieces = "\0".join(f"{piece.path.name}\0{piece.offset}\0{piece.length}" for piece in job.pieces)
+    return b"\0".join((job.name.encode(), job.header, pieces.encode()))

@@ -1,0 +1,160 @@
+"""What a conversion has finished, so that the same command can go on after it was stopped."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge.errors import OutputError, shown
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes a conversion the same one: who converts, how, what, and into what.
+
+    ``program`` is a version, ``options`` those that change the output, ``source`` the stamp of every source file by
+    name, as JSON values, and ``plan`` a checksum of all that will be written.
+    """
+
+    program: str
+    options: Mapping[str, Any]
+    source: Mapping[str, Any]
+    plan: str
+
+    def difference(self, then: Mapping[str, Any]) -> str | None:
+        """What an identity that was written down says differently; None if it is the same."""
+        if then.get("program") != self.program:
+            return f"by internvl-bridge {shown(then.get('program'))}, and this is {self.program}"
+        if name := _first_difference(self.options, then.get("options")):
+            return f"with another {name}: {shown(_of(then.get('options'), name))}, not {shown(self.options.get(name))}"
+        if name := _first_difference(self.source, then.get("source")):
+            return f"from another source: {name} was changed, added or removed since"
+        if then.get("plan") != self.plan:
+            return "to write something else: config.json or another small file of the source was changed since"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a journal says: the identity of the conversion, and the names of the files that are finished."""
+
+    identity: Mapping[str, Any]
+    finished: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """An open journal, and the names of the files that it calls finished.
+
+    ``locked``: nobody else can open it; False where the file system has no locks.
+    """
+
+    path: Path
+    finished: list[str]
+    locked: bool
+
+    def resumes(self, identity: Identity) -> bool:
+        """Whether what is written down is the conversion of ``identity``; False if nothing is.
+
+        Raises OutputError, with the difference, if it is another one.
+        """
+        found = read_journal(self.path)
+        if found is None:
+            return False
+        difference = identity.difference(found.identity)
+        if difference is not None:
+            raise OutputError(
+                f"{self.path.parent} is the unfinished output of a conversion that was begun {difference}.",
+                "Give what was given then to go on with it, or --restart (restart=True) to start over.",
+            )
+        self.finished[:] = found.finished
+        return True
+
+    def begin(self, identity: Identity) -> None:
+        """Forget what was written down, and begin a new conversion."""
+        self.finished.clear()
+        self._append(asdict(identity), os.O_TRUNC)
+
+    def record(self, name: str) -> None:
+        """Write down that the file ``name`` is complete and durable."""
+        self.finished.append(name)
+        self._append({"finished": name}, os.O_APPEND)
+
+    def _append(self, line: Mapping[str, Any], flag: int) -> None:
+        file = os.open(self.path, os.O_WRONLY | flag)
+        try:
+            os.write(file, json.dumps(line).encode() + b"\n")
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def read_journal(path: Path) -> Record | None:
+    """What the journal ``path`` says; None if the program was killed before it had written anything down.
+
+    Lines that are cut off, or are no lines of a journal, count for nothing. Raises OSError if there is none.
+    """
+    lines = [_parsed(line) for line in path.read_bytes().splitlines(keepends=True)]
+    if not lines or not lines[0]:
+        return None
+    return Record(lines[0], [line["finished"] for line in lines[1:] if isinstance(line.get("finished"), str)])
+
+
+@contextmanager
+def open_journal(path: Path) -> Iterator[Journal]:
+    """Open the journal ``path``, a new one if there is none, and keep all others out until the end of the ``with``.
+
+    Raises OutputError if somebody else has it.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        yield Journal(path, [], locked=_lock(file, path))
+    finally:
+        os.close(file)
+
+
+def _lock(file: int, path: Path) -> bool:
+    """Whether the file system has locks; raises OutputError if another process has this one."""
+    running = OutputError(f"Another conversion is writing to {path.parent}.", "Wait for it, or stop it.")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise running from None
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    try:
+        is_still_there = os.path.samestat(os.fstat(file), path.lstat())
+    except FileNotFoundError:
+        is_still_there = False
+    if not is_still_there:  # the other one has just ended and removed it
+        raise running
+    return True
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """A line of the journal; empty if it was cut off or is none."""
+    try:
+        value = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _first_difference(now: Mapping[str, Any], then: object) -> str | None:
+    if not isinstance(then, dict):
+        return "record"
+    same = json.loads(json.dumps(dict(now)))
+    return next((name for name in sorted({*same, *then}) if same.get(name) != then.get(name)), None)
+
+
+def _of(values: object, name: str) -> object:
+    return values.get(name) if isinstance(values, dict) else None
