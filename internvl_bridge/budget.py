@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_bridge.errors import OutputError
+from internvl_bridge.metadata.sidecar import sidecar_text
 from internvl_bridge.preparation import Conversion
 from internvl_bridge.sizes import human_size
 from internvl_bridge.storage.checkpoint import Piece
@@ -13,8 +14,8 @@ from internvl_bridge.storage.layout import FileJob
 from internvl_bridge.storage.room import existing_ancestor, free_bytes
 from internvl_bridge.storage.stretches import stretches
 
-_INDEX_LINE = 48
-"""Bytes of the index for every tensor, beside its key."""
+_LINE = 64
+"""Bytes that a line of the index or of the checksums takes at most, beside the names in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,7 @@ def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
     size = sum(job.size for job in conversion.jobs)
     remaining = sum(job.size for job in todo)
     cloned = _shareable(todo, existing_ancestor(conversion.output))
-    beside = sum(len(text.encode()) for text in conversion.texts.values())
-    beside += sum(path.stat().st_size for path in conversion.copies)
-    beside += sum(len(key) + _INDEX_LINE for job in conversion.jobs for key in job.keys) if conversion.index else 0
+    beside = _companions(conversion)
     return Budget(
         read=sum(job.data_size for job in todo) - cloned,
         written=remaining - cloned + beside,
@@ -66,8 +65,18 @@ def check_room(budget: Budget, output: Path) -> None:
     if not budget.fits:
         raise OutputError(
             f"{output} needs {human_size(budget.room)}, but its file system has only {human_size(budget.free)} free.",
-            "Nothing was begun. Make room, or choose an output on another disk.",
+            "Make room, or choose an output on another disk.",
         )
+
+
+def _companions(conversion: Conversion) -> int:
+    """The bytes of all but the weights, or a little more."""
+    texts = (*conversion.texts.values(), sidecar_text(conversion.sidecar, "", {}))
+    size = sum(len(text.encode()) for text in texts) + sum(path.stat().st_size for path in conversion.copies)
+    size += sum(len(name) + _LINE for name in conversion.files)
+    if conversion.index is not None:
+        size += _LINE + sum(len(key) + len(job.name) + _LINE for job in conversion.jobs for key in job.keys)
+    return size
 
 
 def _shareable(jobs: Collection[FileJob], directory: Path) -> int:
