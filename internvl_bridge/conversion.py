@@ -15,7 +15,7 @@ from internvl_bridge.shards import DAMAGED, Weights, write_shards
 from internvl_bridge.storage.checkpoint import INDEX_FILE
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of
 from internvl_bridge.storage.publishing import publishing
-from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.storage.reading import FileReader, uncached
 from internvl_bridge.storage.small_files import copy_file, write_bytes, write_json
 from internvl_bridge.storage.stamps import check_unchanged
 from internvl_bridge.storage.summing import file_checksum
@@ -151,7 +151,8 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
     with publishing(output, identity, overwrite=execution.overwrite, restart=execution.restart) as workspace:
         check_room(budget_of(conversion, workspace.journal.finished), output)
         checksums = _write_companions(conversion, workspace.files)
-        weights = Weights(stored_plan(conversion.plan, model.weights), model.checkpoint)
+        cold = uncached(shard.path for shard in sources)
+        weights = Weights(stored_plan(conversion.plan, model.weights), model.checkpoint, cold)
         shards = write_shards(
             conversion.jobs, weights, workspace, check_workers(execution.workers), progress, verify=execution.verify
         )

@@ -37,10 +37,14 @@ class WrittenShard:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What shards are made from: a proved plan and the checkpoint it starts from."""
+    """What shards are made from: a proved plan and the checkpoint it starts from.
+
+    What is read of the files ``uncached`` for the last time does not stay in the page cache.
+    """
 
     plan: Plan
     source: Checkpoint
+    uncached: frozenset[Path]
 
 
 def write_shards(
@@ -71,7 +75,7 @@ def _make(
         else:
             advance(job.size if verify else 0)
             return WrittenShard(job.name, 0, checksum, kept=True)
-    with FileReader() as readers:
+    with FileReader(forgets=() if verify else weights.uncached) as readers:
         written = write_file(workspace.files, job, readers, advance)
     checksum = read_back(path, job, weights, advance) if verify else written.checksum
     if job.name not in kept:
@@ -94,7 +98,7 @@ def read_back(path: Path, job: FileJob, weights: Weights, advance: Advance) -> s
     pairs = [_pair(path, key, header, weights) for key in header.entries]
     expected = coalesced(piece for pair in pairs for piece in pair.expected.pieces)
     checksum = new_checksum()
-    with FileReader() as ours, FileReader(past_cache=True) as theirs:
+    with FileReader(forgets=weights.uncached) as ours, FileReader(forgets={path}) as theirs:
         left = ours.windows([job.header, *expected])
         right = seen(theirs.windows([Piece(path, 0, path.stat().st_size)], buffers=2), checksum)
         offset = first_difference(left, right, advance)

@@ -6,15 +6,21 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any, NoReturn
 
+_MOST_CONTAINERS = 2_000_000
+_MOST_VALUES = 10_000_000
+
 
 def parse_json_object(text: bytes, malformed: Callable[[str], Exception]) -> dict[str, Any]:
     """Parse ``text`` as one UTF-8 JSON object.
 
     Stricter than :func:`json.loads`, as strict as the parser of the safetensors library: it refuses
-    duplicate keys, ``NaN`` and ``Infinity``, ``-0``, lone surrogates and excessive nesting.
+    duplicate keys, ``NaN`` and ``Infinity``, ``-0``, lone surrogates and excessive nesting; and so many values that
+    they would take many times the memory of the text.
 
     Raises whatever ``malformed(reason)`` returns.
     """
+    if text.count(b"[") + text.count(b"{") > _MOST_CONTAINERS or text.count(b",") > _MOST_VALUES:
+        raise malformed(f"more than {_MOST_CONTAINERS:,} objects and lists, or {_MOST_VALUES:,} values")
     try:
         value = json.loads(
             text.decode(),

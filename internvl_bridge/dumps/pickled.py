@@ -84,7 +84,8 @@ def _article(value: object) -> str:
 def _check_names(directory: Path, names: list[str], owner: str) -> None:
     """Refuse missing files and stale ones; ``owner`` is the file that says which belong to the checkpoint."""
     found = {path.name for path in directory.glob(PICKLED_FILES)}
-    if missing := [name for name in names if not (directory / name).is_file()]:
+    there = {path.name for path in directory.iterdir() if path.is_file()}
+    if missing := [name for name in names if name not in there]:
         if owner == PICKLED_INDEX:
             raise missing_shards(directory / owner, missing)
         holds = f"holds {listed(sorted(found))}, but" if found else "holds"

@@ -45,7 +45,8 @@ class ExpertDims:
 
     def layers_of(self, layers: int) -> int:
         """How many of so many layers have experts."""
-        return sum(map(self.in_layer, range(layers)))
+        dense = sum(layer < layers and (layer + 1) % self.step == 0 for layer in self.dense_layers)
+        return layers // self.step - dense
 
 
 @dataclass(frozen=True, slots=True)

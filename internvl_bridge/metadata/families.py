@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from internvl_bridge.errors import ConfigError, UnsupportedModelError
+from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
 from internvl_bridge.mapping.families import FAMILIES, INTERNLM3, INTERNLM3_GROUPED, LLAMA, Family
 from internvl_bridge.metadata.config_file import ConfigFile, section
 
@@ -25,7 +25,7 @@ def custom_family(config: ConfigFile, keys: Iterable[str]) -> Family:
             found = by_type[0] if by_type else None
         case _:
             raise ConfigError(
-                f"{config.path} has llm_config.architectures {architectures!r}, which names no single class.",
+                f"{config.path} has llm_config.architectures {shown(architectures)}, which names no single class.",
                 "Use the config.json that the checkpoint was saved with.",
             )
     if found is None:

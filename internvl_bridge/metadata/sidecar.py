@@ -148,10 +148,9 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
             files, written = contents["files"], contents["written"]
         case _:
             raise _unusable(path, "it lacks its source_format, family, files or written")
-    if not all(isinstance(text, str) for text in (*others.values(), *written.values())):
-        raise _unusable(path, "its files are not texts")
-    if foreign := [name for name in files if not is_text_name(name) or name == SIDECAR_FILE]:
-        raise _unusable(path, f"it holds {shown(foreign[0])}, which is not the name of a text file")
+    _check_files(path, files, (*others.values(), *written.values()))
+    if format_ not in {format_.value for format_ in Format}:
+        raise _unusable(path, f"it describes the unknown format {shown(format_)}")
     if format_ != wanted.value:
         return None
     read = {
@@ -164,6 +163,13 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
     config = ConfigFile(path, files[CONFIG_FILE], _parsed(path, CONFIG_FILE, files[CONFIG_FILE]))
     head = contents.get("head")
     return Complement(path, files, _described(config, wanted, family), written, head if isinstance(head, str) else None)
+
+
+def _check_files(path: Path, files: Mapping[str, object], values: Iterable[object]) -> None:
+    if not all(isinstance(text, str) for text in values):
+        raise _unusable(path, "its files are not texts")
+    if foreign := [name for name in files if not is_text_name(name) or name == SIDECAR_FILE]:
+        raise _unusable(path, f"it holds {shown(foreign[0])}, which is not the name of a text file")
 
 
 def _parsed(path: Path, name: str, text: str) -> dict[str, Any]:

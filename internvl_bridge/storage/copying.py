@@ -9,7 +9,6 @@ import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +18,13 @@ from internvl_bridge.storage.checksums import new_checksum, seen
 from internvl_bridge.storage.cloning import clone_range
 from internvl_bridge.storage.directly import directly, indirectly, is_direct, is_refusal
 from internvl_bridge.storage.layout import FileJob
-from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.storage.reading import FileReader, forget
 from internvl_bridge.storage.room import allocate
 from internvl_bridge.storage.stretches import BLOCK, Part, Stretch, stretches
 
-_BUFFERS = 3
+_BUFFERS = 4
+_WRITERS = 2
+"""Writes that are under way at a time: a disk is faster if it need not wait for the next one."""
 _CLONE_STEP = 1 << 30
 _MOST_UNWRITTEN = 1 << 26
 """Bytes that may wait in the page cache where it cannot be bypassed."""
@@ -62,7 +63,7 @@ def write_file(
             written = _write(file.fileno(), job, readers, advance, means or Means())
             os.fsync(file.fileno())
             if not is_direct(file.fileno()):
-                _forget(file.fileno())
+                forget(file.fileno())
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
@@ -122,11 +123,11 @@ def _gaps(todo: Iterable[Stretch], cloned: Collection[Stretch]) -> Iterator[tupl
 
 
 def _write_behind(file: int, offset: int, windows: Iterable[memoryview], advance: Advance) -> None:
-    """Write ``windows`` from ``offset`` on in a thread of its own, while the next ones are being filled."""
+    """Write ``windows`` from ``offset`` on in threads of their own, while the next ones are being filled."""
     pending: deque[Future[int]] = deque()
-    with ThreadPoolExecutor(1) as writer:
+    with ThreadPoolExecutor(_WRITERS) as writers:
         for window in windows:
-            pending.append(writer.submit(_write_window, file, window, offset))
+            pending.append(writers.submit(_write_window, file, window, offset))
             offset += len(window)
             if len(pending) == _BUFFERS:  # the next window is filled into the oldest one's buffer
                 advance(pending.popleft().result())
@@ -139,19 +140,14 @@ def _write_window(file: int, window: memoryview, offset: int) -> int:
         indirectly(file)
     done = 0
     while done < len(window):
+        direct = is_direct(file)
         try:
             done += os.pwrite(file, window[done:], offset + done)
         except OSError as error:
-            if not (is_refusal(error) and indirectly(file)):
+            if not (direct and is_refusal(error)):
                 raise
+            indirectly(file)
     if not is_direct(file) and (offset + done) // _MOST_UNWRITTEN > offset // _MOST_UNWRITTEN:
         os.fsync(file)
-        _forget(file)
+        forget(file)
     return done
-
-
-def _forget(file: int) -> None:
-    """Drop what the page cache holds of ``file``, all of which is on the disk."""
-    if hasattr(os, "posix_fadvise"):  # not on macOS
-        with suppress(OSError):
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -26,12 +26,10 @@ def is_direct(file: int) -> bool:
     return bool(fcntl.fcntl(file, fcntl.F_GETFL) & _DIRECT)
 
 
-def indirectly(file: int) -> bool:
-    """Make transfers of ``file`` use the page cache; whether they did not before."""
-    was = is_direct(file)
-    if was:
+def indirectly(file: int) -> None:
+    """Make transfers of ``file`` use the page cache."""
+    if is_direct(file):
         fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) & ~_DIRECT)
-    return was
 
 
 def is_refusal(error: OSError) -> bool:

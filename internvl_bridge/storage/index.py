@@ -1,5 +1,6 @@
 """Index files: which shard of a checkpoint holds which tensor, in safetensors and in pickled checkpoints alike."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ def read_index(path: Path, suffix: str) -> tuple[dict[str, str] | None, dict[str
 
     Raises CheckpointError unless every tensor is in a file beside the index whose name ends with ``suffix``.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None, {}
 
     def malformed(reason: str) -> CheckpointError:
         return CheckpointError(f"{path} is not a valid index: {reason}.", "Save or download it again.")
 
+    if not path.is_file():
+        raise malformed("it is no file that can be read")
     if path.stat().st_size > _LARGEST_INDEX:
         raise malformed(f"it has more than {_LARGEST_INDEX} bytes")
     index = parse_json_object(path.read_bytes(), malformed)

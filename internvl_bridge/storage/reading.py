@@ -2,16 +2,17 @@
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from internvl_bridge.errors import CheckpointError
-from internvl_bridge.storage.directly import directly, indirectly, is_refusal
 from internvl_bridge.storage.stretches import Part
 
 _MOST_OPEN = 32
+_SAMPLES = 16
 WINDOW = 1 << 21
 """Bytes that are held at a time of each side of a comparison."""
 
@@ -19,12 +20,11 @@ WINDOW = 1 << 21
 class FileReader:
     """Keeps the last few files open while ranges of them are being read; closes them at the end of its ``with``.
 
-    ``past_cache``: read from the disk itself where the file system can, and leave nothing of the files in memory.
-    For one thread.
+    What it reads of the files ``forgets`` does not stay in the page cache. For one thread.
     """
 
-    def __init__(self, *, past_cache: bool = False) -> None:
-        self._past_cache = past_cache
+    def __init__(self, *, forgets: Collection[Path] = ()) -> None:
+        self._forgets = forgets
         self._open: dict[Path, BinaryIO] = {}
         self._spare: list[mmap.mmap] = []
 
@@ -44,8 +44,6 @@ class FileReader:
         file = self._open.pop(path, None)
         if file is None:
             file = path.open("rb", buffering=0)
-            if self._past_cache:
-                directly(file.fileno())
         self._open[path] = file  # the most recent one is the last
         if len(self._open) > _MOST_OPEN:
             self._open.pop(next(iter(self._open))).close()
@@ -84,12 +82,43 @@ class FileReader:
     def _read(self, path: Path, offset: int, room: memoryview) -> int:
         file = self.fileno(path)
         try:
-            return os.preadv(file, [room], offset)
+            done = os.preadv(file, [room], offset)
         except OSError as error:
-            if is_refusal(error) and indirectly(file):
-                return os.preadv(file, [room], offset)
             error.filename = error.filename or str(path)
             raise
+        if path in self._forgets:
+            forget(file, offset, done)
+        return done
+
+
+def uncached(paths: Iterable[Path]) -> frozenset[Path]:
+    """Those of ``paths`` of which the page cache holds little: to be asked before they are read.
+
+    Of the others, what is read may stay there: somebody else had a use for it. Where the system does not tell, nothing
+    is taken out of the cache.
+    """
+    return frozenset(path for path in paths if _is_uncached(path))
+
+
+def forget(file: int, offset: int = 0, length: int = 0) -> None:
+    """Drop what the page cache holds of a range of ``file``, or of all of it, if it is on the disk."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        with suppress(OSError):
+            os.posix_fadvise(file, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def _is_uncached(path: Path) -> bool:
+    found = 0
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        for number in range(_SAMPLES):
+            try:
+                found += os.preadv(file.fileno(), [bytearray(1)], size * number // _SAMPLES, os.RWF_NOWAIT)
+            except BlockingIOError:  # it would have to be read from the disk
+                continue
+            except (OSError, AttributeError):  # not on this file system; not on macOS
+                return False
+    return found < _SAMPLES // 2
 
 
 def _ended(path: Path, stop: int) -> CheckpointError:
