@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from internvl_bridge.streaming import iter_converted
     from internvl_bridge.tensors import compute_l2_distance, convert_state_dict
     from internvl_bridge.verification import Comparison
-    from internvl_bridge.verify_checksums import ChecksumReport, verify_checksums
     from internvl_bridge.verify_directories import verify
+    from internvl_bridge.verify_files import ChecksumReport, verify_checksums
 
 _HOMES = {
     "BridgeError": "errors",
-    "ChecksumReport": "verify_checksums",
+    "ChecksumReport": "verify_files",
     "Comparison": "verification",
     "ConversionReport": "report",
     "DifferenceError": "errors",
@@ -38,7 +38,7 @@ _HOMES = {
     "to_custom": "conversion",
     "to_hf": "conversion",
     "verify": "verify_directories",
-    "verify_checksums": "verify_checksums",
+    "verify_checksums": "verify_files",
 }
 
 __all__ = [

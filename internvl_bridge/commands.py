@@ -19,8 +19,8 @@ from internvl_bridge.preparation import Conversion, prepare
 from internvl_bridge.report import comparison_as_json
 from internvl_bridge.storage.publishing import finished_files
 from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar, say
-from internvl_bridge.verify_checksums import verify_checksums
 from internvl_bridge.verify_directories import verify as verify_checkpoints
+from internvl_bridge.verify_files import verify_checksums
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,9 @@ def _verify_checksums(directory: Path, workers: int | None, show: Show) -> None:
 
 
 def _print_plan(conversion: Conversion, show: Show) -> None:
-    budget = budget_of(conversion, finished_files(conversion.output, identity_of(conversion)))
+    restart = conversion.execution.restart
+    kept = [] if restart else finished_files(conversion.output, identity_of(conversion))
+    budget = budget_of(conversion, kept)
     _print(lambda: words.plan_as_json(conversion, budget), lambda: words.plan_words(conversion, budget), show)
     check_room(budget, conversion.output)
 

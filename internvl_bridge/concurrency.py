@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TypeVar
 
@@ -41,8 +41,9 @@ def in_parallel(
             advance(done)
 
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(work, item, step) for item in items]
+        futures: list[Future[Result]] = []
         try:
+            futures += [pool.submit(work, item, step) for item in items]
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()

@@ -14,7 +14,7 @@ from internvl_bridge.report import ConversionReport
 from internvl_bridge.shards import DAMAGED, Weights, write_shards
 from internvl_bridge.storage.checkpoint import INDEX_FILE
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of
-from internvl_bridge.storage.publishing import publishing
+from internvl_bridge.storage.publishing import keep_only, publishing
 from internvl_bridge.storage.reading import FileReader, uncached
 from internvl_bridge.storage.small_files import copy_file, write_bytes, write_json
 from internvl_bridge.storage.stamps import check_unchanged
@@ -149,6 +149,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
     model, output, execution = conversion.model, conversion.output, conversion.execution
     identity, sources = identity_of(conversion), model.checkpoint.shards
     with publishing(output, identity, overwrite=execution.overwrite, restart=execution.restart) as workspace:
+        keep_only(workspace, {job.name for job in conversion.jobs})
         check_room(budget_of(conversion, workspace.journal.finished), output)
         checksums = _write_companions(conversion, workspace.files)
         cold = uncached(shard.path for shard in sources)

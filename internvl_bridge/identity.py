@@ -17,7 +17,7 @@ def identity_of(conversion: Conversion) -> Identity:
     paths = {name: value for name, value in asdict(conversion.options).items() if name in {"reference", "tokenizer"}}
     options: Mapping[str, Any] = {
         **asdict(conversion.options),
-        **{name: None if value is None else str(Path(value).absolute()) for name, value in paths.items()},
+        **{name: None if value is None else str(Path(value).resolve()) for name, value in paths.items()},
     }
     plan = new_checksum()
     for job in conversion.jobs:
@@ -26,7 +26,7 @@ def identity_of(conversion: Conversion) -> Identity:
     return Identity(
         program=__version__,
         options={"format": conversion.wanted.value, **options},
-        source={"directory": str(conversion.model.directory.absolute())}
+        source={"directory": str(conversion.model.directory.resolve())}
         | {shard.path.name: [shard.stamp.size, shard.stamp.modified, shard.stamp.header] for shard in shards},
         plan=plan.hexdigest(),
     )

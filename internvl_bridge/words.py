@@ -14,7 +14,7 @@ from internvl_bridge.preparation import Conversion
 from internvl_bridge.report import ConversionReport
 from internvl_bridge.sizes import human_size
 from internvl_bridge.verification import Comparison
-from internvl_bridge.verify_checksums import ChecksumReport
+from internvl_bridge.verify_files import ChecksumReport
 
 _COUNTED = {"layer", "layers", "experts"}
 _LISTED = 20

@@ -6,13 +6,18 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import OutputError, shown
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+_BEGINNING = b'{"program": '
+_TELLING = 3
+"""Fields by which a journal of this program is known, whatever its version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +104,21 @@ class Journal:
 def read_journal(path: Path) -> Record | None:
     """What the journal ``path`` says; None if the program was killed before it had written anything down.
 
-    Lines that are cut off, or are no lines of a journal, count for nothing. Raises OSError if there is none.
+    Later lines that are cut off count for nothing. Raises OutputError if it is the journal of somebody else, and
+    OSError if there is none.
     """
-    lines = [_parsed(line) for line in path.read_bytes().splitlines(keepends=True)]
-    if not lines or not lines[0]:
+    first, *others = path.read_bytes().splitlines(keepends=True) or [b""]
+    if not first.endswith(b"\n") and not others and (first.startswith(_BEGINNING) or _BEGINNING.startswith(first)):
         return None
-    return Record(lines[0], [line["finished"] for line in lines[1:] if isinstance(line.get("finished"), str)])
+    identity = _parsed(first)
+    if len(identity.keys() & {field.name for field in fields(Identity)}) < _TELLING:
+        raise OutputError(
+            f"{path.parent}, where the output would be collected, exists and is not an unfinished output of this "
+            f"program.",
+            "Move it away, or choose another output.",
+        )
+    lines = map(_parsed, others)
+    return Record(identity, [line["finished"] for line in lines if isinstance(line.get("finished"), str)])
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,13 @@ def check_output(source: Path, output: Path, *, overwrite: bool = False) -> None
 
     With ``overwrite`` it may exist, if it is a checkpoint and nothing but that.
     """
-    inside, around = Path(os.path.realpath(output)), Path(os.path.realpath(source))
-    if inside == around or inside in around.parents or around in inside.parents:
-        raise OutputError(f"{output} and {source} lie within each other.", "Give an output directory of its own.")
     if not output.name:
         raise OutputError(f"{output} is no name for a directory.", "Give an output directory of its own.")
+    around = Path(os.path.realpath(source))
+    for place in (output, partial_path(output)):
+        inside = Path(os.path.realpath(place))
+        if inside == around or inside in around.parents or around in inside.parents:
+            raise OutputError(f"{place} and {source} lie within each other.", "Give an output directory of its own.")
     _check_free(output, overwrite=overwrite)
 
 
@@ -46,11 +48,12 @@ def finished_files(output: Path, identity: Identity) -> list[str]:
     partial = partial_path(output)
     try:
         found = read_journal(partial / _JOURNAL)
-    except OSError:
+        there = _plain_files(partial / _FILES)
+    except (OSError, OutputError):
         return []
     if found is None or identity.difference(found.identity) is not None:
         return []
-    return [name for name in found.finished if (partial / _FILES / name).is_file()]
+    return [name for name in found.finished if name in there]
 
 
 @contextmanager
@@ -67,15 +70,18 @@ def publishing(
     partial = partial_path(output)
     _make(partial)
     with open_journal(partial / _JOURNAL) as journal:
+        found = read_journal(partial / _JOURNAL)  # refuses what is no journal, before anything is changed
         _restore(partial, output)
-        if restart or not journal.resumes(identity):
+        _check_free(output, overwrite=overwrite)
+        files = partial / _FILES
+        is_unfinished = found is not None and files.is_dir() and not files.is_symlink()
+        if restart or not is_unfinished or not journal.resumes(identity):
             _clear(partial, but=[_JOURNAL])
             journal.begin(identity)
-        files = partial / _FILES
         try:
             files.mkdir(exist_ok=True)
-            _clear(files, but=journal.finished)
-            yield Workspace(files, journal)
+            keep_only(workspace := Workspace(files, journal), journal.finished)
+            yield workspace
             _sync_directory(files)
             _publish(partial, output, overwrite=overwrite)
         except BaseException as error:
@@ -84,6 +90,14 @@ def publishing(
         _remove(partial)
     with suppress(OSError):  # the output is complete and in place: its parent need not be readable
         _sync_directory(output.parent)
+
+
+def keep_only(workspace: Workspace, names: Collection[str]) -> None:
+    """Remove all but those finished files of ``workspace`` that ``names`` names."""
+    finished = workspace.journal.finished
+    there = _plain_files(workspace.files)
+    finished[:] = [name for name in dict.fromkeys(finished) if name in names and name in there]
+    _clear(workspace.files, but=finished)
 
 
 def _check_free(output: Path, *, overwrite: bool) -> None:
@@ -141,15 +155,20 @@ def _publish(partial: Path, output: Path, *, overwrite: bool) -> None:
         files.rename(output)
         return
     _check_free(output, overwrite=True)  # it may have become another one since
-    output.rename(replaced)
     try:
+        output.rename(replaced)
         files.rename(output)
     except BaseException:
-        replaced.rename(output)
+        if not os.path.lexists(output):
+            with suppress(OSError):  # then the next run does that
+                replaced.rename(output)
         raise
 
 
 def _leave(partial: Path, journal: Journal, error: BaseException) -> None:
+    if (partial / _REPLACED).exists():
+        error.add_note(f"What was to be overwritten is in {partial / _REPLACED}: the same command puts it back.")
+        return
     if not journal.finished or not (partial / _FILES).is_dir():
         _remove(partial)
         return
@@ -172,7 +191,7 @@ def _remove(partial: Path) -> None:
         return
 
 
-def _clear(directory: Path, but: Sequence[str]) -> None:
+def _clear(directory: Path, but: Collection[str]) -> None:
     """Remove everything in ``directory`` but the names in ``but``."""
     for path in directory.iterdir():
         if path.name in but:
@@ -181,6 +200,10 @@ def _clear(directory: Path, but: Sequence[str]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _plain_files(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir() if path.is_file() and not path.is_symlink()}
 
 
 def _is_empty_directory(path: Path) -> bool:
