@@ -115,7 +115,7 @@ def read_checksums(directory: Path) -> tuple[str, dict[str, str]] | None:
         case None:
             return None
         case {"algorithm": str(algorithm), "files": dict(files)} if all(
-            isinstance(text, str) and Path(name).name == name and "\0" not in name for name, text in files.items()
+            isinstance(text, str) and _is_file_name(name) for name, text in files.items()
         ):
             return algorithm, files
         case _:
@@ -163,6 +163,10 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
     config = ConfigFile(path, files[CONFIG_FILE], _parsed(path, CONFIG_FILE, files[CONFIG_FILE]))
     head = contents.get("head")
     return Complement(path, files, _described(config, wanted, family), written, head if isinstance(head, str) else None)
+
+
+def _is_file_name(name: str) -> bool:
+    return Path(name).name == name and name not in {"", ".."} and "\0" not in name
 
 
 def _check_files(path: Path, files: Mapping[str, object], values: Iterable[object]) -> None:

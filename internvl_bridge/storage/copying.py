@@ -18,6 +18,7 @@ from internvl_bridge.storage.checksums import new_checksum, seen
 from internvl_bridge.storage.cloning import clone_range
 from internvl_bridge.storage.directly import directly, indirectly, is_direct, is_refusal
 from internvl_bridge.storage.layout import FileJob
+from internvl_bridge.storage.naming import named
 from internvl_bridge.storage.reading import FileReader, forget
 from internvl_bridge.storage.room import allocate
 from internvl_bridge.storage.stretches import BLOCK, Part, Stretch, stretches
@@ -58,15 +59,11 @@ def write_file(
     the file, if the disk refuses.
     """
     path = directory / job.name
-    try:
-        with path.open("xb", buffering=0) as file:
-            written = _write(file.fileno(), job, readers, advance, means or Means())
-            os.fsync(file.fileno())
-            if not is_direct(file.fileno()):
-                forget(file.fileno())
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+    with named(path), path.open("xb", buffering=0) as file:
+        written = _write(file.fileno(), job, readers, advance, means or Means())
+        os.fsync(file.fileno())
+        if not is_direct(file.fileno()):
+            forget(file.fileno())
     return written
 
 

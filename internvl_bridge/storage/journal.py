@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import OutputError, shown
+from internvl_bridge.storage.naming import named
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -85,20 +86,19 @@ class Journal:
     def begin(self, identity: Identity) -> None:
         """Forget what was written down, and begin a new conversion."""
         self.finished.clear()
-        self._append(asdict(identity), os.O_TRUNC)
+        self._write(asdict(identity), append=False)
 
     def record(self, name: str) -> None:
         """Write down that the file ``name`` is complete and durable."""
         self.finished.append(name)
-        self._append({"finished": name}, os.O_APPEND)
+        self._write({"finished": name}, append=True)
 
-    def _append(self, line: Mapping[str, Any], flag: int) -> None:
-        file = os.open(self.path, os.O_WRONLY | flag)
-        try:
-            os.write(file, json.dumps(line).encode() + b"\n")
-            os.fsync(file)
-        finally:
-            os.close(file)
+    def _write(self, line: Mapping[str, Any], *, append: bool) -> None:
+        with named(self.path), self.path.open("ab" if append else "wb", buffering=0) as file:
+            data = json.dumps(line).encode() + b"\n"
+            while data:
+                data = data[os.write(file.fileno(), data) :]
+            os.fsync(file.fileno())
 
 
 def read_journal(path: Path) -> Record | None:
@@ -129,7 +129,9 @@ def open_journal(path: Path) -> Iterator[Journal]:
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
-        yield Journal(path, [], locked=_lock(file, path))
+        with named(path):
+            locked = _lock(file, path)
+        yield Journal(path, [], locked=locked)
     finally:
         os.close(file)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from internvl_bridge.errors import OutputError
 from internvl_bridge.storage.journal import Identity, Journal, open_journal, read_journal
+from internvl_bridge.storage.naming import named
 
 _JOURNAL, _FILES, _REPLACED = "journal", "files", "replaced"
 _MARKS = ("config.json", "internvl_bridge.json")
@@ -75,10 +76,11 @@ def publishing(
         _check_free(output, overwrite=overwrite)
         files = partial / _FILES
         is_unfinished = found is not None and files.is_dir() and not files.is_symlink()
-        if restart or not is_unfinished or not journal.resumes(identity):
-            _clear(partial, but=[_JOURNAL])
-            journal.begin(identity)
+        goes_on = not restart and is_unfinished and journal.resumes(identity)
         try:
+            if not goes_on:
+                _clear(partial, but=[_JOURNAL])
+                journal.begin(identity)
             files.mkdir(exist_ok=True)
             keep_only(workspace := Workspace(files, journal), journal.finished)
             yield workspace
@@ -171,6 +173,8 @@ def _leave(partial: Path, journal: Journal, error: BaseException) -> None:
         return
     if not journal.finished or not (partial / _FILES).is_dir():
         _remove(partial)
+        if os.path.lexists(partial):
+            error.add_note(f"Unfinished files that could not be removed are kept in {partial}.")
         return
     error.add_note(
         f"{len(journal.finished)} finished file(s) are kept in {partial}: the same command goes on from there, "
@@ -213,6 +217,7 @@ def _is_empty_directory(path: Path) -> bool:
 def _sync_directory(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with named(path):
+            os.fsync(handle)
     finally:
         os.close(handle)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from internvl_bridge.errors import CheckpointError
+from internvl_bridge.storage.naming import named
 from internvl_bridge.storage.stretches import Part
 
 _MOST_OPEN = 32
@@ -81,11 +82,8 @@ class FileReader:
 
     def _read(self, path: Path, offset: int, room: memoryview) -> int:
         file = self.fileno(path)
-        try:
+        with named(path):
             done = os.preadv(file, [room], offset)
-        except OSError as error:
-            error.filename = error.filename or str(path)
-            raise
         if path in self._forgets:
             forget(file, offset, done)
         return done

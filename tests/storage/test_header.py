@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import safetensors
 import torch
+import xxhash
 from hypothesis import event, example, given
 from hypothesis import strategies as st
-from safetensors.torch import save, save_file
+from safetensors.torch import load_file, save, save_file
 
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage.header import (
@@ -597,6 +598,37 @@ def test_the_data_starts_at_a_multiple_of_eight(data, name):
     header = encode_header({name: Entry("U8", (len(data),), 0, len(data))}, {})
     assert len(header) % 8 == 0
     assert struct.unpack("<Q", header[:8])[0] == len(header) - 8
+
+
+@given(TENSOR_SETS, ONE_PAIR, st.integers(0, 6000))
+def test_spaces_lead_to_data_that_starts_later_and_the_library_reads_the_same(scratch, state, metadata, more):
+    """What is added is spaces within the length that the header says; nothing is where the data starts late enough."""
+    written = save(state, metadata=metadata)
+    scratch.write_bytes(written)
+    shortest = read_header(scratch)
+    for data_start in (shortest.data_start + 8 * more, shortest.data_start - min(more, shortest.data_start)):
+        header = encode_header(shortest.entries, metadata or {}, data_start)
+        start = max(data_start, shortest.data_start)
+        assert len(header) == start
+        assert header[8:] == written[8 : shortest.data_start].ljust(start - 8)
+        scratch.write_bytes(header + written[shortest.data_start :])
+        assert accepted_by_both(scratch, scratch.read_bytes())
+        read = read_header(scratch)
+        assert (read.entries, read.metadata, read.data_start) == (shortest.entries, metadata or {}, start)
+        loaded = load_file(scratch)
+        assert save(loaded, metadata=metadata) == written
+
+
+def test_a_header_is_known_by_the_checksum_of_its_bytes(path):
+    contents = [framed({"a": field()}, b"data"), framed(json.dumps({"a": field()}).encode() + b" ", b"data")]
+    checksums = []
+    for content in contents:
+        path.write_bytes(content)
+        checksums.append(read_header(path).checksum)
+        assert checksums[-1] == xxhash.xxh3_128_hexdigest(content[8:-4])
+    assert checksums[0] != checksums[1]
+    path.write_bytes(contents[0][:-4] + b"atad")
+    assert read_header(path).checksum == checksums[0]  # of the header alone
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,21 @@
 
 import json
 import re
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
 import safetensors
 import torch
 from huggingface_hub import StateDictSplit, split_torch_state_dict_into_shards
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
+from support import NAMES as CHECKPOINTS
 
-from internvl_bridge.storage.checkpoint import Piece, open_checkpoint
+from internvl_bridge.storage import stretches
+from internvl_bridge.storage.checkpoint import SINGLE_FILE, Piece, open_checkpoint
+from internvl_bridge.storage.header import Entry, encode_header, read_header
 from internvl_bridge.storage.layout import (
     FileJob,
     ShardContents,
@@ -240,6 +243,104 @@ def test_alignment_keeps_the_order_among_dtypes_of_one_width():
 def test_a_file_of_one_dtype_is_left_in_its_order():
     shard = ShardContents({key: target(4, dtype="BF16") for key in "zaqb"}, {})
     assert list(aligned(shard).tensors) == list("zaqb")
+
+
+# Where the data starts
+
+
+@pytest.fixture
+def all_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of a few bytes count as those of real models do."""
+    monkeypatch.setattr(stretches, "_LONG", 8)
+
+
+BYTES = st.dictionaries(st.text("abcdef", min_size=1), st.tuples(st.just(torch.uint8), st.integers(8, 300)), min_size=1)
+
+
+@pytest.mark.usefixtures("all_is_long")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BYTES, st.integers(0, 700), st.integers(0, 700))
+def test_data_starts_where_it_can_be_shared_and_the_library_reads_the_same(scratch, tensors, before, between):
+    state = state_of(tensors)
+    data, pieces = bytes(8 * before), {}
+    for key, tensor in state.items():
+        pieces[key] = TargetTensor("U8", (len(tensor),), (Piece(scratch / "data", len(data), len(tensor)),))
+        data += bytes(tensor.tolist()) + bytes(between)
+    (scratch / "data").write_bytes(data)
+    shard = ShardContents(pieces, {"format": "pt"})
+    for arranged in (shard, aligned(shard)):
+        [job] = file_jobs([arranged])
+        shortest = encode_header(
+            {
+                key: Entry("U8", t.shape, start, start + t.length)
+                for (key, t), start in zip(
+                    arranged.tensors.items(),
+                    accumulate([0, *(t.length for t in arranged.tensors.values())]),
+                    strict=False,
+                )
+            },
+            shard.metadata,
+        )
+        assert len(job.header) == stretches.congruent_start(len(shortest), job.pieces)
+        assert job.header[8:].rstrip() == shortest[8:].rstrip()
+        assert len(shortest) <= len(job.header) < len(shortest) + stretches.BLOCK
+        assert len(job.header) % 8 == 0
+        (scratch / "ours").write_bytes(content(job))
+        assert (scratch / "ours").stat().st_size == job.size
+        loaded = load_file(scratch / "ours")
+        assert {key: tensor.tolist() for key, tensor in loaded.items()} == {k: t.tolist() for k, t in state.items()}
+        if len(job.pieces) == 1 and job.pieces[0].offset % 8 == 0:
+            assert job.pieces[0].offset % stretches.BLOCK == len(job.header) % stretches.BLOCK
+
+
+@pytest.mark.usefixtures("all_is_long")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BYTES, st.sampled_from([{}, {"format": "pt"}]))
+def test_by_name_the_header_is_that_of_the_library_even_where_spaces_would_help(scratch, tensors, metadata):
+    state = state_of(tensors)
+    shard = stored_in_any_order(state, scratch / "data", metadata)
+    [job] = file_jobs([by_name(shard)])
+    assert content(job) == save(state, metadata=metadata or None)
+    assert by_name(shard).canonical
+    assert not aligned(shard).canonical
+
+
+def test_a_golden_header_with_spaces():
+    piece = Piece(SOURCE, 4096 + 200, 1 << 16)
+    [job] = file_jobs([ShardContents({"a": TargetTensor("U8", (1 << 16,), (piece,))}, {})])
+    text = b'{"a":{"dtype":"U8","shape":[65536],"data_offsets":[0,65536]}}'
+    assert job.header == (192).to_bytes(8, "little") + text + b" " * (192 - len(text))
+    assert job.size == 200 + (1 << 16)
+    [short] = file_jobs([ShardContents({"a": TargetTensor("U8", (9,), (Piece(SOURCE, 200, 9),))}, {})])
+    text = b'{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}'
+    assert short.header == (56).to_bytes(8, "little") + text + b" " * (56 - len(text))
+
+
+def test_a_file_of_shared_data_is_nearly_all_shareable():
+    tensors, offset = {}, 1000
+    for number, length in enumerate([1 << 20, 1 << 18, 8, 1 << 20]):
+        tensors[str(number)] = target(length, offset)
+        offset += length
+    [job] = file_jobs([ShardContents(tensors, {"format": "pt"})])
+    shared = sum(part.length for part in stretches.stretches(job.header, job.pieces) if part.shareable)
+    assert job.data_size - 2 * stretches.BLOCK < shared <= job.data_size
+
+
+@pytest.mark.usefixtures("all_is_long")
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_there_and_back_the_header_is_the_same(custom, tmp_path, name):
+    """The spaces that the way there has added go away again on the way back."""
+    import internvl_bridge
+
+    source = custom(name)
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    header = read_header(source / SINGLE_FILE)
+    there, back = (read_header(tmp_path / directory / SINGLE_FILE) for directory in ("hf", "back"))
+    assert there.data_start % 8 == back.data_start % 8 == 0
+    assert there.data_start % stretches.BLOCK == back.data_start % stretches.BLOCK
+    assert (back.checksum, back.data_start) == (header.checksum, header.data_start)
+    assert (tmp_path / "back" / SINGLE_FILE).read_bytes() == (source / SINGLE_FILE).read_bytes()
 
 
 # Files and their index
