@@ -45,7 +45,7 @@ class ExpertDims:
 
     def layers_of(self, layers: int) -> int:
         """How many of so many layers have experts."""
-        dense = sum(layer < layers and (layer + 1) % self.step == 0 for layer in self.dense_layers)
+        dense = sum(0 <= layer < layers and (layer + 1) % self.step == 0 for layer in self.dense_layers)
         return layers // self.step - dense
 
 

@@ -429,3 +429,14 @@ def test_a_reference_that_cannot_be_expressed_is_refused(tmp_path: Path) -> None
 
     with pytest.raises(UnsupportedModelError, match="has ps_version 'v1'"):
         reference_complement(read_config(tmp_path), Format.CUSTOM, ())
+
+
+def test_a_sidecar_that_only_has_checksums_is_no_complement(tmp_path: Path) -> None:
+    text = sidecar_text({}, "xxh3_128", {"config.json": "0" * 32})
+    for wanted in Format:
+        assert read_sidecar(write(tmp_path, text), wanted) is None
+
+
+def test_a_sidecar_of_an_unknown_format_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="it describes the unknown format 'evil'"):
+        read_sidecar(write(tmp_path, contents(source_format="evil")), Format.CUSTOM)

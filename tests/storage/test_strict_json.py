@@ -204,3 +204,21 @@ def test_the_callers_error_replaces_the_parsers():
     with pytest.raises(MalformedError) as caught:
         parse(b"{")
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [
+        (b'{"a":[' + b"[]," * 1_999_997 + b"[]]}", True),
+        (b'{"a":[' + b"[]," * 1_999_998 + b"[]]}", False),
+        (b'{"a":{' + b",".join(b'"%d":{}' % n for n in range(2_000_000)) + b"}}", False),
+        (b'{"a":[' + b"1," * 10_000_001 + b"1]}", False),
+    ],
+    ids=["lists", "one list more", "objects", "numbers"],
+)
+def test_so_many_values_that_they_fill_the_memory_are_refused(text: bytes, accepted: bool) -> None:
+    if accepted:
+        assert len(parse_json_object(text, ValueError)["a"]) == 1_999_998
+    else:
+        with pytest.raises(ValueError, match="more than 2,000,000 objects and lists, or 10,000,000 values"):
+            parse_json_object(text, ValueError)
