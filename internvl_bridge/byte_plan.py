@@ -50,9 +50,10 @@ def target_tensor(recipe: Recipe, source: Checkpoint) -> TargetTensor:
 
 
 def _piece(run: Run, tensor: StoredTensor) -> Piece:
-    start, length = byte_length(tensor.dtype, run.start), byte_length(tensor.dtype, run.stop - run.start)
+    length = byte_length(tensor.dtype, run.stop - run.start)
     if length == tensor.data.length:
         return tensor.data
+    start = byte_length(tensor.dtype, run.start)
     if start is None or length is None:
         raise ContradictionError(
             f"{run.key} has dtype {tensor.dtype}, and its parts do not start at whole bytes.",

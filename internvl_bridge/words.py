@@ -183,10 +183,10 @@ def _run_words(run: Run, plan: Plan) -> str:
 
 def _numberless(key: str) -> str:
     parts = key.split(".")
-    return ".".join(
-        "*" if part.isdigit() and before in _COUNTED else part
-        for before, part in zip(("", *parts), parts, strict=False)
-    )
+    for place, before in enumerate(parts[:-1], 1):
+        if before in _COUNTED and parts[place].isdigit():
+            parts[place] = "*"
+    return ".".join(parts)
 
 
 def _verdict(comparison: Comparison) -> str:

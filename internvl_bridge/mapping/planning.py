@@ -111,7 +111,8 @@ class Owners:
     def of(self, key: str) -> list[int]:
         """Indices of the rows that claim ``key``, each once."""
         candidates = self._patterns[None] + self._patterns.get(key.count(".") + 1, [])
-        return list(dict.fromkeys(row for row, pattern in candidates if pattern.matches(key)))
+        rows = [row for row, pattern in candidates if pattern.matches(key)]
+        return rows if len(rows) < 2 else list(dict.fromkeys(rows))
 
 
 def explain_unknown_keys(keys: Sequence[str]) -> UnknownKeyError:

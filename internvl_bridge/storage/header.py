@@ -110,11 +110,8 @@ def parse_header(path: Path, raw: bytes, file_size: int) -> Header:
     return Header(ordered, metadata, data_start, checksum_of(raw))
 
 
-def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str], data_start: int = 0) -> bytes:
-    """The bytes before the data section, exactly as the safetensors library writes them.
-
-    A ``data_start`` beyond their end is reached by more of the spaces that the library, too, ends a header with.
-    """
+def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
+    """The bytes before the data section, exactly as the safetensors library writes them."""
     fields: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     for key, entry in entries.items():
         fields[key] = {
@@ -123,9 +120,12 @@ def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str], dat
             "data_offsets": [entry.start, entry.stop],
         }
     raw = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
-    raw += b" " * (-len(raw) % _ALIGNMENT)
-    raw = raw.ljust(data_start - _PREFIX)
-    return len(raw).to_bytes(_PREFIX, "little") + raw
+    return _prefixed(raw + b" " * (-len(raw) % _ALIGNMENT))
+
+
+def padded(header: bytes, data_start: int) -> bytes:
+    """The same header, its data section moved to ``data_start``; the library, too, ends headers with spaces."""
+    return _prefixed(header[_PREFIX:].ljust(data_start - _PREFIX))
 
 
 def canonical_order(specs: Iterable[tuple[str, str]]) -> list[str]:
@@ -138,6 +138,10 @@ def byte_length(dtype: str, elements: int) -> int | None:
     """The bytes that ``elements`` numbers of ``dtype`` occupy; None if they end within a byte."""
     length, rest = divmod(elements * DTYPE_BITS[dtype], 8)
     return None if rest else length
+
+
+def _prefixed(raw: bytes) -> bytes:
+    return len(raw).to_bytes(_PREFIX, "little") + raw
 
 
 def _entry(path: Path, key: str, value: object) -> Entry:

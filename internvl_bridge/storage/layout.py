@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from internvl_bridge.storage.checkpoint import SINGLE_FILE, Piece
-from internvl_bridge.storage.header import DTYPE_BITS, Entry, canonical_order, encode_header
+from internvl_bridge.storage.header import DTYPE_BITS, Entry, canonical_order, encode_header, padded
 from internvl_bridge.storage.stretches import congruent_start
 
 
@@ -128,5 +128,5 @@ def _file_job(name: str, shard: ShardContents) -> FileJob:
     pieces = coalesced(piece for tensor in shard.tensors.values() for piece in tensor.pieces)
     header = encode_header(entries, shard.metadata)
     if not shard.canonical:
-        header = encode_header(entries, shard.metadata, congruent_start(len(header), pieces))
+        header = padded(header, congruent_start(len(header), pieces))
     return FileJob(name, header, pieces, tuple(shard.tensors))

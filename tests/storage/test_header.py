@@ -23,6 +23,7 @@ from internvl_bridge.storage.header import (
     byte_length,
     canonical_order,
     encode_header,
+    padded,
     read_header,
 )
 
@@ -607,7 +608,7 @@ def test_spaces_lead_to_data_that_starts_later_and_the_library_reads_the_same(sc
     scratch.write_bytes(written)
     shortest = read_header(scratch)
     for data_start in (shortest.data_start + 8 * more, shortest.data_start - min(more, shortest.data_start)):
-        header = encode_header(shortest.entries, metadata or {}, data_start)
+        header = padded(encode_header(shortest.entries, metadata or {}), data_start)
         start = max(data_start, shortest.data_start)
         assert len(header) == start
         assert header[8:] == written[8 : shortest.data_start].ljust(start - 8)
