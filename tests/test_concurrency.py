@@ -246,6 +246,29 @@ def test_an_interrupt_of_the_user_stops_all(monkeypatch, interrupting, workers):
     assert len(stopped) < 20  # one may begin before it is told, and stops at its first step
 
 
+def test_work_has_ended_even_if_the_interrupt_comes_while_its_thread_is_started(monkeypatch):
+    working, ended = Event(), list[int]()
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        awaited(working)
+        raise KeyboardInterrupt
+
+    def work(item: int, advance: Advance) -> None:
+        working.set()
+        try:
+            until_stopped(advance)
+        finally:
+            Event().wait(0.2)
+            ended.append(item)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        in_parallel(work, range(3), 2, nothing)
+    assert ended == [0]
+
+
 def test_nothing_to_do_is_done():
     assert in_parallel(lambda item, _: item, [], 4, nothing) == []
 
