@@ -299,6 +299,8 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="tiny")
     arguments = parser.parse_args()
+    if arguments.output.exists():
+        parser.error(f"{arguments.output} exists: choose another directory")
     make(arguments.output, PRESETS[arguments.preset])
     print(f"Made {arguments.output} ({len(PRESETS[arguments.preset].tensors())} tensors)")
 
