@@ -12,8 +12,19 @@ def main() -> None:
         cli.main()
     except KeyboardInterrupt:
         sys.exit(130)
-    finally:  # the exit code is decided, and what had to be removed is gone
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    finally:
+        _ignore_signals()
+
+
+def _ignore_signals() -> None:
+    """Let nothing interrupt the end: the exit code is decided, and what had to be removed is gone."""
+    while True:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+        except KeyboardInterrupt:
+            continue
+        return
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from threading import Event, Lock, Semaphore
+from threading import Event, Lock
 from typing import TypeVar
 
+from internvl_bridge.interruption import interrupts_held
 from internvl_bridge.progress import Advance
 
 Item = TypeVar("Item")
@@ -16,7 +17,7 @@ _MOST_WORKERS = 4
 
 
 class _StoppedError(Exception):
-    """Another worker has failed, or the user has interrupted."""
+    """Another worker has failed, or has noticed that the user interrupts."""
 
 
 def usual_workers() -> int:
@@ -30,33 +31,26 @@ def in_parallel(
     """The results of ``work`` on each of ``items``, in their order, ``workers`` at a time.
 
     ``work`` is given an ``advance`` that it must call now and then: through it, it is stopped as soon as another one
-    fails. Of several errors, that of the first item is raised. At the end, however it came, nothing works any more.
+    fails or the user interrupts. Of several errors, that of the first item is raised. At the end, however it came,
+    nothing works any more.
     """
-    stop, lock, turns = Event(), Lock(), Semaphore(workers)
+    stop, lock = Event(), Lock()
 
     def step(done: int) -> None:
         if stop.is_set():
             raise _StoppedError
+        check()
         with lock:
             advance(done)
 
-    def take_turn(item: Item) -> Result:
-        with turns:
-            if stop.is_set():
-                raise _StoppedError
-            return work(item, step)
-
-    with ThreadPoolExecutor(workers) as pool:
+    with interrupts_held() as check, ThreadPoolExecutor(workers) as pool:
         futures: list[Future[Result]] = []
         try:
-            futures += [pool.submit(take_turn, item) for item in items]
+            futures += [pool.submit(work, item, step) for item in items]
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-            for _ in range(workers):  # the pool does not wait for a thread whose start was interrupted: it works, too
-                turns.acquire()
-            turns.release(workers)
     errors = [future.exception() for future in futures if not future.cancelled()]
     real = [error for error in errors if error is not None and not isinstance(error, _StoppedError)]
     if real:

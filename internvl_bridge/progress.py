@@ -16,3 +16,18 @@ def nothing(_done: int) -> None:
 def silent(_task: str, _total: int) -> Advance:
     """The progress of a library call: none is shown."""
     return nothing
+
+
+def stoppable(progress: Progress, check: Callable[[], None]) -> Progress:
+    """``progress`` whose every step is stopped by what ``check`` raises."""
+
+    def begin(task: str, total: int) -> Advance:
+        advance = progress(task, total)
+
+        def step(done: int) -> None:
+            check()
+            advance(done)
+
+        return step
+
+    return begin

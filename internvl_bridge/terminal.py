@@ -4,10 +4,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from traceback import extract_tb
-from types import FrameType
 
 import typer
 
@@ -21,10 +20,12 @@ DIFFERS, REFUSED, INTERRUPTED = 1, 2, 130
 def exit_codes() -> Iterator[None]:
     """Turn errors into one paragraph on stderr and the documented exit code.
 
-    SIGTERM and SIGHUP (a closed terminal) are treated as Ctrl-C, so that all of them clean up.
+    SIGTERM and SIGHUP (a closed terminal) are treated as Ctrl-C, so that all of them clean up, unless they are ignored
+    (``nohup``).
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     except typer.Exit:
@@ -35,9 +36,7 @@ def exit_codes() -> Iterator[None]:
         _fail(f"Error: {_noted(error, str(error))}", REFUSED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        what = (
-            f"{where}{error.strerror or error}. Mend this and try again; an output directory that is there is complete."
-        )
+        what = f"{where}{error.strerror or error}. Mend this and try again: no half output is visible."
         _fail(f"Error: {_noted(error, what)}", REFUSED)
     except KeyboardInterrupt as error:
         _fail(_noted(error, "Interrupted. No half output is visible."), INTERRUPTED)
@@ -91,19 +90,16 @@ def _noted(error: BaseException, what: str) -> str:
     return " ".join((what, *getattr(error, "__notes__", ())))
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def _defect(error: Exception) -> str:
     place = extract_tb(error.__traceback__)[-1]
     what = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {str(error)[:500]}"
     return (
         f"{what}. This is a defect of internvl-bridge, which should have said what is wrong: please report it. "
-        f"An output directory that is there is complete."
+        f"No half output is visible."
     )
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(_printable(message), err=True)
+    with suppress(OSError):  # where nobody can be told, the exit code still says it
+        typer.echo(_printable(message), err=True)
     raise typer.Exit(code) from None

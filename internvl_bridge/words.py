@@ -71,10 +71,12 @@ def found_words(found: Findings) -> str:
 
 def checksum_words(directory: Path, found: ChecksumReport) -> Iterator[str]:
     """What a comparison of files with their checksums found, line by line."""
-    verdict = "Intact" if found.intact else "Damaged or changed"
+    verdict = "Damaged or changed" if found.changed or found.missing else "Not proved" if found.unproved else "Intact"
     yield f"{verdict}: {len(found.equal)} file(s) of {directory} have the checksum that they were written with."
     for what, names in (("changed", found.changed), ("missing", found.missing), ("no checksum", found.unknown)):
         yield from (f"  {what}: {name}" for name in names)
+    if found.unproved:
+        yield "Weights without a checksum can be compared with their source: internvl-bridge verify SOURCE OUTPUT."
 
 
 def comparison_words(comparison: Comparison, *, verbose: bool) -> Iterator[str]:

@@ -3,9 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import Barrier, Event, Lock
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -194,79 +193,32 @@ def test_after_a_failure_the_progress_is_not_told_any_more():
     assert told == [0] * count
 
 
-@pytest.fixture
-def interrupting() -> Iterator[Callable[[], None]]:
-    """Interrupts the main thread as a user does, whatever it waits for; more interrupts than one do nothing.
-
-    One signal that comes just before the main thread begins to wait is heard only with the next: hence several.
-    """
-    heard = Event()
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        if not heard.is_set():
-            heard.set()
-            raise KeyboardInterrupt
-
-    def send() -> None:
-        if not heard.is_set():
-            signal.pthread_kill(main, signal.SIGINT)
-
-    main = threading.get_ident()
-    assert main == threading.main_thread().ident
-    before = signal.signal(signal.SIGINT, interrupt)
-    yield send
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupt_of_the_user_stops_all(monkeypatch, interrupting, workers):
-    waits, stopped = Event(), list[int]()
-    whole_wait = concurrency.wait
-
-    def wait(*args: Any, **more: Any) -> Any:
-        waits.set()
-        return whole_wait(*args, **more)
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_interrupt_of_the_user_stops_all(workers, number):
+    stopped = list[int]()
 
     def work(item: int, advance: Advance) -> None:
-        awaited(waits)
-
-        def step(done: int) -> None:
-            interrupting()
-            advance(done)
-
+        if item == 0:
+            for _ in range(number):  # however impatient
+                signal.pthread_kill(main, signal.SIGINT)
         try:
-            until_stopped(step)
+            until_stopped(advance)
         finally:
             stopped.append(item)
 
-    monkeypatch.setattr(concurrency, "wait", wait)
+    main = threading.main_thread().ident
     with pytest.raises(KeyboardInterrupt):
         in_parallel(work, range(20), workers, nothing)
     assert 0 in stopped
     assert len(stopped) < 20  # one may begin before it is told, and stops at its first step
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_work_has_ended_even_if_the_interrupt_comes_while_its_thread_is_started(monkeypatch):
-    working, ended = Event(), list[int]()
-    start = threading.Thread.start
-
-    def interrupted(thread: threading.Thread) -> None:
-        start(thread)
-        awaited(working)
-        raise KeyboardInterrupt
-
-    def work(item: int, advance: Advance) -> None:
-        working.set()
-        try:
-            until_stopped(advance)
-        finally:
-            Event().wait(0.2)
-            ended.append(item)
-
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
+def test_work_that_ended_before_it_heard_of_an_interrupt_does_not_hide_it():
+    main = threading.main_thread().ident
     with pytest.raises(KeyboardInterrupt):
-        in_parallel(work, range(3), 2, nothing)
-    assert ended == [0]
+        in_parallel(lambda _item, _step: signal.pthread_kill(main, signal.SIGINT), [0], 1, nothing)
 
 
 def test_nothing_to_do_is_done():

@@ -327,16 +327,15 @@ def test_killed_from_outside_at_any_time(source, tmp_path, seed):
 
 
 # Runs the command line so that the worker waits in the place that is asked for until its input ends, and says so; and
-# says that it is stopping when it has noticed that it must. Then it stops in one and the same place every time.
+# says that it is stopping when it has heard that it must. Then it stops in one and the same place every time.
 WAITING = """
-import itertools, sys, threading
-from concurrent.futures import ThreadPoolExecutor
+import signal, sys
 from internvl_bridge import cli, shards
 from internvl_bridge.storage.journal import Journal
 
 place = sys.argv.pop(1)
 record, write = Journal.record, shards.write_file
-submit, shutdown, submitted = ThreadPoolExecutor.submit, ThreadPoolExecutor.shutdown, itertools.count(1)
+set_handler = signal.signal
 
 def say(word):
     print(word, flush=True)
@@ -353,25 +352,17 @@ def recording(self, name):
 def writing(*arguments):
     if place == "write":
         wait()
-    elif place == "submit":
-        sys.stdin.read()
     return write(*arguments)
 
-def submitting(self, *arguments):
-    future = submit(self, *arguments)
-    if place == "submit" and threading.current_thread() is threading.main_thread() and next(submitted) == 3:
-        say("waiting")
-        while True:
-            threading.Event().wait(0.01)
-    return future
-
-def stopping(self, *arguments, **options):
-    if options.get("cancel_futures"):
+def setting(number, handler):
+    def telling(*arguments):
+        handler(*arguments)
         say("stopping")
-    shutdown(self, *arguments, **options)
+    return set_handler(number, handler if handler in ORDINARY else telling)
 
+ORDINARY = signal.default_int_handler, signal.SIG_IGN, signal.SIG_DFL
+signal.signal = setting
 Journal.record, shards.write_file = recording, writing
-ThreadPoolExecutor.submit, ThreadPoolExecutor.shutdown = submitting, stopping
 cli.main()
 """
 
@@ -420,16 +411,6 @@ def test_a_conversion_that_is_asked_to_stop_before_anything_is_finished_leaves_n
         _, errors = process.communicate(timeout=LONGEST)
     assert process.returncode == 130
     assert errors == "Interrupted. No half output is visible.\n"
-    assert [*tmp_path.iterdir()] == []
-
-
-def test_a_conversion_that_is_asked_to_stop_while_it_distributes_the_work_does_not_finish_it_first(source, tmp_path):
-    with waiting("submit", "to-hf", source, tmp_path / "output", "--workers", "1", "--no-verify") as process:
-        process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=LONGEST)
-    assert process.returncode == 130
-    assert said == "stopping\n"
-    assert "are kept" not in errors
     assert [*tmp_path.iterdir()] == []
 
 

@@ -7,6 +7,8 @@ from itertools import zip_longest
 
 from internvl_bridge.progress import Advance
 
+_MEMCMP = ctypes.CDLL(None).memcmp
+
 
 def first_difference(left: Iterable[memoryview], right: Iterable[memoryview], advance: Advance) -> int | None:
     """Offset of the first byte that differs between two sequences of windows of one size, or None.
@@ -27,7 +29,7 @@ def first_difference(left: Iterable[memoryview], right: Iterable[memoryview], ad
 def _equal(left: memoryview, right: memoryview) -> bool:
     """Whether two writable views of one length hold the same bytes; memoryviews themselves compare one by one."""
     ours, theirs = (ctypes.addressof(ctypes.c_char.from_buffer(view)) for view in (left, right))
-    same: int = ctypes.CDLL(None).memcmp(ctypes.c_void_p(ours), ctypes.c_void_p(theirs), ctypes.c_size_t(len(left)))
+    same: int = _MEMCMP(ctypes.c_void_p(ours), ctypes.c_void_p(theirs), ctypes.c_size_t(len(left)))
     return same == 0
 
 

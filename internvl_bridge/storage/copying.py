@@ -33,7 +33,10 @@ _MOST_UNWRITTEN = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """The faster ways of writing that may be tried: sharing blocks with the source, bypassing the page cache."""
+    """The faster ways of writing that may be tried: sharing blocks with the source, bypassing the page cache.
+
+    All of them make the same file: tests do without some to show it.
+    """
 
     clone: bool = True
     direct: bool = True
