@@ -96,6 +96,8 @@ def tokenizer_home(source: Path, reference: Path | None, tokenizer: str | Path |
     """The directory whose tokenizer files the output gets."""
     if tokenizer is not None:
         home = Path(tokenizer)
+        if not home.is_dir():
+            raise ConfigError(f"{home}, which was given for the tokenizer, is not a directory.", "Give one that is.")
         if not has_tokenizer(home):
             raise ConfigError(f"{home} holds no tokenizer file.", "Give a directory that does.")
         return source if home.samefile(source) else home

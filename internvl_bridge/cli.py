@@ -130,7 +130,10 @@ Workers = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace OUTPUT, if it is a checkpoint, once the new one is complete."),
+    typer.Option(
+        "--overwrite",
+        help="Replace OUTPUT, if it is a checkpoint and holds nothing else, once the new one is complete.",
+    ),
 ]
 Restart = Annotated[
     bool,

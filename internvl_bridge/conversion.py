@@ -1,22 +1,24 @@
 """Convert one directory into another: copy, verify and publish what was prepared."""
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from internvl_bridge.budget import budget_of, check_room
-from internvl_bridge.errors import DifferenceError
+from internvl_bridge.errors import BridgeError, DifferenceError
 from internvl_bridge.identity import identity_of
+from internvl_bridge.interruption import interrupts_held
 from internvl_bridge.metadata.config_file import Format
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
 from internvl_bridge.options import Execution, ExpertsOption, Layout, Options, Order, Tied, check_workers
 from internvl_bridge.preparation import Conversion, prepare
-from internvl_bridge.progress import Progress, nothing, silent
+from internvl_bridge.progress import Progress, nothing, silent, stoppable
 from internvl_bridge.report import ConversionReport
-from internvl_bridge.shards import DAMAGED, Weights, write_shards
+from internvl_bridge.shards import DAMAGED, Weights, WrittenShard, write_shards
 from internvl_bridge.storage.checkpoint import INDEX_FILE
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of
-from internvl_bridge.storage.publishing import keep_only, publishing
+from internvl_bridge.storage.publishing import Workspace, keep_only, publishing
 from internvl_bridge.storage.reading import FileReader, uncached
-from internvl_bridge.storage.small_files import copy_file, write_bytes, write_json
+from internvl_bridge.storage.small_files import copy_file, json_pieces, write_bytes, write_json
 from internvl_bridge.storage.stamps import check_unchanged
 from internvl_bridge.storage.summing import file_checksum
 from internvl_bridge.verification import Comparison
@@ -146,21 +148,14 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
 
     Goes on where an earlier run of the same conversion was stopped.
     """
-    model, output, execution = conversion.model, conversion.output, conversion.execution
-    identity, sources = identity_of(conversion), model.checkpoint.shards
-    with publishing(output, identity, overwrite=execution.overwrite, restart=execution.restart) as workspace:
-        keep_only(workspace, {job.name for job in conversion.jobs})
-        check_room(budget_of(conversion, workspace.journal.finished), output)
-        checksums = _write_companions(conversion, workspace.files)
-        cold = uncached(shard.path for shard in sources)
-        weights = Weights(stored_plan(conversion.plan, model.weights), model.checkpoint, cold)
-        shards = write_shards(
-            conversion.jobs, weights, workspace, check_workers(execution.workers), progress, verify=execution.verify
-        )
-        check_unchanged((shard.path, shard.stamp) for shard in sources)
-        checksums |= {shard.name: shard.checksum for shard in shards if shard.checksum is not None}
-        sidecar = sidecar_text(conversion.sidecar, ALGORITHM, checksums)
-        write_bytes(workspace.files / SIDECAR_FILE, sidecar.encode())
+    model, output = conversion.model, conversion.output
+    with interrupts_held() as check:
+        workspace, shards = _write(conversion, progress, check)
+        try:
+            check()
+        except KeyboardInterrupt as error:
+            error.add_note(f"{output} is complete.")
+            raise
     keys = tuple(key for job in conversion.jobs for key in job.keys)
     return ConversionReport(
         source=model.directory,
@@ -174,25 +169,55 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         kept=tuple(shard.name for shard in shards if shard.kept),
         files=conversion.files,
         left_behind=conversion.left_behind,
-        notes=(*conversion.notes, *([] if workspace.journal.locked else [_NO_LOCKS])),
-        verification=Comparison((), (), {}, (), keys) if execution.verify else None,
+        notes=(*conversion.notes, *_about_this_run(workspace, shards)),
+        verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
         reference=_compare_with_reference(conversion, progress),
     )
 
 
-def _write_companions(conversion: Conversion, directory: Path) -> dict[str, str]:
+def _write(
+    conversion: Conversion, progress: Progress, check: Callable[[], None]
+) -> tuple[Workspace, list[WrittenShard]]:
+    """Write all files and publish them, unless ``check`` raises; the workspace that they were in, and the shards."""
+    output, execution, model = conversion.output, conversion.execution, conversion.model
+    identity, sources = identity_of(conversion), model.checkpoint.shards
+    with publishing(output, identity, overwrite=execution.overwrite, restart=execution.restart) as workspace:
+        keep_only(workspace, {job.name for job in conversion.jobs})
+        check_room(budget_of(conversion, workspace.journal.finished), output)
+        checksums = _write_companions(conversion, workspace.files, check)
+        cold = uncached(shard.path for shard in sources)
+        weights = Weights(stored_plan(conversion.plan, model.weights), model.checkpoint, cold)
+        heard, workers = stoppable(progress, check), check_workers(execution.workers)
+        shards = write_shards(conversion.jobs, weights, workspace, workers, heard, verify=execution.verify)
+        try:
+            check_unchanged((shard.path, shard.stamp) for shard in sources)
+        except BridgeError:  # nothing can go on from what is finished: there is no such source any more
+            keep_only(workspace, ())
+            raise
+        checksums |= {shard.name: shard.checksum for shard in shards if shard.checksum is not None}
+        sidecar = sidecar_text(conversion.sidecar, ALGORITHM, checksums).encode()
+        write_bytes(workspace.files / SIDECAR_FILE, sidecar)
+        if (workspace.files / SIDECAR_FILE).read_bytes() != sidecar:
+            raise DifferenceError(f"{SIDECAR_FILE} is not what was to be written.", DAMAGED)
+    return workspace, shards
+
+
+def _write_companions(conversion: Conversion, directory: Path, check: Callable[[], None]) -> dict[str, str]:
     """Write all but weights and sidecar, and read them back; their checksums, by name."""
     for path in conversion.copies:
+        check()
         copy_file(path, directory / path.name)
     for name, text in conversion.texts.items():
+        check()
         write_bytes(directory / name, text.encode())
     if conversion.index is not None:
         write_json(directory / INDEX_FILE, conversion.index)
-    meant = {name: checksum_of(text.encode()) for name, text in conversion.texts.items()}
-    names = [*meant, *(path.name for path in conversion.copies), *([INDEX_FILE] if conversion.index else [])]
+    meant = {name: checksum_of([text.encode()]) for name, text in conversion.texts.items()}
+    if conversion.index is not None:
+        meant[INDEX_FILE] = checksum_of(piece.encode() for piece in json_pieces(conversion.index))
     with FileReader() as readers:
         meant |= {path.name: file_checksum(path, readers, nothing) for path in conversion.copies}
-        made = {name: file_checksum(directory / name, readers, nothing) for name in names}
+        made = {name: file_checksum(directory / name, readers, nothing) for name in meant}
     if wrong := [name for name in meant if made[name] != meant[name]]:
         raise DifferenceError(f"{wrong[0]} is not what was to be written.", DAMAGED)
     return made
@@ -203,6 +228,13 @@ def _compare_with_reference(conversion: Conversion, progress: Progress) -> Compa
     if reference is None or not holds_weights(reference):
         return None
     return compare_models(conversion.output, reference, check_workers(conversion.execution.workers), progress)
+
+
+def _about_this_run(workspace: Workspace, shards: Iterable[WrittenShard]) -> Iterator[str]:
+    if not workspace.journal.locked:
+        yield _NO_LOCKS
+    if unread := sum(shard.checksum is None for shard in shards):
+        yield f"{unread} file(s) of weights were cloned and not read back, so that they have no checksum."
 
 
 _NO_LOCKS = "This file system has no locks: nothing would have kept a second conversion away from the same output."

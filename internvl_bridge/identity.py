@@ -1,6 +1,5 @@
 """What makes a conversion the same one as another that was stopped."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,16 @@ from internvl_bridge.storage.layout import FileJob
 
 def identity_of(conversion: Conversion) -> Identity:
     """The identity of ``conversion``: version, format, options, the stamps of its source files, and its plan."""
-    paths = {name: value for name, value in asdict(conversion.options).items() if name in {"reference", "tokenizer"}}
-    options: Mapping[str, Any] = {
-        **asdict(conversion.options),
-        **{name: None if value is None else str(Path(value).resolve()) for name, value in paths.items()},
-    }
+    options: dict[str, Any] = {"format": conversion.wanted.value, **asdict(conversion.options)}
+    for name in ("reference", "tokenizer"):
+        options[name] = None if options[name] is None else str(Path(options[name]).resolve())
     plan = new_checksum()
     for job in conversion.jobs:
         plan.update(_described(job))
     shards = conversion.model.checkpoint.shards
     return Identity(
         program=__version__,
-        options={"format": conversion.wanted.value, **options},
+        options=options,
         source={"directory": str(conversion.model.directory.resolve())}
         | {shard.path.name: [shard.stamp.size, shard.stamp.modified, shard.stamp.header] for shard in shards},
         plan=plan.hexdigest(),

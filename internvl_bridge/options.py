@@ -22,10 +22,12 @@ Tied = Literal["copy", "keep"]
 """What a custom checkpoint gets that shares its input embeddings with its output head: a copy, or no head."""
 
 _CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": Tied}
+_OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.HF, "tied": Format.CUSTOM}
+"""Choices that only an output of one format leaves."""
 _DIRECTIONS = {"to-hf": Format.HF, "to-custom": Format.CUSTOM}
 _LAYOUTS = {"l1": L1, "l2": L2}
 _LONGEST_MESSAGE = 100_000
-_MOST_WORKERS = 256
+_LIMIT_OF_WORKERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,8 @@ def check_workers(workers: int | None) -> int:
     """The number of workers that is meant. Raises ConfigError if there is no such number."""
     if workers is None:
         return usual_workers()
-    if not 1 <= workers <= _MOST_WORKERS:
-        raise ConfigError(f"{workers} is no number of workers.", f"Use 1 to {_MOST_WORKERS}.")
+    if not 1 <= workers <= _LIMIT_OF_WORKERS:
+        raise ConfigError(f"{workers} is no number of workers.", f"Use 1 to {_LIMIT_OF_WORKERS}.")
     return workers
 
 
@@ -91,3 +93,14 @@ def check_options(options: Options) -> None:
             f"The system message is not valid Unicode, or has more than {_LONGEST_MESSAGE} characters.",
             "State a shorter one, in the encoding of this system.",
         )
+
+
+def check_applies(options: Options, wanted: Format) -> None:
+    """Raise ConfigError for a choice that an output of the format ``wanted`` does not leave."""
+    for name, format_ in _OUTPUTS.items():
+        if format_ is not wanted and getattr(options, name) != getattr(Options(), name):
+            raise ConfigError(
+                f"{name} is a choice for outputs in the {format_.value} format only, and this is in the "
+                f"{wanted.value} format.",
+                f"Leave out --{name.replace('_', '-')}.",
+            )

@@ -16,8 +16,9 @@ from internvl_bridge.metadata.files import SPEECH_FILES, TOKENIZER_FILES, small_
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, portable_contents, sidecar_contents
 from internvl_bridge.model import Model, read_model
 from internvl_bridge.model_plan import ModelPlan, plan_model
-from internvl_bridge.options import Execution, Options, check_options, check_workers
+from internvl_bridge.options import Execution, Options, check_applies, check_options, check_workers
 from internvl_bridge.output_head import Head
+from internvl_bridge.overwriting import check_replaceable
 from internvl_bridge.sizes import parse_size
 from internvl_bridge.storage.checkpoint import INDEX_FILE
 from internvl_bridge.storage.layout import (
@@ -89,7 +90,9 @@ def prepare(
     model = read_model(source, reference, alone=accepted is wanted)
     if model.format is not accepted:
         raise _wrong_format(model)
+    check_applies(options, wanted)
     check_output(source, output, overwrite=execution.overwrite)
+    check_replaceable(output, [Path(place) for place in (source, reference, options.tokenizer) if place is not None])
     if reference is not None and holds_weights(reference):
         read_model(reference)  # a reference that cannot be compared with must not surprise at the end
     planned = plan_model(model, options.target(wanted), stores_copy=_stores_copy(model, options, wanted))

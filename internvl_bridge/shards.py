@@ -1,24 +1,31 @@
 """Write the weights of an output, read them back and compare them with the source, several files at a time."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 from internvl_bridge.byte_plan import target_tensor
 from internvl_bridge.concurrency import in_parallel
 from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
 from internvl_bridge.mapping.plan import Plan
-from internvl_bridge.progress import Advance, Progress, nothing
+from internvl_bridge.progress import Advance, Progress
 from internvl_bridge.storage.checkpoint import Checkpoint, Piece, StoredTensor
 from internvl_bridge.storage.checksums import new_checksum, seen
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.copying import write_file
-from internvl_bridge.storage.header import Header, read_header
+from internvl_bridge.storage.header import DTYPE_BITS, Header, read_header
 from internvl_bridge.storage.layout import FileJob, coalesced
 from internvl_bridge.storage.publishing import Workspace
 from internvl_bridge.storage.reading import FileReader
-from internvl_bridge.verification import Pair, differences
+from internvl_bridge.verification import Pair
+
+DAMAGED = (
+    "The disk or the memory of this machine may be failing, or another program changed the source meanwhile: check "
+    "both, then convert again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,10 @@ def _make(
     if job.name in kept:
         try:
             checksum: str | None = read_back(path, job, weights, advance)
-        except BridgeError:  # a crash of the machine can lose what was said to be on the disk
-            path.unlink(missing_ok=True)
+        except (BridgeError, OSError) as error:
+            if isinstance(error, OSError) and error.filename != str(path):
+                raise
+            path.unlink(missing_ok=True)  # a crash of the machine can lose what was said to be on the disk
         else:
             advance(job.size if verify else 0)
             return WrittenShard(job.name, 0, checksum, kept=True)
@@ -104,9 +113,18 @@ def read_back(path: Path, job: FileJob, weights: Weights, advance: Advance) -> s
         offset = first_difference(left, right, advance)
     if offset is None:
         return checksum.hexdigest()
-    found = next(differences(pairs, nothing), None)
-    where = f"{found.key} differs from element {found.element} on" if found else f"byte {offset} differs"
-    raise DifferenceError(f"What was written to {path} is not what was read: {where}.", DAMAGED)
+    raise DifferenceError(f"What was written to {path} is not what was read: {_where(offset, job, pairs)}.", DAMAGED)
+
+
+def _where(offset: int, job: FileJob, pairs: Sequence[Pair]) -> str:
+    """What differs if the byte at ``offset`` of the file does; ``pairs`` are in the order of the file."""
+    ends = [*accumulate((pair.expected.length for pair in pairs), initial=len(job.header))]
+    number = bisect_right(ends, offset)
+    if not 0 < number < len(ends):
+        return f"byte {offset} differs"
+    pair = pairs[number - 1]
+    element = (offset - ends[number - 1]) * 8 // DTYPE_BITS[pair.expected.dtype]
+    return f"{pair.key} differs from element {element} on"
 
 
 def _pair(path: Path, key: str, header: Header, weights: Weights) -> Pair:
@@ -116,9 +134,3 @@ def _pair(path: Path, key: str, header: Header, weights: Weights) -> Pair:
         raise DifferenceError(f"{path} has {key} in another dtype or shape than was planned.", DAMAGED)
     data = Piece(path, header.data_start + entry.start, entry.stop - entry.start)
     return Pair(key, expected, StoredTensor(entry.dtype, entry.shape, 0, data))
-
-
-DAMAGED = (
-    "The disk or the memory of this machine may be failing, or another program changed the source meanwhile: check "
-    "both, then convert again."
-)

@@ -19,8 +19,8 @@ from internvl_bridge.storage.summing import file_checksum
 class ChecksumReport:
     """Names of files: with their checksum, with another one, gone, and without any that is known.
 
-    ``unknown`` files came later, or share their data with the source and were never read: their conversion was not
-    verified. They are no fault.
+    ``unknown`` files came later, or are weights that share their data with the source and were never read: their
+    conversion was not verified.
     """
 
     equal: tuple[str, ...]
@@ -30,8 +30,13 @@ class ChecksumReport:
 
     @property
     def intact(self) -> bool:
-        """Whether every file that has a checksum is there and has it."""
-        return not (self.changed or self.missing)
+        """Whether every file that has a checksum is there and has it, and no weights are without one."""
+        return not (self.changed or self.missing or self.unproved)
+
+    @property
+    def unproved(self) -> tuple[str, ...]:
+        """Weights without a checksum: whether they are as they were written, nobody knows."""
+        return tuple(name for name in self.unknown if name.endswith(".safetensors"))
 
     def as_json(self) -> dict[str, Any]:
         """The report as values that :func:`json.dumps` takes."""

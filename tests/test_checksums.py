@@ -12,9 +12,9 @@ from support import DATA, copy_custom, edit_json
 from typer.testing import CliRunner
 
 import internvl_bridge
-from internvl_bridge import shards
+from internvl_bridge import conversion, shards
 from internvl_bridge.cli import app
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import ConfigError, DifferenceError
 from internvl_bridge.storage.copying import Written
 
 SIDECAR = "internvl_bridge.json"
@@ -111,16 +111,21 @@ def test_a_file_whose_bytes_nobody_saw_has_no_checksum(tmp_path, monkeypatch, ve
         return Written(4096, None) if arguments[1].name == "model.safetensors" else written
 
     monkeypatch.setattr(shards, "write_file", shared)
-    internvl_bridge.to_hf(source, output, verify=verify)
+    converted = internvl_bridge.to_hf(source, output, verify=verify)
     expected = summed(output)
     if not verify:
         del expected["model.safetensors"]
     assert manifest(output) == expected
     report = internvl_bridge.verify_checksums(output)
-    assert report.intact
-    assert report.unknown == (() if verify else ("model.safetensors",))
+    assert report.intact == verify
+    assert report.unknown == report.unproved == (() if verify else ("model.safetensors",))
+    result = command(output)
+    assert result.exit_code == (0 if verify else 1)
     if not verify:
-        assert "  no checksum: model.safetensors\n" in command(output).stdout
+        assert result.stdout.startswith("Not proved: ")
+        assert "  no checksum: model.safetensors\n" in result.stdout
+        assert "internvl-bridge verify SOURCE OUTPUT" in result.stdout
+        assert "1 file(s) of weights were cloned and not read back" in " ".join(converted.notes)
 
 
 def test_the_same_conversion_writes_the_same_manifest(original, tmp_path):
@@ -210,10 +215,30 @@ def test_a_file_that_is_gone_is_told(output, how):
     assert "  missing: config.json\n" in result.stdout
 
 
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "internvl_bridge.json", "config.json"])
+def test_a_small_file_that_is_written_wrongly_is_not_published(tmp_path, monkeypatch, name):
+    source, output = copy_custom("qwen3-300m", tmp_path / "source"), tmp_path / "output"
+
+    def wrong(write):
+        def writing(path, value):
+            write(path, value)
+            if path.name == name:
+                path.write_bytes(path.read_bytes().replace(b"model", b"m0del", 1))
+
+        return writing
+
+    monkeypatch.setattr(conversion, "write_bytes", wrong(conversion.write_bytes))
+    monkeypatch.setattr(conversion, "write_json", wrong(conversion.write_json))
+    with pytest.raises(DifferenceError, match=f"{name} is not what was to be written"):
+        internvl_bridge.to_hf(source, output, max_shard_size="100KB")
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["source"], ["output.partial", "source"])
+
+
 def test_a_file_that_was_added_is_told_and_is_no_damage(output):
     (output / "README.md").write_text("mine")
     report = internvl_bridge.verify_checksums(output)
     assert report.unknown == ("README.md",)
+    assert report.unproved == ()
     assert report.intact
     result = command(output)
     assert result.exit_code == 0

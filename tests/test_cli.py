@@ -315,7 +315,7 @@ def test_an_interrupted_conversion_leaves_nothing(number: signal.Signals, custom
     script = (
         "import sys, time\nfrom internvl_bridge import conversion\nfrom internvl_bridge.cli import main\n"
         "write = conversion.write_bytes\n"
-        "def slow(*arguments):\n    write(*arguments)\n    print('writing', flush=True)\n    time.sleep(60)\n"
+        "def slow(*arguments):\n    write(*arguments)\n    print('writing', flush=True)\n    time.sleep(1)\n"
         "conversion.write_bytes = slow\nmain()\n"
     )
     process = subprocess.Popen(
@@ -333,6 +333,55 @@ def test_an_interrupted_conversion_leaves_nothing(number: signal.Signals, custom
     assert process.returncode == 130
     assert errors == "Interrupted. No half output is visible.\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["qwen2-300m"]
+
+
+def test_a_conversion_that_must_not_hang_up_does_not(custom: Custom, tmp_path: Path):
+    """As ``nohup`` starts it."""
+    source = custom("qwen2-300m")
+    script = (
+        "import os, signal\nfrom internvl_bridge import conversion\nfrom internvl_bridge.__main__ import main\n"
+        "write = conversion.write_bytes\n"
+        "def hangup(*arguments):\n    write(*arguments)\n    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "conversion.write_bytes = hangup\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nmain()\n"
+    )
+    command = [sys.executable, "-c", script, "to-hf", str(source), str(tmp_path / "hf"), "--quiet"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "hf").is_dir()
+
+
+def test_an_interrupt_that_comes_too_late_says_that_the_output_is_complete(custom: Custom, tmp_path: Path):
+    source, output = custom("qwen2-300m"), tmp_path / "hf"
+    script = (
+        "import os, signal\nfrom internvl_bridge import conversion\nfrom internvl_bridge.__main__ import main\n"
+        "write = conversion.write_bytes\n"
+        "def late(path, data):\n    write(path, data)\n"
+        "    if path.name == 'internvl_bridge.json':\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "conversion.write_bytes = late\nmain()\n"
+    )
+    command = [sys.executable, "-c", script, "to-hf", str(source), str(output)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (130, "")
+    assert result.stderr == f"Interrupted. No half output is visible. {output} is complete.\n"
+    assert internvl_bridge.verify(source, output).identical
+    assert not (tmp_path / "hf.partial").exists()
+
+
+def test_signals_at_the_very_end_change_nothing(custom: Custom):
+    script = (
+        "import atexit, os, signal\nfrom internvl_bridge.__main__ import main\n"
+        "numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP\n"
+        "atexit.register(lambda: [os.kill(os.getpid(), number) for number in numbers])\nmain()\n"
+    )
+    command = [sys.executable, "-c", script, "inspect", str(custom("qwen2-300m"))]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_exit_code_is_the_same_where_nobody_can_be_told(tmp_path: Path):
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run([*BRIDGE, "inspect", str(tmp_path / "nothing")], stderr=full, check=False)
+    assert result.returncode == 2
 
 
 def test_no_network_no_pickle_no_remote_code(custom: Custom, tmp_path: Path):

@@ -74,12 +74,22 @@ def test_an_output_is_replaced_by_what_an_absent_one_would_have_become(source, o
 
 
 def test_the_old_files_are_gone_with_the_old_output(source, old):
-    (old / "notes.txt").write_text("old")
     (old / "model-00007-of-00009.safetensors").write_text("old")
-    (old / "link").symlink_to("notes.txt")
+    (old / "config.json").unlink()
+    (old / "config.json").symlink_to("internvl_bridge.json")
     internvl_bridge.to_hf(source, old, overwrite=True)
-    assert {"notes.txt", "model-00007-of-00009.safetensors", "link"}.isdisjoint(snapshot(old))
+    assert "model-00007-of-00009.safetensors" not in snapshot(old)
+    assert not (old / "config.json").is_symlink()
     assert internvl_bridge.verify(source, old).identical
+
+
+def test_a_checkpoint_of_another_program_is_overwritten(source, output):
+    output.mkdir()
+    names = ["config.json", "model.safetensors", "pytorch_model-00001-of-00002.bin", "README.md", "modeling_x.py"]
+    for name in [*names, "merges.txt", "tokenizer.model", "chat_template.jinja", ".gitattributes", "LICENSE"]:
+        (output / name).write_text("old")
+    internvl_bridge.to_hf(source, output, overwrite=True)
+    assert internvl_bridge.verify(source, output).identical
 
 
 def test_the_other_commands_overwrite_too(source, tmp_path):
@@ -169,7 +179,43 @@ def test_what_is_no_checkpoint_is_not_overwritten(source, output, kind):
     assert (
         f"{output} is not the directory of a checkpoint: it has no config.json and no internvl_bridge.json" in message
     )
-    assert "Only checkpoints are overwritten" in message
+    assert "Only plain checkpoints are overwritten" in message
+    assert "--overwrite" not in refused(source, output, overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "notes.txt", "README.md", "trainer_state.json", "link"])
+def test_what_was_added_to_an_output_is_not_lost(source, old, name):
+    (old / name).symlink_to("config.json") if name == "link" else (old / name).write_text("mine")
+    message = refused(source, old)
+    assert f"{old} holds more than a checkpoint: {name}." in message
+    assert "--overwrite would remove it" in message
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "notes.txt", "training_args.bin", "rng_state_0.pth"])
+def test_what_no_checkpoint_has_is_not_lost(source, output, name):
+    output.mkdir()
+    (output / "config.json").write_text("{}")
+    (output / name).write_text("mine")
+    assert f"{output} holds more than a checkpoint: {name}." in refused(source, output)
+
+
+@pytest.mark.parametrize("role", ["source", "reference", "tokenizer"])
+def test_what_an_input_has_through_links_is_not_lost(source, tmp_path, role):
+    """As in a cache whose snapshots are links to blobs: here the blobs are what would be overwritten."""
+    real, links = tmp_path / "real", tmp_path / "links"
+    if role == "reference":
+        internvl_bridge.to_hf(source, real)
+    else:
+        shutil.copytree(source, real)
+    links.mkdir()
+    for path in real.iterdir():
+        (links / path.name).symlink_to(path)
+    place = links if role == "source" else source
+    options = {} if role == "source" else {role: str(links)}
+    before = snapshot(tmp_path)
+    with pytest.raises(OutputError, match=r"is stored in .*, which would be replaced"):
+        internvl_bridge.to_hf(place, real, overwrite=True, **options)
+    assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", [".git", "runs", "checkpoint-500"])

@@ -42,6 +42,20 @@ def test_a_custom_checkpoint_cannot_be_repaired(custom: Custom):
     assert "Use 'internvl-bridge to-hf'" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "applies"), [("layout", "l2", "hf"), ("experts", "fused", "hf"), ("tied", "keep", "custom")]
+)
+def test_an_option_of_the_other_direction_is_refused(custom: Custom, tmp_path: Path, option, value, applies):
+    source = custom("qwen3moe-6b")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    here, there = (source, tmp_path / "hf") if applies == "hf" else (tmp_path / "hf", source)
+    assert plan(here, f"--{option}", value).exit_code == 0
+    result = plan(there, f"--{option}", value)
+    assert result.exit_code == 2
+    assert f"{option} is a choice for outputs in the {applies} format only" in result.stderr
+    assert f"Leave out --{option}." in result.stderr
+
+
 def test_the_output_is_planned_beside_the_source_and_nothing_is_written(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     assert planned(source)["output"] == f"{source}-hf"

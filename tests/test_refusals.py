@@ -346,3 +346,12 @@ def test_a_link_into_a_cache_whose_file_is_gone(name: str, custom: Custom):
 def test_an_image_token_id_that_is_none(token, hf: Path):
     edit_json(hf / "config.json", lambda config: config.update(image_token_id=token))
     refuse("to-custom", hf, "image_token_id")
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file"])
+def test_a_tokenizer_directory_that_is_none(custom: Custom, tmp_path: Path, kind: str):
+    place = tmp_path / "elsewhere"
+    if kind == "file":
+        place.touch()
+    with pytest.raises(internvl_bridge.BridgeError, match="which was given for the tokenizer, is not a directory"):
+        internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "output", tokenizer=place)

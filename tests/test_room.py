@@ -104,10 +104,18 @@ def test_what_is_kept_is_neither_read_nor_written_again_but_compared(source, tmp
     assert budget(source, tmp_path / "other", "--max-shard-size", SIZE)["kept"] == 0
 
 
-def test_a_kept_file_that_another_conversion_has_finished_counts_for_nothing(source, tmp_path):
+@pytest.mark.parametrize("command", [["plan"], ["to-hf", "--dry-run"]])
+def test_what_another_conversion_has_begun_is_refused_by_its_plan_too(source, tmp_path, command):
     output = tmp_path / "output"
     stopped(source, output, 3)
-    assert budget(source, output, "--max-shard-size", SIZE, "--order", "name")["kept"] == 0
+    arguments = [*command, str(source), str(output), "--max-shard-size", SIZE, "--order", "name"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "begun with another order: 'source', not 'name'" in result.stderr
+    assert result.stdout == ""
+    if command != ["plan"]:
+        restarted = CliRunner().invoke(app, [*arguments, "--restart", "--json"])
+        assert json.loads(restarted.stdout)["budget"]["kept"] == 0
 
 
 # What does not fit

@@ -47,8 +47,7 @@ _CAUSES = (
 _UNKNOWN = _Cause(
     ".*",
     "it belongs to neither checkpoint format of this model family",
-    "Nothing was written, so that nothing is lost. Remove the tensor if it does not belong to the model; "
-    "please report it if it does.",
+    "Remove the tensor if it does not belong to the model; please report it if it does.",
 )
 
 

@@ -13,9 +13,12 @@ def new_checksum() -> xxhash.xxh3_128:
     return xxhash.xxh3_128()
 
 
-def checksum_of(data: bytes) -> str:
-    """The checksum of ``data``, in hexadecimal digits."""
-    return xxhash.xxh3_128_hexdigest(data)
+def checksum_of(pieces: Iterable[bytes]) -> str:
+    """The checksum of all ``pieces`` together, in hexadecimal digits."""
+    checksum = new_checksum()
+    for piece in pieces:
+        checksum.update(piece)
+    return checksum.hexdigest()
 
 
 def seen(windows: Iterable[memoryview], checksum: xxhash.xxh3_128) -> Iterator[memoryview]:

@@ -107,7 +107,7 @@ def parse_header(path: Path, raw: bytes, file_size: int) -> Header:
         position = entry.stop
     if data_start + position != file_size:
         raise _malformed(path, f"its tensors end at byte {data_start + position}, but the file has {file_size} bytes")
-    return Header(ordered, metadata, data_start, checksum_of(raw))
+    return Header(ordered, metadata, data_start, checksum_of([raw]))
 
 
 def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:

@@ -51,7 +51,12 @@ def check_index(path: Path, weight_map: Mapping[str, str], stored: Mapping[str, 
 
 
 def missing_shards(path: Path, missing: Sequence[str]) -> CheckpointError:
-    """The refusal of an index ``path`` that names files which are not there."""
+    """The refusal of an index ``path`` that names files which are not there, or are none."""
+    if others := [name for name in missing if path.with_name(name).exists()]:
+        return CheckpointError(
+            f"{path} names {listed(others)}, which is there, but is not a file.",
+            "Put the file itself in its place.",
+        )
     return CheckpointError(
         f"{path} names {listed(missing)}, which is not there.",
         "The checkpoint is incomplete: save or download it again.",

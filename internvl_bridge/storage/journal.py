@@ -14,8 +14,6 @@ from internvl_bridge.errors import OutputError, shown
 from internvl_bridge.storage.naming import named
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-
-
 _BEGINNING = b'{"program": '
 _TELLING = 3
 """Fields by which a journal of this program is known, whatever its version."""
@@ -41,6 +39,8 @@ class Identity:
         if name := _first_difference(self.options, then.get("options")):
             return f"with another {name}: {shown(_of(then.get('options'), name))}, not {shown(self.options.get(name))}"
         if name := _first_difference(self.source, then.get("source")):
+            if name == "directory":
+                return f"from another directory, {shown(_of(then.get('source'), name))}"
             return f"from another source: {name} was changed, added or removed since"
         if then.get("plan") != self.plan:
             return "to write something else: config.json or another small file of the source was changed since"
@@ -49,10 +49,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a journal says: the identity of the conversion, and the names of the files that are finished."""
+    """What a journal says: the identity of the conversion, and the names of the files that are finished.
+
+    ``length`` is that of its whole lines, in bytes: the last one may have been cut off.
+    """
 
     identity: Mapping[str, Any]
     finished: Sequence[str]
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +78,24 @@ class Journal:
         found = read_journal(self.path)
         if found is None:
             return False
-        difference = identity.difference(found.identity)
-        if difference is not None:
-            raise OutputError(
-                f"{self.path.parent} is the unfinished output of a conversion that was begun {difference}.",
-                "Give what was given then to go on with it, or --restart (restart=True) to start over.",
-            )
+        check_same(self.path, identity, found)
+        with named(self.path):
+            os.truncate(self.path, found.length)  # lest the next line becomes a part of one that was cut off
         self.finished[:] = found.finished
         return True
 
     def begin(self, identity: Identity) -> None:
         """Forget what was written down, and begin a new conversion."""
         self.finished.clear()
-        self._write(asdict(identity), append=False)
+        self._put(json.dumps(asdict(identity)).encode() + b"\n", mode="wb")
 
     def record(self, name: str) -> None:
         """Write down that the file ``name`` is complete and durable."""
+        self._put(json.dumps({"finished": name}).encode() + b"\n")
         self.finished.append(name)
-        self._write({"finished": name}, append=True)
 
-    def _write(self, line: Mapping[str, Any], *, append: bool) -> None:
-        with named(self.path), self.path.open("ab" if append else "wb", buffering=0) as file:
-            data = json.dumps(line).encode() + b"\n"
+    def _put(self, data: bytes, mode: str = "ab") -> None:
+        with named(self.path), self.path.open(mode, buffering=0) as file:
             while data:
                 data = data[os.write(file.fileno(), data) :]
             os.fsync(file.fileno())
@@ -107,7 +107,8 @@ def read_journal(path: Path) -> Record | None:
     Later lines that are cut off count for nothing. Raises OutputError if it is the journal of somebody else, and
     OSError if there is none.
     """
-    first, *others = path.read_bytes().splitlines(keepends=True) or [b""]
+    data = path.read_bytes()
+    first, *others = data.splitlines(keepends=True) or [b""]
     if not first.endswith(b"\n") and not others and (first.startswith(_BEGINNING) or _BEGINNING.startswith(first)):
         return None
     identity = _parsed(first)
@@ -118,7 +119,18 @@ def read_journal(path: Path) -> Record | None:
             "Move it away, or choose another output.",
         )
     lines = map(_parsed, others)
-    return Record(identity, [line["finished"] for line in lines if isinstance(line.get("finished"), str)])
+    finished = [line["finished"] for line in lines if isinstance(line.get("finished"), str)]
+    return Record(identity, finished, length=data.rfind(b"\n") + 1)
+
+
+def check_same(path: Path, identity: Identity, found: Record) -> None:
+    """Raise OutputError, with the difference, unless what the journal ``path`` says is of the same conversion."""
+    difference = identity.difference(found.identity)
+    if difference is not None:
+        raise OutputError(
+            f"{path.parent} is the unfinished output of a conversion that was begun {difference}.",
+            "Give what was given then to go on with it, or --restart (restart=True) to start over.",
+        )
 
 
 @contextmanager

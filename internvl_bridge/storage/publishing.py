@@ -1,17 +1,19 @@
 """Make an output directory appear complete or not at all."""
 
+import errno
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_bridge.errors import OutputError
-from internvl_bridge.storage.journal import Identity, Journal, open_journal, read_journal
+from internvl_bridge.storage.journal import Identity, Journal, check_same, open_journal, read_journal
 from internvl_bridge.storage.naming import named
 
 _JOURNAL, _FILES, _REPLACED = "journal", "files", "replaced"
+_NO_SYNC = {errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP}
 _MARKS = ("config.json", "internvl_bridge.json")
 """A directory that is a checkpoint, or an output of this program, has one of these."""
 
@@ -45,15 +47,19 @@ def partial_path(output: Path) -> Path:
 
 
 def finished_files(output: Path, identity: Identity) -> list[str]:
-    """The files of ``output`` that an earlier run of the conversion ``identity`` has finished."""
+    """The files of ``output`` that an earlier run of the conversion ``identity`` has finished.
+
+    Raises OutputError if another conversion, or somebody else, has left something there.
+    """
     partial = partial_path(output)
-    try:
-        found = read_journal(partial / _JOURNAL)
-        there = _plain_files(partial / _FILES)
-    except (OSError, OutputError):
+    if not os.path.lexists(partial) or _is_empty_directory(partial):
         return []
-    if found is None or identity.difference(found.identity) is not None:
+    _check_ours(partial)
+    found = read_journal(partial / _JOURNAL)
+    if found is None or not _is_plain_directory(partial / _FILES):
         return []
+    check_same(partial / _JOURNAL, identity, found)
+    there = _plain_files(partial / _FILES)
     return [name for name in found.finished if name in there]
 
 
@@ -69,13 +75,13 @@ def publishing(
     use, or belongs to another conversion.
     """
     partial = partial_path(output)
-    _make(partial)
+    made = _make(partial)
     with open_journal(partial / _JOURNAL) as journal:
         found = read_journal(partial / _JOURNAL)  # refuses what is no journal, before anything is changed
         _restore(partial, output)
         _check_free(output, overwrite=overwrite)
         files = partial / _FILES
-        is_unfinished = found is not None and files.is_dir() and not files.is_symlink()
+        is_unfinished = found is not None and _is_plain_directory(files)
         goes_on = not restart and is_unfinished and journal.resumes(identity)
         try:
             if not goes_on:
@@ -85,13 +91,13 @@ def publishing(
             keep_only(workspace := Workspace(files, journal), journal.finished)
             yield workspace
             _sync_directory(files)
-            _publish(partial, output, overwrite=overwrite)
+            _publish(partial, output, [path.parent for path in made], overwrite=overwrite)
         except BaseException as error:
-            _leave(partial, journal, error)
+            _leave(partial, output, journal, error)
+            if not os.path.lexists(partial):
+                _remove_empty(made)
             raise
         _remove(partial)
-    with suppress(OSError):  # the output is complete and in place: its parent need not be readable
-        _sync_directory(output.parent)
 
 
 def keep_only(workspace: Workspace, names: Collection[str]) -> None:
@@ -105,34 +111,45 @@ def keep_only(workspace: Workspace, names: Collection[str]) -> None:
 def _check_free(output: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(output) or _is_empty_directory(output):
         return
+    reason = _refusal(output)
     if not overwrite:
         raise OutputError(
             f"{output} exists and is not an empty directory.",
-            "Choose another output, or replace it with --overwrite (overwrite=True).",
+            "Choose another output" + (", or replace it with --overwrite (overwrite=True)." if reason is None else "."),
         )
+    if reason is not None:
+        raise OutputError(reason, "Only plain checkpoints are overwritten: move it away, or choose another output.")
+
+
+def _refusal(output: Path) -> str | None:
+    """Why ``output``, which exists, is not overwritten."""
     if output.is_symlink() or not output.is_dir() or not any((output / mark).is_file() for mark in _MARKS):
-        raise OutputError(
-            f"{output} is not the directory of a checkpoint: it has no {' and no '.join(_MARKS)}, or is a link.",
-            "Only checkpoints are overwritten: remove it yourself, or choose another output.",
-        )
+        return f"{output} is not the directory of a checkpoint: it has no {' and no '.join(_MARKS)}, or is a link."
     if inner := sorted(path.name for path in output.iterdir() if path.is_dir()):
-        raise OutputError(
-            f"{output} holds more than a checkpoint: the directory {inner[0]}.",
-            "Only plain checkpoints are overwritten: move it away, or choose another output.",
-        )
+        return f"{output} holds more than a checkpoint: the directory {inner[0]}."
+    return None
 
 
-def _make(partial: Path) -> None:
+def _make(partial: Path) -> list[Path]:
+    """Make the directory ``partial``; those above it that had to be made, too, the innermost first."""
+    made = [path for path in partial.parents if not os.path.lexists(path)]
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             partial.mkdir()
-        ours = not partial.is_symlink() and (_is_empty_directory(partial) or (partial / _JOURNAL).is_file())
+        _check_ours(partial)
     except OSError as error:
+        _remove_empty(made)
+        where = "" if error.filename in {None, str(partial)} else f"{error.filename}: "
+        remedy = "Make room, or choose" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "Choose"
         raise OutputError(
-            f"{partial} cannot be created: {error.strerror}.", "Choose another output directory."
+            f"{partial} cannot be created: {where}{error.strerror}.", f"{remedy} another output directory."
         ) from error
-    if not ours:
+    return made
+
+
+def _check_ours(partial: Path) -> None:
+    if partial.is_symlink() or not (_is_empty_directory(partial) or (partial / _JOURNAL).is_file()):
         raise OutputError(
             f"{partial}, where the output would be collected, exists and is not an unfinished output of this program.",
             "Move it away, or choose another output.",
@@ -151,25 +168,39 @@ def _restore(partial: Path, output: Path) -> None:
         )
 
 
-def _publish(partial: Path, output: Path, *, overwrite: bool) -> None:
+def _publish(partial: Path, output: Path, above: Sequence[Path], *, overwrite: bool) -> None:
+    """Give the files their place, and make that durable, in the directories ``above``, too; or change nothing."""
     files, replaced = partial / _FILES, partial / _REPLACED
-    if not overwrite or not os.path.lexists(output):
-        files.rename(output)
-        return
-    _check_free(output, overwrite=True)  # it may have become another one since
+    replaces = overwrite and os.path.lexists(output)
+    if replaces:
+        _check_free(output, overwrite=True)  # it may have become another one since
     try:
-        output.rename(replaced)
-        files.rename(output)
+        if replaces:
+            output.rename(replaced)
+        _put(files, output)
+        for directory in (partial, output.parent, *above):
+            _sync_directory(directory)
     except BaseException:
-        if not os.path.lexists(output):
-            with suppress(OSError):  # then the next run does that
+        with suppress(OSError):  # then the next run does that
+            if not os.path.lexists(files):
+                output.rename(files)
+            if replaces and not os.path.lexists(output):
                 replaced.rename(output)
         raise
 
 
-def _leave(partial: Path, journal: Journal, error: BaseException) -> None:
+def _put(files: Path, output: Path) -> None:
+    try:
+        files.rename(output)
+    except OSError as error:
+        error.filename = str(output)  # that is what is in the way
+        raise
+
+
+def _leave(partial: Path, output: Path, journal: Journal, error: BaseException) -> None:
     if (partial / _REPLACED).exists():
-        error.add_note(f"What was to be overwritten is in {partial / _REPLACED}: the same command puts it back.")
+        if not os.path.lexists(output):
+            error.add_note(f"What was to be overwritten is in {partial / _REPLACED}: the same command puts it back.")
         return
     if not journal.finished or not (partial / _FILES).is_dir():
         _remove(partial)
@@ -183,16 +214,17 @@ def _leave(partial: Path, journal: Journal, error: BaseException) -> None:
 
 
 def _remove(partial: Path) -> None:
-    """Remove ``partial`` however impatiently the user interrupts that; its journal last, by which it is known."""
-    while True:
-        try:
-            with suppress(OSError):
-                _clear(partial, but=[_JOURNAL])
-                (partial / _JOURNAL).unlink()
-                partial.rmdir()
-        except KeyboardInterrupt:
-            continue
-        return
+    """Remove ``partial``, its journal last, by which it is known."""
+    with suppress(OSError):
+        _clear(partial, but=[_JOURNAL])
+        (partial / _JOURNAL).unlink()
+        partial.rmdir()
+
+
+def _remove_empty(directories: Sequence[Path]) -> None:
+    with suppress(OSError):  # somebody else has put something there meanwhile
+        for path in directories:
+            path.rmdir()
 
 
 def _clear(directory: Path, but: Collection[str]) -> None:
@@ -211,13 +243,24 @@ def _plain_files(directory: Path) -> set[str]:
 
 
 def _is_empty_directory(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    return _is_plain_directory(path) and not any(path.iterdir())
+
+
+def _is_plain_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Make the names in ``path`` durable, as far as its file system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # what is above an output need not be readable
+        return
     try:
         with named(path):
             os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(handle)

@@ -2,11 +2,13 @@
 
 import json
 import os
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from internvl_bridge.storage.naming import named
+
+_BLOCK = 1 << 20
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -19,16 +21,28 @@ def write_bytes(path: Path, data: bytes) -> None:
 def copy_file(source: Path, target: Path) -> None:
     """Create ``target`` with the contents of ``source``, of any size, and make it durable."""
     with named(target), source.open("rb") as ours, target.open("xb") as theirs:
-        shutil.copyfileobj(ours, theirs)
+        for block in _blocks(ours, source):
+            theirs.write(block)
         _sync(theirs)
 
 
 def write_json(path: Path, value: object) -> None:
     """Create ``path`` with ``value`` as indented JSON, written piece by piece, and make it durable."""
     with named(path), path.open("x", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+        file.writelines(json_pieces(value))
         _sync(file)
+
+
+def json_pieces(value: object) -> Iterator[str]:
+    """The text that :func:`write_json` writes, piece by piece."""
+    yield from json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False).iterencode(value)
+    yield "\n"
+
+
+def _blocks(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    with named(path):
+        while block := file.read(_BLOCK):
+            yield block
 
 
 def _sync(file: IO[Any]) -> None:

@@ -183,11 +183,12 @@ def test_an_error_while_others_work(call: str, error: int, sources: Path, counte
 
 @pytest.mark.parametrize("error", [*BROKEN, *FULL, EINVAL])
 def test_what_did_not_reach_the_disk_is_no_output(error: int, sources: Path, counted: dict[tuple[str, str], int]):
-    # All fsyncs but the last, of the directory around the output, which then is complete and in place.
-    for at in range(counted["to_hf", "fsync"] - 1):
+    # The last three are those of directories, which some file systems cannot sync.
+    tolerated = 3 if error == EINVAL else 0
+    calls = counted["to_hf", "fsync"]
+    for at in range(calls):
         raised = survive("to_hf", sources, Fault("fsync", error, at=at), again=at % 8 == 0)
-        assert isinstance(raised, OSError)
-    assert survive("to_hf", sources, Fault("fsync", error, at=counted["to_hf", "fsync"] - 1)) is None
+        assert isinstance(raised, OSError) == (at < calls - tolerated), at
 
 
 # Less than was asked

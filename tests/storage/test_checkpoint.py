@@ -231,6 +231,19 @@ def test_a_link_to_a_shard_that_was_not_downloaded_is_missing(two_shards):
     assert f"names {SECOND}, which is not there" in refusal(two_shards)
 
 
+@pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
+def test_a_shard_that_is_no_file_is_not_called_missing(two_shards, kind):
+    place = two_shards / SECOND
+    place.unlink()
+    if kind == "directory":
+        place.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/zero")
+    assert f"names {SECOND}, which is there, but is not a file" in refusal(two_shards)
+
+
 def test_a_tensor_in_two_shards_is_refused_with_both(two_shards):
     write_shards(two_shards, {SECOND: ["b", "c"]})
     message = refusal(two_shards)

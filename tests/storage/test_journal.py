@@ -102,8 +102,20 @@ def test_a_last_line_that_was_cut_off_counts_for_nothing_wherever_it_was(path, c
         assert journal.resumes(IDENTITY)
         journal.record("three")
         journal.record("four")
-    assert set(read_journal(path).finished) <= {"one", "three", "four"}
-    assert read_journal(path).finished[-1] == "four"
+    assert read_journal(path).finished == ["one", "three", "four"]
+
+
+def test_what_could_not_be_written_down_is_not_finished(path, monkeypatch):
+    with open_journal(path) as journal:
+        journal.begin(IDENTITY)
+
+        def full(_file: int, _data: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            journal.record("one")
+        assert journal.finished == []
 
 
 def test_a_first_line_that_was_cut_off_is_none(path):

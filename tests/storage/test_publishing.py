@@ -1,5 +1,6 @@
 """An output directory appears complete, or there is no trace of it but what the next run can go on with."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -161,7 +162,8 @@ def test_another_conversion_is_refused_and_removes_nothing(tmp_path, output):
     with pytest.raises(OutputError, match="begun with another order: 'name', not 'source'"), publishing(output, OTHER):
         pytest.fail("what is there is another's")
     assert tree(tmp_path) == before
-    assert finished_files(output, OTHER) == []
+    with pytest.raises(OutputError, match="begun with another order: 'name', not 'source'"):
+        finished_files(output, OTHER)
     assert finished_files(output, IDENTITY) == ["one"]
 
 
@@ -189,6 +191,24 @@ def test_a_finished_file_that_is_gone_is_not_finished(output):
     assert finished_files(output, IDENTITY) == []
 
 
+def test_directories_that_were_made_for_an_output_go_with_it(tmp_path):
+    (tmp_path / "there").mkdir()
+    output = tmp_path / "there" / "new" / "newer" / "output"
+    with pytest.raises(RuntimeError), publishing(output, IDENTITY):
+        raise RuntimeError
+    assert tree(tmp_path) == {"there"}
+
+
+def test_directories_that_were_made_for_an_output_stay_for_what_is_finished_and_for_others(tmp_path):
+    output = tmp_path / "new" / "newer" / "output"
+    with pytest.raises(RuntimeError), publishing(output, IDENTITY):  # noqa: PT012
+        (tmp_path / "new" / "of another").touch()
+        raise RuntimeError
+    assert tree(tmp_path) == {"new", "new/of another"}
+    begin(output)
+    assert finished_files(output, IDENTITY) == ["one"]
+
+
 def test_an_empty_output_survives_a_failure(tmp_path, output):
     output.mkdir()
     with pytest.raises(RuntimeError), publishing(output, IDENTITY):
@@ -198,12 +218,13 @@ def test_an_empty_output_survives_a_failure(tmp_path, output):
 
 @pytest.mark.parametrize("record", [True, False])
 def test_an_output_that_someone_else_filled_meanwhile_is_kept(output, record):
-    with pytest.raises((OSError, OutputError), match=r"not (an )?empty"), publishing(output, IDENTITY) as workspace:  # noqa: PT012 - the end of with fails
+    with pytest.raises(OSError, match="not empty") as caught, publishing(output, IDENTITY) as workspace:  # noqa: PT012 - the end of with fails
         (workspace.files / "file").touch()
         if record:
             workspace.journal.record("file")
         output.mkdir()
         (output / "precious").touch()
+    assert caught.value.filename == str(output)
     assert tree(output) == {"precious"}
     assert partial_path(output).exists() == record
     assert finished_files(output, IDENTITY) == (["file"] if record else [])
@@ -218,21 +239,86 @@ def test_what_cannot_reach_the_disk_does_not_appear(tmp_path, monkeypatch, outpu
     assert tree(tmp_path) == set()
 
 
-def test_a_second_interruption_does_not_stop_the_cleaning_up(output, monkeypatch):
-    remove, attempts = shutil.rmtree, []
+def test_the_names_are_durable_before_anything_old_is_removed(tmp_path, monkeypatch):
+    events, places = [], {}
+    fsync, open_, rename, rmtree = os.fsync, os.open, Path.rename, shutil.rmtree
+    output = tmp_path / "new" / "newer" / "output"
 
-    def impatient(path, **options):
-        attempts.append(path)
-        if len(attempts) < 3:
-            raise KeyboardInterrupt
-        remove(path, **options)
+    def opening(path, *more, **options):
+        handle = open_(path, *more, **options)
+        places[handle] = str(path)
+        return handle
 
-    monkeypatch.setattr(shutil, "rmtree", impatient)
-    with pytest.raises(KeyboardInterrupt), publishing(output, IDENTITY):
-        raise KeyboardInterrupt
-    assert len(attempts) == 3
-    assert not partial_path(output).exists()
+    def told(name, call):
+        def telling(path, *more, **options):
+            events.append((name, Path(path).name))
+            return call(path, *more, **options)
+
+        return telling
+
+    def syncing(handle):
+        events.append(("fsync", Path(places[handle]).name))
+        fsync(handle)
+
+    with publishing(output, IDENTITY) as workspace:
+        (workspace.files / "config.json").write_text("old")
+        monkeypatch.setattr(os, "open", opening)
+        monkeypatch.setattr(os, "fsync", syncing)
+        monkeypatch.setattr(Path, "rename", told("rename", rename))
+    names = [("fsync", "files"), ("rename", "files"), ("fsync", "output.partial"), ("fsync", "newer")]
+    assert events == [*names, ("fsync", "new"), ("fsync", tmp_path.name)]
+    events.clear()
+    with publishing(output, IDENTITY, overwrite=True) as workspace:
+        (workspace.files / "config.json").write_text("new")
+        monkeypatch.setattr(shutil, "rmtree", told("remove", rmtree))
+        events.clear()
+    assert events[-1] == ("remove", "replaced")
+    assert events[:-1] == [("fsync", "files"), ("rename", "output"), *names[1:]]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_sync_directories_is_no_hindrance(output, monkeypatch, number):
+    def fsync(_handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with publishing(output, IDENTITY) as workspace:
+        (workspace.files / "file").touch()
+        monkeypatch.setattr(os, "fsync", fsync)
+    assert tree(output) == {"file"}
+
+
+def test_an_output_whose_name_may_not_be_durable_is_no_success(output, monkeypatch):
+    fsync, calls = os.fsync, []
+
+    def failing(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) > 1:
+            raise OSError(5, "Input/output error")
+        fsync(handle)
+
+    with pytest.raises(OSError, match="Input/output error"), publishing(output, IDENTITY):
+        monkeypatch.setattr(os, "fsync", failing)
+    assert len(calls) == 2
     assert not output.exists()
+    assert not partial_path(output).exists()
+
+
+def test_an_output_that_is_not_replaced_durably_is_not_replaced(tmp_path, output, monkeypatch):
+    output.mkdir()
+    (output / "config.json").write_text("old")
+    fsync, calls = os.fsync, []
+
+    def failing(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) > 1:
+            raise OSError(5, "Input/output error")
+        fsync(handle)
+
+    with pytest.raises(OSError, match="Input/output"), publishing(output, IDENTITY, overwrite=True) as workspace:  # noqa: PT012
+        (workspace.files / "config.json").write_text("new")
+        monkeypatch.setattr(os, "fsync", failing)
+    assert (output / "config.json").read_text() == "old"
+    assert tree(tmp_path) == {"output", "output/config.json"}
 
 
 # Replacing
@@ -428,8 +514,10 @@ def test_what_is_no_unfinished_output_is_never_touched(tmp_path, output, kind, r
     with pytest.raises(OutputError) as caught, publishing(output, IDENTITY, restart=restart):
         pytest.fail("this is not ours")
     assert str(partial_path(output)) in str(caught.value)
+    with pytest.raises(OutputError) as planned:
+        finished_files(output, IDENTITY)
+    assert str(planned.value) == str(caught.value)
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-    assert finished_files(output, IDENTITY) == []
 
 
 def test_an_empty_directory_in_the_place_of_the_partial_output_is_used(tmp_path, output):

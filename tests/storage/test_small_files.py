@@ -108,3 +108,11 @@ def test_what_the_disk_refuses_is_an_error(tmp_path: Path, monkeypatch, write: C
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="Input/output error"):
         write(tmp_path / "file", value)
+
+
+def test_the_file_that_cannot_be_read_is_named(tmp_path: Path):
+    place = tmp_path / "link"
+    place.symlink_to("/proc/self/mem")  # reading its first page fails
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        copy_file(place, tmp_path / "target")
+    assert caught.value.filename == str(place)
