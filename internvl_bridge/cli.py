@@ -359,7 +359,10 @@ def inspect(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"internvl-bridge {__version__}")
+        from internvl_bridge.terminal import exit_codes, say
+
+        with exit_codes():
+            say([f"internvl-bridge {__version__}"])
         raise typer.Exit
 
 

@@ -1,20 +1,22 @@
 """Convert one directory into another: copy, verify and publish what was prepared."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from internvl_bridge.budget import budget_of, check_room
-from internvl_bridge.errors import BridgeError, DifferenceError
+from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
 from internvl_bridge.identity import identity_of
 from internvl_bridge.interruption import interrupts_held
 from internvl_bridge.metadata.config_file import Format
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
 from internvl_bridge.options import Execution, ExpertsOption, Layout, Options, Order, Tied, check_workers
+from internvl_bridge.overwriting import check_replaceable
 from internvl_bridge.preparation import Conversion, prepare
 from internvl_bridge.progress import Progress, nothing, silent, stoppable
 from internvl_bridge.report import ConversionReport
 from internvl_bridge.shards import DAMAGED, Weights, WrittenShard, write_shards
-from internvl_bridge.storage.checkpoint import INDEX_FILE
+from internvl_bridge.storage.checkpoint import INDEX_FILE, Checkpoint
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of
 from internvl_bridge.storage.publishing import Workspace, keep_only, publishing
 from internvl_bridge.storage.reading import FileReader, uncached
@@ -150,10 +152,12 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
     """
     model, output = conversion.model, conversion.output
     with interrupts_held() as check:
-        workspace, shards = _write(conversion, progress, check)
+        heard = stoppable(progress, check)
+        workspace, shards = _write(conversion, heard, check)
         try:
             check()
-        except KeyboardInterrupt as error:
+            reference = _compare_with_reference(conversion, heard)
+        except BaseException as error:
             error.add_note(f"{output} is complete.")
             raise
     keys = tuple(key for job in conversion.jobs for key in job.keys)
@@ -171,34 +175,36 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         left_behind=conversion.left_behind,
         notes=(*conversion.notes, *_about_this_run(workspace, shards)),
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
-        reference=_compare_with_reference(conversion, progress),
+        reference=reference,
     )
 
 
 def _write(
     conversion: Conversion, progress: Progress, check: Callable[[], None]
 ) -> tuple[Workspace, list[WrittenShard]]:
-    """Write all files and publish them, unless ``check`` raises; the workspace that they were in, and the shards."""
+    """Write all files and publish them, or nothing if ``check`` raises; the workspace they were in, and the shards."""
     output, execution, model = conversion.output, conversion.execution, conversion.model
-    identity, sources = identity_of(conversion), model.checkpoint.shards
+    identity = identity_of(conversion)
     with publishing(output, identity, overwrite=execution.overwrite, restart=execution.restart) as workspace:
         keep_only(workspace, {job.name for job in conversion.jobs})
         check_room(budget_of(conversion, workspace.journal.finished), output)
         checksums = _write_companions(conversion, workspace.files, check)
-        cold = uncached(shard.path for shard in sources)
+        cold = uncached(shard.path for shard in model.checkpoint.shards)
         weights = Weights(stored_plan(conversion.plan, model.weights), model.checkpoint, cold)
-        heard, workers = stoppable(progress, check), check_workers(execution.workers)
-        shards = write_shards(conversion.jobs, weights, workspace, workers, heard, verify=execution.verify)
+        workers = check_workers(execution.workers)
         try:
-            check_unchanged((shard.path, shard.stamp) for shard in sources)
-        except BridgeError:  # nothing can go on from what is finished: there is no such source any more
-            keep_only(workspace, ())
+            shards = write_shards(conversion.jobs, weights, workspace, workers, progress, verify=execution.verify)
+        except BridgeError:
+            _check_source(model.checkpoint, workspace)  # a change of it would be the reason
             raise
+        _check_source(model.checkpoint, workspace)
         checksums |= {shard.name: shard.checksum for shard in shards if shard.checksum is not None}
         sidecar = sidecar_text(conversion.sidecar, ALGORITHM, checksums).encode()
         write_bytes(workspace.files / SIDECAR_FILE, sidecar)
         if (workspace.files / SIDECAR_FILE).read_bytes() != sidecar:
             raise DifferenceError(f"{SIDECAR_FILE} is not what was to be written.", DAMAGED)
+        if execution.overwrite:
+            check_replaceable(output, conversion.inputs)  # somebody may have put something there meanwhile
     return workspace, shards
 
 
@@ -223,6 +229,15 @@ def _write_companions(conversion: Conversion, directory: Path, check: Callable[[
     return made
 
 
+def _check_source(source: Checkpoint, workspace: Workspace) -> None:
+    """Raise CheckpointError, and keep nothing, if ``source`` was changed: no run could go on from what is finished."""
+    try:
+        check_unchanged((shard.path, shard.stamp) for shard in source.shards)
+    except CheckpointError:
+        keep_only(workspace, ())
+        raise
+
+
 def _compare_with_reference(conversion: Conversion, progress: Progress) -> Comparison | None:
     reference = conversion.reference
     if reference is None or not holds_weights(reference):
@@ -233,6 +248,8 @@ def _compare_with_reference(conversion: Conversion, progress: Progress) -> Compa
 def _about_this_run(workspace: Workspace, shards: Iterable[WrittenShard]) -> Iterator[str]:
     if not workspace.journal.locked:
         yield _NO_LOCKS
+    if os.path.lexists(workspace.files.parent):
+        yield f"{workspace.files.parent} could not be removed. Nothing needs it any more."
     if unread := sum(shard.checksum is None for shard in shards):
         yield f"{unread} file(s) of weights were cloned and not read back, so that they have no checksum."
 

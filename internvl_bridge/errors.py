@@ -68,7 +68,7 @@ class ProofError(BridgeError):
 
 
 class OutputError(BridgeError):
-    """The output directory cannot be created, or must not be."""
+    """The output directory cannot be created, or must not be, or a report cannot be printed."""
 
 
 class DifferenceError(BridgeError):

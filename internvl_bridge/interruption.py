@@ -15,15 +15,16 @@ def interrupts_held() -> Iterator[Callable[[], None]]:
 
     That may be called in any thread. An interrupt that it did not tell of is raised at the end of the ``with``. Only
     signals whose handler is Python's own (:func:`signal.default_int_handler`) are held back: what another handler
-    does is not ours to put off.
+    does is not ours to put off. So of two nested ``with``, it is the outer one that hears them.
     """
-    heard: list[int] = []
+    is_heard = False
 
-    def remember(number: int, _frame: FrameType | None) -> None:
-        heard.append(number)
+    def remember(_number: int, _frame: FrameType | None) -> None:
+        nonlocal is_heard
+        is_heard = True
 
     def check() -> None:
-        if heard:
+        if is_heard:
             raise KeyboardInterrupt
 
     held = [number for number in _SIGNALS if signal.getsignal(number) is signal.default_int_handler]

@@ -42,14 +42,15 @@ _DUMP_SHARD = "5GB"
 class Conversion:
     """A conversion, decided and proved; nothing has been written.
 
-    ``jobs`` are the safetensors files and ``index`` the contents of their index; ``texts`` are other
-    files, by name, with their contents, ``copies`` files to copy as they are, and ``sidecar`` the contents of the
-    sidecar, which gets the checksums of all. ``left_behind`` are files of the
-    source that the output has neither as they are, nor converted, nor in its sidecar.
+    ``inputs`` are the directories that it reads, ``jobs`` the safetensors files and ``index`` the contents of their
+    index; ``texts`` are other files, by name, with their contents, ``copies`` files to copy as they are, and
+    ``sidecar`` the contents of the sidecar, which gets the checksums of all. ``left_behind`` are files of the source
+    that the output has neither as they are, nor converted, nor in its sidecar.
     """
 
     model: Model
     found: Findings
+    inputs: tuple[Path, ...]
     output: Path
     wanted: Format
     plan: Plan
@@ -92,7 +93,9 @@ def prepare(
         raise _wrong_format(model)
     check_applies(options, wanted)
     check_output(source, output, overwrite=execution.overwrite)
-    check_replaceable(output, [Path(place) for place in (source, reference, options.tokenizer) if place is not None])
+    inputs = tuple(Path(place) for place in (source, reference, options.tokenizer) if place is not None)
+    if execution.overwrite:
+        check_replaceable(output, inputs)
     if reference is not None and holds_weights(reference):
         read_model(reference)  # a reference that cannot be compared with must not surprise at the end
     planned = plan_model(model, options.target(wanted), stores_copy=_stores_copy(model, options, wanted))
@@ -116,6 +119,7 @@ def prepare(
     return Conversion(
         model=model,
         found=findings(model, planned.head),
+        inputs=inputs,
         output=output,
         wanted=wanted,
         plan=planned.plan,

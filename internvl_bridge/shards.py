@@ -9,7 +9,7 @@ from pathlib import Path
 
 from internvl_bridge.byte_plan import target_tensor
 from internvl_bridge.concurrency import in_parallel
-from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
+from internvl_bridge.errors import CheckpointError, DifferenceError
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.progress import Advance, Progress
 from internvl_bridge.storage.checkpoint import Checkpoint, Piece, StoredTensor
@@ -77,18 +77,18 @@ def _make(
     if job.name in kept:
         try:
             checksum: str | None = read_back(path, job, weights, advance)
-        except (BridgeError, OSError) as error:
+        except (DifferenceError, OSError) as error:  # a crash of the machine can lose what was said to be on the disk
             if isinstance(error, OSError) and error.filename != str(path):
                 raise
-            path.unlink(missing_ok=True)  # a crash of the machine can lose what was said to be on the disk
+            workspace.journal.forget(job.name)
+            path.unlink(missing_ok=True)
         else:
             advance(job.size if verify else 0)
             return WrittenShard(job.name, 0, checksum, kept=True)
     with FileReader(forgets=() if verify else weights.uncached) as readers:
         written = write_file(workspace.files, job, readers, advance)
     checksum = read_back(path, job, weights, advance) if verify else written.checksum
-    if job.name not in kept:
-        workspace.journal.record(job.name)
+    workspace.journal.record(job.name)
     return WrittenShard(job.name, written.cloned, checksum, kept=False)
 
 

@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
+from typing import TextIO
 
 import typer
 
-from internvl_bridge.errors import BridgeError, DifferenceError
+from internvl_bridge.errors import BridgeError, DifferenceError, OutputError
 from internvl_bridge.progress import Advance, Progress, silent
 
 DIFFERS, REFUSED, INTERRUPTED = 1, 2, 130
@@ -70,14 +71,19 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
 
 
 def say(lines: Iterable[str]) -> None:
-    """Print ``lines``; a reader that has gone away (``| head``) has read enough, and changes no exit code."""
+    """Print ``lines``; a reader that has gone away (``| head``) has read enough, and changes no exit code.
+
+    Raises OutputError if nothing can be printed for another reason.
+    """
     try:
         typer.echo("\n".join(map(_printable, lines)))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        error.filename = "standard output"
-        raise
+        _discard(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(
+                f"The report cannot be printed on standard output: {error.strerror}.",
+                "Everything else is done: print it elsewhere, or look at the result itself.",
+            ) from error
 
 
 def _printable(text: str) -> str:
@@ -100,6 +106,15 @@ def _defect(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    with suppress(OSError):  # where nobody can be told, the exit code still says it
+    try:
         typer.echo(_printable(message), err=True)
+    except OSError:  # where nobody can be told, the exit code still says it
+        _discard(sys.stderr)
     raise typer.Exit(code) from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what ``stream`` could not write go nowhere: Python tries once more at its end, and would exit with 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

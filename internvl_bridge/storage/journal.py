@@ -94,6 +94,10 @@ class Journal:
         self._put(json.dumps({"finished": name}).encode() + b"\n")
         self.finished.append(name)
 
+    def forget(self, name: str) -> None:
+        """Call the file ``name`` finished no more; what is written down is disproved by the file itself."""
+        self.finished.remove(name)
+
     def _put(self, data: bytes, mode: str = "ab") -> None:
         with named(self.path), self.path.open(mode, buffering=0) as file:
             while data:

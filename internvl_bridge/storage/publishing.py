@@ -76,28 +76,30 @@ def publishing(
     """
     partial = partial_path(output)
     made = _make(partial)
-    with open_journal(partial / _JOURNAL) as journal:
-        found = read_journal(partial / _JOURNAL)  # refuses what is no journal, before anything is changed
-        _restore(partial, output)
-        _check_free(output, overwrite=overwrite)
-        files = partial / _FILES
-        is_unfinished = found is not None and _is_plain_directory(files)
-        goes_on = not restart and is_unfinished and journal.resumes(identity)
-        try:
-            if not goes_on:
-                _clear(partial, but=[_JOURNAL])
-                journal.begin(identity)
-            files.mkdir(exist_ok=True)
-            keep_only(workspace := Workspace(files, journal), journal.finished)
-            yield workspace
-            _sync_directory(files)
-            _publish(partial, output, [path.parent for path in made], overwrite=overwrite)
-        except BaseException as error:
-            _leave(partial, output, journal, error)
-            if not os.path.lexists(partial):
-                _remove_empty(made)
-            raise
-        _remove(partial)
+    try:
+        with open_journal(partial / _JOURNAL) as journal:
+            found = read_journal(partial / _JOURNAL)  # refuses what is no journal, before anything is changed
+            _restore(partial, output)
+            _check_free(output, overwrite=overwrite)
+            files = partial / _FILES
+            is_unfinished = found is not None and _is_plain_directory(files)
+            goes_on = not restart and is_unfinished and journal.resumes(identity)
+            try:
+                if not goes_on:
+                    _clear(partial, but=[_JOURNAL])
+                    journal.begin(identity)
+                files.mkdir(exist_ok=True)
+                keep_only(workspace := Workspace(files, journal), journal.finished)
+                yield workspace
+                _sync_directory(files)
+                _publish(partial, output, [path.parent for path in made], overwrite=overwrite)
+            except BaseException as error:
+                _leave(partial, output, journal, error)
+                raise
+            _remove(partial)
+    except BaseException:
+        _remove_empty([partial, *made])
+        raise
 
 
 def keep_only(workspace: Workspace, names: Collection[str]) -> None:
@@ -159,9 +161,11 @@ def _check_ours(partial: Path) -> None:
 def _restore(partial: Path, output: Path) -> None:
     """Undo half a replacement: the program was killed after the old output had gone and before the new one came."""
     replaced = partial / _REPLACED
-    if replaced.exists() and not os.path.lexists(output):
+    if not replaced.exists() or not os.path.lexists(partial / _FILES):
+        return  # without files the new one has come, and what it replaced may be half removed
+    if not os.path.lexists(output):
         replaced.rename(output)
-    elif replaced.exists() and (partial / _FILES).exists():
+    else:
         raise OutputError(
             f"{replaced} is what {output} was before an interrupted --overwrite, but {output} is there again.",
             "Move one of them away.",
@@ -181,9 +185,10 @@ def _publish(partial: Path, output: Path, above: Sequence[Path], *, overwrite: b
         for directory in (partial, output.parent, *above):
             _sync_directory(directory)
     except BaseException:
-        with suppress(OSError):  # then the next run does that
+        with suppress(OSError):  # then the next run finds a new output that is complete, and removes the old one
             if not os.path.lexists(files):
                 output.rename(files)
+        with suppress(OSError):  # then the next run does that
             if replaces and not os.path.lexists(output):
                 replaced.rename(output)
         raise
@@ -222,8 +227,9 @@ def _remove(partial: Path) -> None:
 
 
 def _remove_empty(directories: Sequence[Path]) -> None:
-    with suppress(OSError):  # somebody else has put something there meanwhile
-        for path in directories:
+    """Remove those of ``directories``, the innermost first, that hold nothing."""
+    for path in directories:
+        with suppress(OSError):  # not empty, or gone already
             path.rmdir()
 
 

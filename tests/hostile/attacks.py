@@ -896,7 +896,9 @@ REFUSED: list[Attack] = [
         for what, make in ODD_FILES.items()
     ),
     *(
-        Attack(f"{what} for a shard", make(SHARDS[1]), (INDEX, SHARDS[1], "not there"), base="sharded")
+        Attack(
+            f"{what} for a shard", make(SHARDS[1]), (INDEX, SHARDS[1], "is there, but is not a file"), base="sharded"
+        )
         for what, make in ODD_FILES.items()
     ),
     *(Attack(f"{what} for the index", make(INDEX), (INDEX,), base="sharded") for what, make in ODD_FILES.items()),

@@ -95,8 +95,8 @@ TEXT = TextDims("llama", 7, 5, 6, 1, 4, 2, 3, False, False, None)
             "a buffer that old transformers versions saved",
             "Remove it",
         ),
-        ("language_model.model.visual_expert.weight", "neither checkpoint format", "Nothing was written"),
-        ("", "neither checkpoint format", "Nothing was written"),
+        ("language_model.model.visual_expert.weight", "neither checkpoint format", "Remove the tensor if it does not"),
+        ("", "neither checkpoint format", "Remove the tensor if it does not"),
     ],
 )
 @pytest.mark.parametrize("direction", Direction)
