@@ -155,8 +155,8 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         heard = stoppable(progress, check)
         workspace, shards = _write(conversion, heard, check)
         try:
-            check()
             reference = _compare_with_reference(conversion, heard)
+            check()
         except BaseException as error:
             error.add_note(f"{output} is complete.")
             raise

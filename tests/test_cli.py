@@ -15,6 +15,7 @@ from support import DATA, copy_custom, rewrite
 from typer.testing import CliRunner
 
 import internvl_bridge
+from internvl_bridge import conversion
 from internvl_bridge.cli import app
 
 Custom = Callable[[str], Path]
@@ -382,6 +383,57 @@ def test_the_exit_code_is_the_same_where_nobody_can_be_told(tmp_path: Path):
     with Path("/dev/full").open("w") as full:
         result = subprocess.run([*BRIDGE, "inspect", str(tmp_path / "nothing")], stderr=full, check=False)
     assert result.returncode == 2
+
+
+def test_a_report_that_cannot_be_printed_says_that_all_else_is_done(custom: Custom, tmp_path: Path):
+    source, output = custom("qwen2-300m"), tmp_path / "hf"
+    for arguments in (["to-hf", str(source), str(output)], ["--version"]):
+        with Path("/dev/full").open("w") as full:
+            command = [*BRIDGE, *arguments]
+            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert result.returncode == 2
+        assert result.stderr == (
+            "Error: The report cannot be printed on standard output: No space left on device. Everything else is done: "
+            "print it elsewhere, or look at the result itself.\n"
+        )
+    assert internvl_bridge.verify(source, output).identical
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_what_fails_after_the_output_appeared_says_that_it_is_complete(
+    custom: Custom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+):
+    source, reference, output = custom("qwen2-300m"), tmp_path / "reference", tmp_path / "hf"
+    internvl_bridge.to_hf(source, reference)
+
+    def failing(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(conversion, "compare_models", failing)
+    with pytest.raises(error) as caught:
+        internvl_bridge.to_hf(source, output, reference=reference)
+    assert caught.value.__notes__ == [f"{output} is complete."]
+    assert internvl_bridge.verify(source, output).identical
+
+
+def test_an_interrupt_of_the_comparison_with_a_reference_is_heard(custom: Custom, tmp_path: Path):
+    source, reference, output = custom("qwen2-300m"), tmp_path / "reference", tmp_path / "hf"
+    internvl_bridge.to_hf(source, reference)
+
+    def interrupting(task: str, _total: int) -> Callable[[int], None]:
+        steps = []
+
+        def step(_done: int) -> None:
+            assert not (task == "Comparing" and steps)
+            steps.append(task)
+            if task == "Comparing":
+                signal.raise_signal(signal.SIGINT)
+
+        return step
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        internvl_bridge.to_hf(source, output, reference=reference, progress=interrupting, workers=1)
+    assert caught.value.__notes__ == [f"{output} is complete."]
 
 
 def test_no_network_no_pickle_no_remote_code(custom: Custom, tmp_path: Path):

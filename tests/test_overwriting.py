@@ -1,7 +1,7 @@
 """What may be replaced by --overwrite, what never is, and whose OUTPUT.partial is left alone."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -183,7 +183,7 @@ def test_what_is_no_checkpoint_is_not_overwritten(source, output, kind):
     assert "--overwrite" not in refused(source, output, overwrite=False)
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "notes.txt", "README.md", "trainer_state.json", "link"])
+@pytest.mark.parametrize("name", ["optimizer.pt", "README.md", "adapter_model.safetensors", "link"])
 def test_what_was_added_to_an_output_is_not_lost(source, old, name):
     (old / name).symlink_to("config.json") if name == "link" else (old / name).write_text("mine")
     message = refused(source, old)
@@ -216,6 +216,34 @@ def test_what_an_input_has_through_links_is_not_lost(source, tmp_path, role):
     with pytest.raises(OutputError, match=r"is stored in .*, which would be replaced"):
         internvl_bridge.to_hf(place, real, overwrite=True, **options)
     assert snapshot(tmp_path) == before
+
+
+def test_an_output_that_an_input_only_leads_through_is_not_lost(source, old, tmp_path):
+    """The file itself is elsewhere, but the link to it would be replaced."""
+    (source / "model.safetensors").rename(tmp_path / "blob")
+    (old / "model.safetensors").unlink()
+    (old / "model.safetensors").symlink_to(tmp_path / "blob")
+    (source / "model.safetensors").symlink_to(old / "model.safetensors")
+    assert f"{source / 'model.safetensors'} is stored in {old}, which would be replaced" in refused(source, old)
+
+
+def test_links_that_lead_in_a_circle_are_no_hindrance(source, old):
+    (source / "circle").symlink_to("circle")
+    internvl_bridge.to_hf(source, old, overwrite=True)
+    assert internvl_bridge.verify(source, old).identical
+
+
+def test_what_is_put_into_an_output_while_its_successor_is_made_is_not_lost(source, old, tmp_path):
+    def busy(_task: str, _total: int) -> Callable[[int], None]:
+        (old / "thesis.tex").write_text("mine")
+        return lambda _done: None
+
+    with pytest.raises(OutputError, match=r"holds more than a checkpoint: thesis\.tex") as caught:
+        internvl_bridge.to_hf(source, old, overwrite=True, progress=busy)
+    assert (old / "thesis.tex").read_text() == "mine"
+    assert "finished file(s) are kept" in caught.value.__notes__[0]
+    (old / "thesis.tex").rename(tmp_path / "thesis.tex")
+    assert internvl_bridge.to_hf(source, old, overwrite=True).kept
 
 
 @pytest.mark.parametrize("name", [".git", "runs", "checkpoint-500"])

@@ -467,6 +467,42 @@ def test_a_finished_file_that_cannot_be_read_any_more_is_made_again(source, outp
     assert snapshot(output) == expected
 
 
+def test_a_damaged_file_that_is_being_made_again_does_not_count_as_finished(source, output, stop, count, monkeypatch):
+    stop(source, output)
+    damaged = partial_path(output) / "files" / names(range(2, 3), count)[0]
+    damaged.write_bytes(b"damaged")
+
+    def failing(directory: Path, job, *_: object):
+        raise OSError(errno.ENOSPC, "No space left on device", str(directory / job.name))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_file", failing)
+        with pytest.raises(OSError, match="No space left") as caught:
+            hf(source, output, workers=1)
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"{FINISHED - 1} finished file(s) are kept in")
+    assert not damaged.exists()
+    report = hf(source, output)
+    assert report.kept == names(range(1, 4, 2), count)
+
+
+def test_a_source_that_shrinks_does_not_spoil_what_is_finished(source, output, stop, monkeypatch):
+    """That is no fault of the file that was kept."""
+    stop(source, output)
+    finished = {name: data for name, data in snapshot(partial_path(output)).items() if data != b"half"}
+    reading = shards.read_back
+
+    def shrunk(path: Path, *arguments: object) -> str:
+        reading(path, *arguments)
+        raise CheckpointError(f"{source} ended.", "Convert again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "read_back", shrunk)
+        with pytest.raises(CheckpointError, match="ended"):
+            hf(source, output)
+    assert finished.items() <= snapshot(partial_path(output)).items()
+
+
 def test_a_source_that_cannot_be_read_any_more_does_not_spoil_what_is_finished(source, output, stop, monkeypatch):
     stop(source, output)
     before, victim = snapshot(partial_path(output)), min(source.glob("*.safetensors"))

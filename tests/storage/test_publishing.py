@@ -209,6 +209,17 @@ def test_directories_that_were_made_for_an_output_stay_for_what_is_finished_and_
     assert finished_files(output, IDENTITY) == ["one"]
 
 
+def test_a_disk_that_has_no_room_for_a_journal_keeps_nothing(tmp_path, monkeypatch):
+    def full(path: object, *_more: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        with pytest.raises(OSError, match="No space left"), publishing(tmp_path / "new" / "output", IDENTITY):
+            pytest.fail("there is no journal")
+    assert tree(tmp_path) == set()
+
+
 def test_an_empty_output_survives_a_failure(tmp_path, output):
     output.mkdir()
     with pytest.raises(RuntimeError), publishing(output, IDENTITY):
@@ -394,6 +405,21 @@ def test_an_existing_output_is_never_removed_before_there_is_another(old, monkey
         with pytest.raises(InterruptedError), publishing(old, IDENTITY, overwrite=True):
             raise InterruptedError
         assert tree(old) == {"config.json", "model.safetensors"}
+
+
+def test_what_was_replaced_and_half_removed_is_not_put_back(tmp_path, old):
+    """Killed while it removed the old output; then somebody moved the new one away."""
+    begin(old, overwrite=True)
+    partial = partial_path(old)
+    (partial / "files").rename(tmp_path / "moved away")
+    (partial / "replaced").mkdir()
+    (partial / "replaced" / "config.json").write_text("what is left of the old one")
+    shutil.rmtree(old)
+    with publishing(old, IDENTITY, overwrite=True) as workspace:
+        assert not old.exists()
+        assert tree(workspace.files) == set()
+    assert tree(old) == set()
+    assert not partial.exists()
 
 
 def test_a_run_that_does_not_overwrite_learns_at_once_that_the_old_output_is_back(old):
