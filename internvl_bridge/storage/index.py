@@ -52,10 +52,11 @@ def check_index(path: Path, weight_map: Mapping[str, str], stored: Mapping[str, 
 
 def missing_shards(path: Path, missing: Sequence[str]) -> CheckpointError:
     """The refusal of an index ``path`` that names files which are not there, or are none."""
-    if others := [name for name in missing if os.path.lexists(path.parent / name)]:
+    # Path.exists raises if a name is too long.
+    if others := [name for name in missing if os.path.exists(path.parent / name)]:  # noqa: PTH110
         return CheckpointError(
-            f"{path} names {listed(others)}, which is there, but is not a file, or a link to one.",
-            "Put the file itself in its place, or download it again.",
+            f"{path} names {listed(others)}, which is there, but is not a file.",
+            "Put the file itself in its place.",
         )
     return CheckpointError(
         f"{path} names {listed(missing)}, which is not there.",

@@ -259,6 +259,7 @@ HOSTILE_TEXT = "\x1b[2J\x1b]0;owned\x07\u202egpj.exe\r\nError: none\x9b31m"
 """Escapes that clear a terminal and rename its window, text that runs backwards, a forged line."""
 
 # Things that are no regular file: reading them blocks, never ends, or fails.
+_WORDS_OF_LINKS = dict.fromkeys(["a link in a circle", "a link to nothing"], "which is not there")
 ODD_FILES: dict[str, Callable[[str], Callable[[Path], None]]] = {
     "a FIFO": lambda name: made(name, os.mkfifo),
     "a directory": lambda name: made(name, Path.mkdir),
@@ -897,7 +898,10 @@ REFUSED: list[Attack] = [
     ),
     *(
         Attack(
-            f"{what} for a shard", make(SHARDS[1]), (INDEX, SHARDS[1], "is there, but is not a file"), base="sharded"
+            f"{what} for a shard",
+            make(SHARDS[1]),
+            (INDEX, SHARDS[1], _WORDS_OF_LINKS.get(what, "is there, but is not a file")),
+            base="sharded",
         )
         for what, make in ODD_FILES.items()
     ),
