@@ -258,8 +258,10 @@ DEEP_OBJECT = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 HOSTILE_TEXT = "\x1b[2J\x1b]0;owned\x07\u202egpj.exe\r\nError: none\x9b31m"
 """Escapes that clear a terminal and rename its window, text that runs backwards, a forged line."""
 
-# Things that are no regular file: reading them blocks, never ends, or fails.
 _WORDS_OF_LINKS = dict.fromkeys(["a link in a circle", "a link to nothing"], "which is not there")
+"""What is said of links for a shard that lead to no file."""
+
+# Things that are no regular file: reading them blocks, never ends, or fails.
 ODD_FILES: dict[str, Callable[[str], Callable[[Path], None]]] = {
     "a FIFO": lambda name: made(name, os.mkfifo),
     "a directory": lambda name: made(name, Path.mkdir),
