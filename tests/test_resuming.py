@@ -498,9 +498,10 @@ def test_a_source_that_shrinks_does_not_spoil_what_is_finished(source, output, s
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "read_back", shrunk)
-        with pytest.raises(CheckpointError, match="ended"):
+        with pytest.raises(CheckpointError, match="ended") as caught:
             hf(source, output)
     assert finished.items() <= snapshot(partial_path(output)).items()
+    assert caught.value.__notes__[0].startswith(f"{FINISHED} finished file(s) are kept in")
 
 
 def test_a_source_that_cannot_be_read_any_more_does_not_spoil_what_is_finished(source, output, stop, monkeypatch):
