@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 import safetensors
 
 import internvl_bridge
+from internvl_bridge.convert.options import Options
+from internvl_bridge.convert.prepare import prepare
 from internvl_bridge.errors import BridgeError
-from internvl_bridge.metadata.config_file import Format
-from internvl_bridge.options import Options
-from internvl_bridge.preparation import prepare
-from internvl_bridge.storage.checkpoint import open_checkpoint
+from internvl_bridge.metadata.config.file import Format
 from internvl_bridge.storage.header import read_header
 from internvl_bridge.storage.index import read_index
+from internvl_bridge.storage.source_shards import open_checkpoint
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
 
@@ -63,7 +63,7 @@ def fuzz_header(data: bytes) -> bool:
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             opened = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
-            described = {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in opened.items()}
+            description = {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in opened.items()}
     except safetensors.SafetensorError as error:
         raise LawBroken(f"accepted what the safetensors library refuses: {error}") from error
     ours = {
@@ -76,8 +76,8 @@ def fuzz_header(data: bytes) -> bool:
     }
     if ours != theirs or header.metadata != metadata:
         raise LawBroken(f"read {ours} with {header.metadata}, the library {theirs} with {metadata}")
-    if described != {key: (entry.dtype, entry.shape) for key, entry in header.entries.items()}:
-        raise LawBroken(f"read {header.entries}, the library opens {described}")
+    if description != {key: (entry.dtype, entry.shape) for key, entry in header.entries.items()}:
+        raise LawBroken(f"read {header.entries}, the library opens {description}")
     return True
 
 

@@ -10,35 +10,35 @@ from typing import TYPE_CHECKING, Any
 from internvl_bridge._version import __version__
 
 if TYPE_CHECKING:
-    from internvl_bridge.conversion import repair, to_custom, to_hf
+    from internvl_bridge.checkpoint.inspection import Inspection, inspect
+    from internvl_bridge.convert.api import repair, to_custom, to_hf
+    from internvl_bridge.convert.report import ConversionReport
     from internvl_bridge.errors import BridgeError, DifferenceError
-    from internvl_bridge.inspection import Inspection, inspect
-    from internvl_bridge.loading import load_pretrained, load_processor
-    from internvl_bridge.report import ConversionReport
-    from internvl_bridge.streaming import iter_converted
-    from internvl_bridge.tensors import compute_l2_distance, convert_state_dict
-    from internvl_bridge.verification import Comparison
-    from internvl_bridge.verify_directories import verify
-    from internvl_bridge.verify_files import ChecksumReport, verify_checksums
+    from internvl_bridge.in_memory.loading import load_pretrained, load_processor
+    from internvl_bridge.in_memory.state_dict import compute_l2_distance, convert_state_dict
+    from internvl_bridge.in_memory.streaming import iter_converted
+    from internvl_bridge.verify.checksums import ChecksumReport, verify_checksums
+    from internvl_bridge.verify.directories import verify
+    from internvl_bridge.verify.tensors import Comparison
 
 _HOMES = {
     "BridgeError": "errors",
-    "ChecksumReport": "verify_files",
-    "Comparison": "verification",
-    "ConversionReport": "report",
+    "ChecksumReport": "verify.checksums",
+    "Comparison": "verify.tensors",
+    "ConversionReport": "convert.report",
     "DifferenceError": "errors",
-    "Inspection": "inspection",
-    "compute_l2_distance": "tensors",
-    "convert_state_dict": "tensors",
-    "inspect": "inspection",
-    "iter_converted": "streaming",
-    "load_pretrained": "loading",
-    "load_processor": "loading",
-    "repair": "conversion",
-    "to_custom": "conversion",
-    "to_hf": "conversion",
-    "verify": "verify_directories",
-    "verify_checksums": "verify_files",
+    "Inspection": "checkpoint.inspection",
+    "compute_l2_distance": "in_memory.state_dict",
+    "convert_state_dict": "in_memory.state_dict",
+    "inspect": "checkpoint.inspection",
+    "iter_converted": "in_memory.streaming",
+    "load_pretrained": "in_memory.loading",
+    "load_processor": "in_memory.loading",
+    "repair": "convert.api",
+    "to_custom": "convert.api",
+    "to_hf": "convert.api",
+    "verify": "verify.directories",
+    "verify_checksums": "verify.checksums",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ import sys
 def main() -> None:
     """Run the command line; Ctrl-C exits with 130 at any moment, also while modules are being imported."""
     try:
-        from internvl_bridge import cli  # noqa: PLC0415
+        from internvl_bridge.cli import app as cli  # noqa: PLC0415
 
         cli.main()
     except KeyboardInterrupt:

@@ -1,11 +1,30 @@
 """Why a conversion was refused: one exception class per cause, each naming the way out."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
 _LONGEST_REASON = 2000
 
 
 def shown(value: object) -> str:
     """``value`` as a message quotes it: never longer than a line."""
     return repr(value)[:80]
+
+
+def first_few(names: Sequence[str]) -> str:
+    """The first few of ``names``, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Give an OSError that names no file the name ``path``: those of calls on open files do not name it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 class BridgeError(Exception):

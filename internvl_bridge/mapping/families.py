@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from internvl_bridge.mapping.dimensions import TextDims
-from internvl_bridge.mapping.layouts import GroupedQKV, Layout, Thirds
 from internvl_bridge.mapping.patterns import KeyPattern
+from internvl_bridge.mapping.qkv_layouts import GroupedQKV, Layout, Thirds
 from internvl_bridge.mapping.transforms import Fuse, Rename, Stack, Transform
 
 Table = tuple[Transform, ...]

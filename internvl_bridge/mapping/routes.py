@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import Family, Table
+from internvl_bridge.mapping.make_plan import Direction, make_plan
 from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity
-from internvl_bridge.mapping.planning import Direction, make_plan
 from internvl_bridge.mapping.spellings import Spelling, spelled_table
 
 Keys = Spelling | None

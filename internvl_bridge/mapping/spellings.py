@@ -8,11 +8,11 @@ among those of L1. Experts are fused in what 5.0-5.3 write and in every raw stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from internvl_bridge.errors import MixedSpellingError
+from internvl_bridge.errors import MixedSpellingError, first_few
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import Experts, Family, Table
+from internvl_bridge.mapping.make_plan import explain_unknown_keys
 from internvl_bridge.mapping.patterns import KeyPattern
-from internvl_bridge.mapping.planning import explain_unknown_keys, listed
 from internvl_bridge.mapping.transforms import Rename, Transform
 
 
@@ -43,7 +43,7 @@ class Spelling:
 def _layout(name: str, *pairs: tuple[str, str]) -> KeyLayout:
     return KeyLayout(
         name,
-        tuple(Rename(KeyPattern(portable), KeyPattern(spelled)) for portable, spelled in pairs),
+        tuple(Rename(KeyPattern(compatible), KeyPattern(spelled)) for compatible, spelled in pairs),
     )
 
 
@@ -70,7 +70,7 @@ L1_BARE_HEAD = _layout(
 )
 LAYOUTS = (L1, L2, L3, L1_BARE_HEAD)
 
-PORTABLE = Spelling(L1)
+MOST_COMPATIBLE = Spelling(L1)
 """What every transformers from 4.52 on reads."""
 
 
@@ -132,6 +132,6 @@ def _of_experts(keys: Iterable[str], family: Family, spelling: Spelling) -> list
 def _mixed(spellings: Mapping[str, Sequence[str]]) -> MixedSpellingError:
     (fewer, odd), (more, most) = sorted(spellings.items(), key=lambda item: len(item[1]))
     return MixedSpellingError(
-        f"The checkpoint mixes spellings: {listed(odd)} as {fewer}, but {listed(most)} as {more}.",
+        f"The checkpoint mixes spellings: {first_few(odd)} as {fewer}, but {first_few(most)} as {more}.",
         "It was merged from two saves, or renamed half-way: save it again, or rename or remove the odd tensors.",
     )

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Protocol
 
 from internvl_bridge.errors import ConfigError, ContradictionError, IncompleteGroupError
-from internvl_bridge.mapping.layouts import Layout
 from internvl_bridge.mapping.patterns import Bindings, KeyPattern
 from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, joined, whole
+from internvl_bridge.mapping.qkv_layouts import Layout
 
 Specs = Mapping[str, TensorSpec]
 Recipes = dict[str, Recipe]
@@ -144,14 +144,14 @@ class Fuse:
                 "The checkpoint is incomplete: save or download it again.",
             )
         parts = {role: specs[keys[role]] for role in self.parts}
-        kinds = {(part.dtype, part.shape[1:]) for part in parts.values()}
-        if len(kinds) != 1 or not all(part.shape for part in parts.values()):
+        value_checks = {(part.dtype, part.shape[1:]) for part in parts.values()}
+        if len(value_checks) != 1 or not all(part.shape for part in parts.values()):
             listed = ", ".join(f"{keys[role]} {part.dtype} {list(part.shape)}" for role, part in parts.items())
             raise ContradictionError(
                 f"{fused} cannot be made of tensors of different dtypes or widths: {listed}.",
                 "Save the checkpoint again with one dtype for all of them.",
             )
-        [(dtype, width)] = kinds
+        [(dtype, width)] = value_checks
         spec = TensorSpec(dtype, (sum(part.shape[0] for part in parts.values()), *width))
         taken = dict.fromkeys(parts, 0)
         runs = []

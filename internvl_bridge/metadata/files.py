@@ -5,7 +5,7 @@ from collections.abc import Collection
 from hashlib import file_digest, sha256
 from pathlib import Path
 
-from internvl_bridge.metadata.config_file import is_present
+from internvl_bridge.metadata.config.file import is_present
 
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -18,9 +18,9 @@ VOCABULARY_FILES = (
     "tokenizer.model",
 )
 """What a tokenizer knows, in files that both formats have alike."""
-SPEECH_FILES = (TOKENIZER_CONFIG_FILE, CHAT_TEMPLATE_FILE, "chat_template.json")
+CHAT_FILES = (TOKENIZER_CONFIG_FILE, CHAT_TEMPLATE_FILE, "chat_template.json")
 """What a tokenizer is told about its use, which each format says in its own way."""
-TOKENIZER_FILES = (*VOCABULARY_FILES, *SPEECH_FILES)
+TOKENIZER_FILES = (*VOCABULARY_FILES, *CHAT_FILES)
 LEGAL_FILES = ("LICENSE", "LICENSE.txt", "NOTICE")
 """What both formats hold alike, beside the tokenizer's vocabulary."""
 

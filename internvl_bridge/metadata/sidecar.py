@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import BridgeError, ConfigError, shown
-from internvl_bridge.metadata.config_file import (
+from internvl_bridge.metadata.chat.generation import GENERATION_FILE
+from internvl_bridge.metadata.config.description import ModelDescription, describe
+from internvl_bridge.metadata.config.family import family_named
+from internvl_bridge.metadata.config.file import (
     CONFIG_FILE,
     LARGEST_JSON,
     ConfigFile,
@@ -16,12 +19,9 @@ from internvl_bridge.metadata.config_file import (
     parse_shallow_object,
     read_json_file,
 )
-from internvl_bridge.metadata.described import Described, describe
-from internvl_bridge.metadata.expressible import check_expressible
-from internvl_bridge.metadata.families import family_named
+from internvl_bridge.metadata.config.unsupported import check_expressible
 from internvl_bridge.metadata.files import TOKENIZER_CONFIG_FILE, digest, is_text_name, present, text_digest
-from internvl_bridge.metadata.generation import GENERATION_FILE
-from internvl_bridge.metadata.processor_files import HF_PROCESSOR_FILES, PREPROCESSOR_FILE
+from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES, PREPROCESSOR_FILE
 
 SIDECAR_FILE = "internvl_bridge.json"
 
@@ -32,7 +32,7 @@ _MOST_CHECKSUMS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Complement:
+class OtherFormat:
     """How the other format describes this model, and its files, verbatim, by name.
 
     ``origin`` is the file or directory it was read from. ``written`` are the digests of the files that were made
@@ -43,7 +43,7 @@ class Complement:
 
     origin: Path
     files: Mapping[str, str]
-    described: Described
+    description: ModelDescription
     written: Mapping[str, str]
     head: str | None = None
     is_reference: bool = False
@@ -94,7 +94,7 @@ def sidecar_text(contents: Mapping[str, Any], algorithm: str, checksums: Mapping
     return json.dumps({"version": _VERSION, **contents, "checksums": manifest}, indent=2, ensure_ascii=False) + "\n"
 
 
-def portable_contents(directory: Path) -> dict[str, Any]:
+def repaired_contents(directory: Path) -> dict[str, Any]:
     """What a repair hands on of the sidecar in ``directory``: all that tells the way back, and no checksums.
 
     The sidecar must be there and usable.
@@ -122,7 +122,7 @@ def read_checksums(directory: Path) -> tuple[str, dict[str, str]] | None:
             raise _unusable(path, "its checksums are not a map of file names to texts")
 
 
-def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
+def read_sidecar(directory: Path, wanted: Format) -> OtherFormat | None:
     """The complement beside a checkpoint, if there is one and it describes the format ``wanted``.
 
     Raises a BridgeError if there is one that is malformed, of another version, or contradicts itself.
@@ -162,7 +162,9 @@ def read_sidecar(directory: Path, wanted: Format) -> Complement | None:
         _parsed(path, name, files[name])
     config = ConfigFile(path, files[CONFIG_FILE], _parsed(path, CONFIG_FILE, files[CONFIG_FILE]))
     head = contents.get("head")
-    return Complement(path, files, _described(config, wanted, family), written, head if isinstance(head, str) else None)
+    return OtherFormat(
+        path, files, _described(config, wanted, family), written, head if isinstance(head, str) else None
+    )
 
 
 def _is_file_name(name: str) -> bool:
@@ -182,46 +184,46 @@ def _parsed(path: Path, name: str, text: str) -> dict[str, Any]:
     )
 
 
-def reference_complement(
-    config: ConfigFile, wanted: Format, keys: Iterable[str], sidecar: Complement | None = None
-) -> Complement:
+def reference_as_other_format(
+    config: ConfigFile, wanted: Format, keys: Iterable[str], sidecar: OtherFormat | None = None
+) -> OtherFormat:
     """The complement that a reference model provides: its config.json, and the family of its ``keys``.
 
     What else a ``sidecar`` of the same family keeps is still restored. Raises a BridgeError unless the reference is of
     the format ``wanted``.
     """
-    described = describe(config, keys)
-    if described.format is not wanted:
+    description = describe(config, keys)
+    if description.format is not wanted:
         raise ConfigError(
             f"The reference {config.path.parent} is not in the {wanted.value} format, which the output will have.",
             "Give the directory of a model in the output's format.",
         )
-    check_expressible(described)
+    check_expressible(description)
     home = config.path.parent
     files = {path.name: read_json_file(path).text for path in present(home, HF_PROCESSOR_FILES)}
     kept, written, head = {}, {}, None
-    if sidecar is not None and sidecar.described.family.hf_model_type == described.family.hf_model_type:
+    if sidecar is not None and sidecar.description.family.hf_model_type == description.family.hf_model_type:
         kept, written, head = dict(sidecar.files), dict(sidecar.written), sidecar.head
-    return Complement(home, {**kept, **files, CONFIG_FILE: config.text}, described, written, head, is_reference=True)
+    return OtherFormat(home, {**kept, **files, CONFIG_FILE: config.text}, description, written, head, is_reference=True)
 
 
-def _described(config: ConfigFile, wanted: Format, recorded: str) -> Described:
+def _described(config: ConfigFile, wanted: Format, recorded: str) -> ModelDescription:
     """The config in a sidecar, which must be of the family that the sidecar records."""
     family = family_named(recorded)
     if family is None:
         raise _unusable(config.path, f"it records the unknown family {recorded[:80]!r}")
     try:
-        described = describe(config, twin=family)
-        check_expressible(described)
+        description = describe(config, twin=family)
+        check_expressible(description)
     except BridgeError as error:
         raise _unusable(config.path, f"the config.json in it is refused: {error.reason.removesuffix('.')}") from error
-    if described.format is not wanted:
+    if description.format is not wanted:
         raise _unusable(config.path, f"its config.json is not of the {wanted.value} format")
-    if described.family.architecture != family.architecture:
+    if description.family.architecture != family.architecture:
         raise _unusable(
-            config.path, f"it records the family {family.name}, but its config.json is of {described.family.name}"
+            config.path, f"it records the family {family.name}, but its config.json is of {description.family.name}"
         )
-    return replace(described, family=family)
+    return replace(description, family=family)
 
 
 def _unusable(path: Path, reason: str) -> ConfigError:

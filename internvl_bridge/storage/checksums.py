@@ -21,7 +21,7 @@ def checksum_of(pieces: Iterable[bytes]) -> str:
     return checksum.hexdigest()
 
 
-def seen(windows: Iterable[memoryview], checksum: xxhash.xxh3_128) -> Iterator[memoryview]:
+def hashed(windows: Iterable[memoryview], checksum: xxhash.xxh3_128) -> Iterator[memoryview]:
     """``windows`` as they are, each added to ``checksum`` as it passes."""
     for window in windows:
         checksum.update(window)

@@ -12,7 +12,7 @@ import struct
 import tempfile
 from pathlib import Path
 
-from internvl_bridge.storage.stretches import BLOCK
+from internvl_bridge.storage.block_alignment import BLOCK
 
 _FICLONERANGE: int = getattr(fcntl, "FICLONERANGE", 0x4020940D)  # named by Python from 3.12 on
 # The refusals of the file system: other errors are failures of the disk.

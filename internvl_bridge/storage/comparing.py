@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 
-from internvl_bridge.progress import Advance
+from internvl_bridge.work.progress import Advance
 
 _MEMCMP = ctypes.CDLL(None).memcmp
 

@@ -12,16 +12,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from internvl_bridge.progress import Advance
-from internvl_bridge.storage.checkpoint import Piece
-from internvl_bridge.storage.checksums import new_checksum, seen
+from internvl_bridge.errors import named
+from internvl_bridge.storage.block_alignment import BLOCK, FileSegment, Part, file_segments
+from internvl_bridge.storage.checksums import hashed, new_checksum
 from internvl_bridge.storage.cloning import clone_range
-from internvl_bridge.storage.directly import directly, indirectly, is_direct, is_refusal
-from internvl_bridge.storage.layout import FileJob
-from internvl_bridge.storage.naming import named
+from internvl_bridge.storage.direct_io import is_direct, is_refusal, use_direct_io, use_page_cache
+from internvl_bridge.storage.free_space import allocate
+from internvl_bridge.storage.output_shards import FileJob
 from internvl_bridge.storage.reading import FileReader, forget
-from internvl_bridge.storage.room import allocate
-from internvl_bridge.storage.stretches import BLOCK, Part, Stretch, stretches
+from internvl_bridge.storage.source_shards import ByteRange
+from internvl_bridge.work.progress import Advance
 
 _BUFFERS = 4
 _WRITERS = 2
@@ -32,7 +32,7 @@ _MOST_UNWRITTEN = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class FastPaths:
     """The faster ways of writing that may be tried: sharing blocks with the source, bypassing the page cache.
 
     All of them make the same file: tests do without some to show it.
@@ -54,7 +54,7 @@ class Written:
 
 
 def write_file(
-    directory: Path, job: FileJob, readers: FileReader, advance: Advance, means: Means | None = None
+    directory: Path, job: FileJob, readers: FileReader, advance: Advance, fast_paths: FastPaths | None = None
 ) -> Written:
     """Create ``directory / job.name`` and make it durable.
 
@@ -63,62 +63,62 @@ def write_file(
     """
     path = directory / job.name
     with named(path), path.open("xb", buffering=0) as file:
-        written = _write(file.fileno(), job, readers, advance, means or Means())
+        written = _write(file.fileno(), job, readers, advance, fast_paths or FastPaths())
         os.fsync(file.fileno())
         if not is_direct(file.fileno()):
             forget(file.fileno())
     return written
 
 
-def _write(file: int, job: FileJob, readers: FileReader, advance: Advance, means: Means) -> Written:
-    todo = list(stretches(job.header, job.pieces))
-    cloned = _clone(file, todo, readers, advance) if means.clone else set()
+def _write(file: int, job: FileJob, readers: FileReader, advance: Advance, fast_paths: FastPaths) -> Written:
+    todo = list(file_segments(job.header, job.ranges))
+    cloned = _clone(file, todo, readers, advance) if fast_paths.clone else set()
     if not cloned:
         allocate(file, job.size)
-    if means.direct:
-        directly(file)
+    if fast_paths.direct:
+        use_direct_io(file)
     checksum = new_checksum()
     for offset, parts in _gaps(todo, cloned):
-        _write_behind(file, offset, seen(readers.windows(parts, _BUFFERS), checksum), advance)
-    shared = sum(stretch.length for stretch in cloned)
+        _write_behind(file, offset, hashed(readers.windows(parts, _BUFFERS), checksum), advance)
+    shared = sum(segment.length for segment in cloned)
     return Written(shared, None if cloned else checksum.hexdigest())
 
 
-def _clone(file: int, todo: Iterable[Stretch], readers: FileReader, advance: Advance) -> set[Stretch]:
+def _clone(file: int, todo: Iterable[FileSegment], readers: FileReader, advance: Advance) -> set[FileSegment]:
     """Share what can be shared; those stretches. A source file that cannot be shared is asked once."""
-    cloned: set[Stretch] = set()
+    cloned: set[FileSegment] = set()
     refused: set[Path] = set()
-    for stretch in todo:
-        piece = stretch.part
-        if not stretch.shareable or isinstance(piece, bytes) or piece.path in refused:
+    for segment in todo:
+        byte_range = segment.part
+        if not segment.shareable or isinstance(byte_range, bytes) or byte_range.path in refused:
             continue
-        if _clone_piece(file, stretch.offset, piece, readers, advance):
-            cloned.add(stretch)
+        if _clone_range_of(file, segment.offset, byte_range, readers, advance):
+            cloned.add(segment)
         else:
-            refused.add(piece.path)
+            refused.add(byte_range.path)
     return cloned
 
 
-def _clone_piece(file: int, offset: int, piece: Piece, readers: FileReader, advance: Advance) -> bool:
-    """Share ``piece``, in steps between which an interrupt is heard; False if the file system cannot."""
-    for done in range(0, piece.length, _CLONE_STEP):
-        step = min(_CLONE_STEP, piece.length - done)
-        if not clone_range(readers.fileno(piece.path), piece.offset + done, step, file, offset + done):
+def _clone_range_of(file: int, offset: int, byte_range: ByteRange, readers: FileReader, advance: Advance) -> bool:
+    """Share ``byte_range``, in steps between which an interrupt is heard; False if the file system cannot."""
+    for done in range(0, byte_range.length, _CLONE_STEP):
+        step = min(_CLONE_STEP, byte_range.length - done)
+        if not clone_range(readers.fileno(byte_range.path), byte_range.offset + done, step, file, offset + done):
             advance(-done)
             return False
         advance(step)
     return True
 
 
-def _gaps(todo: Iterable[Stretch], cloned: Collection[Stretch]) -> Iterator[tuple[int, list[Part]]]:
+def _gaps(todo: Iterable[FileSegment], cloned: Collection[FileSegment]) -> Iterator[tuple[int, list[Part]]]:
     """What lies between the cloned stretches: offset and parts."""
     offset, parts = 0, list[Part]()
-    for stretch in todo:
-        if stretch in cloned:
+    for segment in todo:
+        if segment in cloned:
             yield offset, parts
-            offset, parts = stretch.offset + stretch.length, []
+            offset, parts = segment.offset + segment.length, []
         else:
-            parts.append(stretch.part)
+            parts.append(segment.part)
     yield offset, parts
 
 
@@ -137,7 +137,7 @@ def _write_behind(file: int, offset: int, windows: Iterable[memoryview], advance
 
 def _write_window(file: int, window: memoryview, offset: int) -> int:
     if len(window) % BLOCK:
-        indirectly(file)
+        use_page_cache(file)
     done = 0
     while done < len(window):
         direct = is_direct(file)
@@ -146,7 +146,7 @@ def _write_window(file: int, window: memoryview, offset: int) -> int:
         except OSError as error:
             if not (direct and is_refusal(error)):
                 raise
-            indirectly(file)
+            use_page_cache(file)
     if not is_direct(file) and (offset + done) // _MOST_UNWRITTEN > offset // _MOST_UNWRITTEN:
         os.fsync(file)
         forget(file)

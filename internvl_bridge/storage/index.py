@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import CheckpointError, shown
+from internvl_bridge.errors import CheckpointError, first_few, shown
 from internvl_bridge.strict_json import parse_json_object
 
 _LARGEST_INDEX = 100_000_000
@@ -55,11 +55,11 @@ def missing_shards(path: Path, missing: Sequence[str]) -> CheckpointError:
     # Path.exists raises if a name is too long.
     if others := [name for name in missing if os.path.exists(path.parent / name)]:  # noqa: PTH110
         return CheckpointError(
-            f"{path} names {listed(others)}, which is there, but is not a file.",
+            f"{path} names {first_few(others)}, which is there, but is not a file.",
             "Put the file itself in its place.",
         )
     return CheckpointError(
-        f"{path} names {listed(missing)}, which is not there.",
+        f"{path} names {first_few(missing)}, which is not there.",
         "The checkpoint is incomplete: save or download it again.",
     )
 
@@ -67,7 +67,7 @@ def missing_shards(path: Path, missing: Sequence[str]) -> CheckpointError:
 def stale_files(directory: Path, stale: Sequence[str], owner: str) -> CheckpointError:
     """The refusal of files that ``owner``, an index or a single file, does not know."""
     return CheckpointError(
-        f"{directory} holds {listed(stale)}, which does not belong to the checkpoint of {owner}.",
+        f"{directory} holds {first_few(stale)}, which does not belong to the checkpoint of {owner}.",
         "Move the stale files away; readers differ in which of them they would load.",
     )
 
@@ -75,8 +75,3 @@ def stale_files(directory: Path, stale: Sequence[str], owner: str) -> Checkpoint
 def stored_twice(key: str, first: Path, second: Path) -> CheckpointError:
     """The refusal of a tensor that two files hold."""
     return CheckpointError(f"{key} is both in {first} and in {second}.", "Remove the file that is stale.")
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few of ``names``, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

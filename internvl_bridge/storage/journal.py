@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import OutputError, shown
-from internvl_bridge.storage.naming import named
+from internvl_bridge.errors import OutputError, named, shown
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _BEGINNING = b'{"program": '

@@ -8,9 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from internvl_bridge.errors import OutputError
+from internvl_bridge.errors import OutputError, named
 from internvl_bridge.storage.journal import Identity, Journal, check_same, open_journal, read_journal
-from internvl_bridge.storage.naming import named
 
 _JOURNAL, _FILES, _REPLACED = "journal", "files", "replaced"
 _NO_SYNC = {errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP}

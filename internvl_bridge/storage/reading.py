@@ -8,9 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from internvl_bridge.errors import CheckpointError
-from internvl_bridge.storage.naming import named
-from internvl_bridge.storage.stretches import Part
+from internvl_bridge.errors import CheckpointError, named
+from internvl_bridge.storage.block_alignment import Part
+from internvl_bridge.storage.checksums import hashed, new_checksum
+from internvl_bridge.storage.source_shards import ByteRange
+from internvl_bridge.work.progress import Advance
 
 _MOST_OPEN = 32
 _SAMPLES = 16
@@ -96,6 +98,14 @@ def uncached(paths: Iterable[Path]) -> frozenset[Path]:
     is taken out of the cache.
     """
     return frozenset(path for path in paths if _is_uncached(path))
+
+
+def file_checksum(path: Path, readers: FileReader, advance: Advance) -> str:
+    """The checksum of the file ``path``, of any size. Raises OSError, naming it, if it cannot be read."""
+    checksum = new_checksum()
+    for window in hashed(readers.windows([ByteRange(path, 0, path.stat().st_size)]), checksum):
+        advance(len(window))
+    return checksum.hexdigest()
 
 
 def forget(file: int, offset: int = 0, length: int = 0) -> None:

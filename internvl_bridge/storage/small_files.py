@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from internvl_bridge.storage.naming import named
+from internvl_bridge.errors import named
 
 _BLOCK = 1 << 20
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.metadata.files import has_tokenizer
-from internvl_bridge.report import ConversionReport
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ def compute_l2_distance(
     model2: "torch.nn.Module | Mapping[str, torch.Tensor]",
 ) -> float:
     """See :func:`internvl_bridge.compute_l2_distance`: a true Euclidean distance, nothing skipped."""
-    from internvl_bridge import tensors  # imports torch  # noqa: PLC0415
+    from internvl_bridge.in_memory import state_dict as tensors  # imports torch  # noqa: PLC0415
 
     return tensors.compute_l2_distance(model1, model2)
 
@@ -39,7 +39,7 @@ def run(command: object) -> None:
     app()
 
 
-def words(report: ConversionReport, original: Path) -> Iterator[str]:
+def report_lines(report: ConversionReport, original: Path) -> Iterator[str]:
     """What the upstream scripts print, in their order, and where this result differs on purpose."""
     found = report.reference
     if found is None:

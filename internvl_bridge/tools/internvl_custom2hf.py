@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from internvl_bridge.conversion import to_hf
-from internvl_bridge.options import ExpertsOption
-from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar, say
-from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, tokenizer_of, words
+from internvl_bridge.cli.terminal import DIFFERS, exit_codes, progress_bar, say
+from internvl_bridge.convert.api import to_hf
+from internvl_bridge.convert.options import ExpertsOption
+from internvl_bridge.tools.drop_in import (
+    CustomPath,
+    HfPath,
+    SavePath,
+    compute_l2_distance,
+    report_lines,
+    run,
+    tokenizer_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +39,7 @@ def convert_keys_to_hf(
     config.json), fuses Qwen3-MoE's experts where the installed transformers has them so, and refuses what it does
     not know.
     """
-    from internvl_bridge.tensors import convert_state_dict  # imports torch  # noqa: PLC0415
+    from internvl_bridge.in_memory.state_dict import convert_state_dict  # imports torch  # noqa: PLC0415
 
     experts: ExpertsOption = "fused" if int(version("transformers").partition(".")[0]) >= 5 else "split"
     return convert_state_dict(custom_state_dict, "to-hf", config=config, layout="l2", experts=experts)
@@ -44,7 +52,7 @@ def main(custom_path: CustomPath, hf_path: HfPath, save_path: SavePath) -> None:
             report = to_hf(
                 custom_path, save_path, reference=hf_path, tokenizer=tokenizer_of(hf_path), progress=progress
             )
-        say(words(report, hf_path))
+        say(report_lines(report, hf_path))
         if not report.ok:
             raise typer.Exit(DIFFERS)
 

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from internvl_bridge.conversion import to_custom
-from internvl_bridge.terminal import DIFFERS, exit_codes, progress_bar, say
-from internvl_bridge.tools.drop_in import CustomPath, HfPath, SavePath, compute_l2_distance, run, tokenizer_of, words
+from internvl_bridge.cli.terminal import DIFFERS, exit_codes, progress_bar, say
+from internvl_bridge.convert.api import to_custom
+from internvl_bridge.tools.drop_in import (
+    CustomPath,
+    HfPath,
+    SavePath,
+    compute_l2_distance,
+    report_lines,
+    run,
+    tokenizer_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +37,7 @@ def convert_keys_back(
     not know, and never drops an incomplete query-key-value group. ``config`` (the contents of a
     custom config.json) makes it produce InternLM2's names and check completeness.
     """
-    from internvl_bridge.tensors import convert_state_dict  # imports torch  # noqa: PLC0415
+    from internvl_bridge.in_memory.state_dict import convert_state_dict  # imports torch  # noqa: PLC0415
 
     return convert_state_dict(hf_state_dict, "to-custom", config=config)
 
@@ -41,7 +49,7 @@ def main(custom_path: CustomPath, hf_path: HfPath, save_path: SavePath) -> None:
             report = to_custom(
                 hf_path, save_path, reference=custom_path, tokenizer=tokenizer_of(custom_path), progress=progress
             )
-        say(words(report, custom_path))
+        say(report_lines(report, custom_path))
         if not report.ok:
             raise typer.Exit(DIFFERS)
 

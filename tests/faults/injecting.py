@@ -21,7 +21,7 @@ from threading import Lock
 from unittest.mock import patch
 
 import internvl_bridge
-from internvl_bridge.storage import reading, stretches
+from internvl_bridge.storage import block_alignment, reading
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import synthetic
@@ -169,7 +169,7 @@ def small_steps() -> Iterator[None]:
     """Make a tiny checkpoint need many calls, and wait for no disk."""
     with ExitStack() as stack:
         stack.enter_context(patch.object(reading, "WINDOW", 1 << 14))
-        stack.enter_context(patch.object(stretches, "_LONG", 1 << 13))
+        stack.enter_context(patch.object(block_alignment, "_LONG", 1 << 13))
         stack.enter_context(patch.object(os, "fsync", os.fstat))  # fails where fsync does for want of a file
         yield
 

@@ -29,7 +29,7 @@ from faults.test_file_systems import powerless
 from typer.testing import CliRunner
 
 import internvl_bridge
-from internvl_bridge.cli import app
+from internvl_bridge.cli.app import app
 from internvl_bridge.errors import BridgeError, CheckpointError, OutputError
 
 EARLY = ("pwrite", 0)

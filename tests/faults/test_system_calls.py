@@ -36,7 +36,7 @@ from faults.injecting import (
 )
 from typer.testing import CliRunner
 
-from internvl_bridge.cli import app
+from internvl_bridge.cli.app import app
 from internvl_bridge.errors import BridgeError
 from internvl_bridge.storage import copying
 

@@ -128,8 +128,8 @@ def add_tensor(key: str, shape: list[int] | None = None, size: int = 4) -> Calla
 
     def spoil(directory: Path) -> None:
         fields, data = opened(directory / WEIGHTS)
-        described = {"dtype": "BF16", "shape": [2] if shape is None else shape}
-        fields[key] = {**described, "data_offsets": [len(data), len(data) + size]}
+        description = {"dtype": "BF16", "shape": [2] if shape is None else shape}
+        fields[key] = {**description, "data_offsets": [len(data), len(data) + size]}
         write_weights(fields, data + bytes(size), directory / WEIGHTS)
 
     return spoil

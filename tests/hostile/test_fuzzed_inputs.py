@@ -6,17 +6,17 @@ The properties themselves are in fuzz/targets.py, which a fuzzer uses too.
 import importlib.util
 import json
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
+from support import ROOT
 
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage.header import Entry
 
-_SPEC = importlib.util.spec_from_file_location("targets", Path(__file__).parents[2] / "fuzz" / "targets.py")
+_SPEC = importlib.util.spec_from_file_location("targets", ROOT / "fuzz" / "targets.py")
 targets = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(targets)
 

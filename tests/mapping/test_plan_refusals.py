@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from internvl_bridge.errors import ContradictionError, ProofError
+from internvl_bridge.mapping.make_plan import prove
 from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec, compose, identity, invert
-from internvl_bridge.mapping.planning import prove
 
 SIX = TensorSpec("F32", (6,))
 

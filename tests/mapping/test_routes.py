@@ -6,10 +6,10 @@ from mapping_enumerator import sample
 
 from internvl_bridge.errors import ContradictionError, IncompleteGroupError, UnknownKeyError
 from internvl_bridge.mapping.families import INTERNLM2, QWEN3_MOE, Experts
+from internvl_bridge.mapping.make_plan import Direction
 from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, identity
-from internvl_bridge.mapping.planning import Direction
 from internvl_bridge.mapping.routes import Keys, Route, plan_route, renamed
-from internvl_bridge.mapping.spellings import L1, L2, L3, PORTABLE, Spelling, spelled_table
+from internvl_bridge.mapping.spellings import L1, L2, L3, MOST_COMPATIBLE, Spelling, spelled_table
 
 TWIN = sample("qwen3_moe")
 TEXT = TWIN.dims.text
@@ -76,7 +76,7 @@ def test_experts_are_stacked_on_the_way_between_hf_spellings() -> None:
 def test_experts_are_split_on_the_way_between_hf_spellings() -> None:
     specs = specs_as(TWIN, STACKED)
 
-    plan = plan_route(route_of(TWIN, STACKED, PORTABLE), specs)
+    plan = plan_route(route_of(TWIN, STACKED, MOST_COMPATIBLE), specs)
 
     assert [plan.recipes[f"{LAYER}.1.{role}_proj.weight"] for role in ("gate", "up", "down")] == [
         Recipe(TensorSpec("BF16", (4, 5)), (Run(f"{LAYER}.gate_up_proj", 40, 60),)),
@@ -135,8 +135,8 @@ def test_on_the_way_to_stacks_errors_name_experts_as_the_custom_format_does(layo
 @pytest.mark.parametrize(
     ("source", "target", "old", "new"),
     [
-        (PORTABLE, None, "language_model.lm_head.weight", "language_model.output.weight"),
-        (None, PORTABLE, "language_model.output.weight", "language_model.lm_head.weight"),
+        (MOST_COMPATIBLE, None, "language_model.lm_head.weight", "language_model.output.weight"),
+        (None, MOST_COMPATIBLE, "language_model.output.weight", "language_model.lm_head.weight"),
         (None, Spelling(L2), "language_model.output.weight", "lm_head.weight"),
         (Spelling(L2), Spelling(L3), "lm_head.weight", "language_model.lm_head.weight"),
         (Spelling(L3), STACKED, "model.vision_tower.embeddings.cls_token", "vision_tower.embeddings.cls_token"),

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 from mapping_enumerator import laid_out
-from metadata.describing import described
+from metadata.describing import description
 
 from internvl_bridge.mapping.dimensions import VisionDims
 from internvl_bridge.mapping.families import QWEN3_MOE, Experts
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.schema import HEAD, has_head, has_mxfp4, hf_schema
-from internvl_bridge.mapping.spellings import L2, PORTABLE, Spelling
+from internvl_bridge.mapping.spellings import L2, MOST_COMPATIBLE, Spelling
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -90,7 +90,7 @@ def one_tensor_per_expert(shapes: Shapes) -> Shapes:
 
 def schema_of(config: dict[str, Any]) -> Shapes:
     """The schema for a config.json of transformers 5, in the spelling of a state dict."""
-    return {laid_out(key, "L2"): shape for key, shape in hf_schema(described(config).dims, {HEAD}).items()}
+    return {laid_out(key, "L2"): shape for key, shape in hf_schema(description(config).dims, {HEAD}).items()}
 
 
 @pytest.mark.parametrize("text", TEXT_MODELS.values(), ids=TEXT_MODELS)
@@ -103,10 +103,10 @@ def test_the_schema_is_that_of_the_text_models_of_transformers(text: dict[str, A
 @pytest.mark.parametrize("text", [text for text in TEXT_MODELS.values() if "num_experts" in text])
 def test_stacked_experts_are_those_of_the_state_dicts_of_transformers(text: dict[str, Any]) -> None:
     config, shapes = build(text, TOWERS["300m"])
-    dims = described(config).dims
+    dims = description(config).dims
     split = {key: TensorSpec("BF16", shape) for key, shape in hf_schema(dims, {HEAD}).items()}
 
-    plan = plan_route(Route(QWEN3_MOE, dims.text, PORTABLE, Spelling(L2, Experts.FUSED)), split)
+    plan = plan_route(Route(QWEN3_MOE, dims.text, MOST_COMPATIBLE, Spelling(L2, Experts.FUSED)), split)
 
     assert {key: spec.shape for key, spec in plan.targets.items()} == shapes
 
@@ -124,7 +124,7 @@ def test_mxfp4_experts_unpack_to_the_bf16_experts_of_transformers() -> None:
 
     text = {**TEXT_MODELS["gpt_oss"], "hidden_size": 64, "intermediate_size": 96}
     config, shapes = build(text, TOWERS["300m"])
-    dims = described(config).dims
+    dims = description(config).dims
     layer = "language_model.model.layers.{}.mlp.experts.{}_proj"
     packed = hf_schema(dims, {f"{layer.format(0, 'gate_up')}_blocks"})
 

@@ -19,12 +19,12 @@ from mapping_enumerator import HEAD, Twin, laid_out, sample
 from mapping_enumerator import LAYOUTS as ORACLE
 from support import DATA
 
-from internvl_bridge.byte_plan import specs_of
+from internvl_bridge.checkpoint.byte_ranges import specs_of
 from internvl_bridge.errors import ContradictionError, IncompleteGroupError, MixedSpellingError, UnknownKeyError
 from internvl_bridge.mapping.dimensions import ExpertDims
 from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, QWEN2, QWEN3, QWEN3_MOE, Experts, Family
+from internvl_bridge.mapping.make_plan import Direction, make_plan
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.planning import Direction, make_plan
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.spellings import (
     L1,
@@ -32,14 +32,14 @@ from internvl_bridge.mapping.spellings import (
     L2,
     L3,
     LAYOUTS,
-    PORTABLE,
+    MOST_COMPATIBLE,
     KeyLayout,
     Spelling,
     layout_of,
     spelled,
     spelling_of,
 )
-from internvl_bridge.storage.checkpoint import open_checkpoint
+from internvl_bridge.storage.source_shards import open_checkpoint
 
 TWIN = sample("qwen2")
 SPLIT, FUSED = Experts.SPLIT, Experts.FUSED
@@ -75,7 +75,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: fa
 @every_layout
 def test_keys_are_spelled_as_transformers_writes_them(layout: KeyLayout) -> None:
     spec = TensorSpec("BF16", (1,))
-    route = Route(QWEN2, TWIN.dims.text, PORTABLE, Spelling(layout))
+    route = Route(QWEN2, TWIN.dims.text, MOST_COMPATIBLE, Spelling(layout))
 
     plan = plan_route(route, dict.fromkeys(EXAMPLES["L1"], spec))
 
@@ -87,8 +87,8 @@ def test_keys_are_spelled_as_transformers_writes_them(layout: KeyLayout) -> None
 def test_there_are_four_layouts_and_the_first_is_the_portable_one() -> None:
     assert LAYOUTS == (L1, L2, L3, L1_BARE_HEAD)
     assert [layout.name for layout in LAYOUTS] == ["L1", "L2", "L3", "L1, bare head"] == list(ORACLE)
-    assert Spelling(L1) == PORTABLE
-    assert PORTABLE.experts is SPLIT
+    assert Spelling(L1) == MOST_COMPATIBLE
+    assert MOST_COMPATIBLE.experts is SPLIT
 
 
 def test_spellings_have_names() -> None:
@@ -166,7 +166,7 @@ def test_a_mixture_of_experts_without_any_has_none_fused(spelling: Spelling) -> 
 @every_family
 def test_no_keys_at_all_have_the_portable_spelling(family: Family) -> None:
     assert layout_of([]) is L1
-    assert spelling_of([], family) == PORTABLE
+    assert spelling_of([], family) == MOST_COMPATIBLE
 
 
 def test_a_head_alone_that_two_layouts_have_is_the_portable_ones() -> None:
@@ -346,15 +346,15 @@ class TestMixturesOfExpertsAreRefused:
             spelling_of(keys, QWEN3_MOE)
 
     def test_layouts_before_experts(self) -> None:
-        keys = [*self.keys(PORTABLE, 0), "model.vision_tower.x"]
+        keys = [*self.keys(MOST_COMPATIBLE, 0), "model.vision_tower.x"]
 
         with pytest.raises(MixedSpellingError, match=r"model\.vision_tower\.x as L2, but .* as L1\."):
             spelling_of(keys, QWEN3_MOE)
 
     def test_other_families_have_no_such_choice(self) -> None:
-        keys = self.keys(PORTABLE, 0)
+        keys = self.keys(MOST_COMPATIBLE, 0)
 
-        assert spelling_of(keys, QWEN3) == PORTABLE
+        assert spelling_of(keys, QWEN3) == MOST_COMPATIBLE
 
 
 def test_every_layer_counts_once_whatever_its_experts() -> None:
@@ -469,7 +469,9 @@ def test_the_head_is_an_ordinary_tensor_of_every_layout() -> None:
     assert HEAD in TWIN.hf
     heads = {
         layout.name: [
-            key for key in plan_route(route_of(TWIN, PORTABLE, Spelling(layout)), TWIN.hf).targets if "lm_head" in key
+            key
+            for key in plan_route(route_of(TWIN, MOST_COMPATIBLE, Spelling(layout)), TWIN.hf).targets
+            if "lm_head" in key
         ]
         for layout in LAYOUTS
     }
@@ -480,7 +482,7 @@ def test_the_head_is_an_ordinary_tensor_of_every_layout() -> None:
     ("name", "family", "spelling"),
     [
         ("qwen2-300m@state-dict", QWEN2, Spelling(L2)),
-        ("qwen3-300m-tied@5.0.0", QWEN3, PORTABLE),
+        ("qwen3-300m-tied@5.0.0", QWEN3, MOST_COMPATIBLE),
         ("qwen3-300m-tied@5.4.0", QWEN3, Spelling(L3)),
         ("qwen3moe-6b@5.0.0", QWEN3_MOE, Spelling(L1, FUSED)),
         ("qwen3moe-6b@5.4.0", QWEN3_MOE, Spelling(L3)),

@@ -5,16 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mapping_enumerator import LANGUAGES, Twin, twins
 
-from internvl_bridge.errors import (
-    ContradictionError,
-    IncompleteGroupError,
-    MissingKeyError,
-    UnknownKeyError,
-)
-from internvl_bridge.mapping.contradictions import check_against
+from internvl_bridge.errors import ContradictionError, IncompleteGroupError, MissingKeyError, UnknownKeyError
 from internvl_bridge.mapping.families import FAMILIES
+from internvl_bridge.mapping.make_plan import Direction, make_plan
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.planning import Direction, make_plan
+from internvl_bridge.mapping.schema_check import check_against
 
 every_language = pytest.mark.parametrize("language", LANGUAGES)
 few = settings(max_examples=12)

@@ -9,14 +9,14 @@ from typing import Any
 from support import DATA
 
 from internvl_bridge.mapping.families import Family
-from internvl_bridge.metadata.config_file import ConfigFile, read_config
-from internvl_bridge.metadata.described import Described, describe
+from internvl_bridge.metadata.config.description import ModelDescription, describe
+from internvl_bridge.metadata.config.file import ConfigFile, read_config
 
 CUSTOM = {path.name: read_config(path) for path in sorted((DATA / "custom").iterdir())}
 STORED_HF = {path.name: read_config(path) for path in sorted((DATA / "hf").iterdir())}
 
 
-def described(values: Mapping[str, Any], keys: Iterable[str] = (), twin: Family | None = None) -> Described:
+def description(values: Mapping[str, Any], keys: Iterable[str] = (), twin: Family | None = None) -> ModelDescription:
     return describe(ConfigFile(Path("config.json"), "", values), keys, twin)
 
 

@@ -11,12 +11,12 @@ from support import DATA, copy_custom
 import internvl_bridge
 from internvl_bridge.errors import BridgeError, ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, INTERNLM3_GROUPED, LLAMA, QWEN2
-from internvl_bridge.metadata.config_file import Format, read_config
+from internvl_bridge.metadata.config.file import Format, read_config
 from internvl_bridge.metadata.files import small_texts
 from internvl_bridge.metadata.sidecar import (
     SIDECAR_FILE,
     read_sidecar,
-    reference_complement,
+    reference_as_other_format,
     sidecar_contents,
     sidecar_text,
 )
@@ -53,20 +53,20 @@ def test_a_custom_source_comes_back_verbatim(tmp_path: Path) -> None:
     made = {"chat_template.jinja": "{{ \u00fc }}\r\n", "generation_config.json": "{}"}
     text = written_text(Format.CUSTOM, "Qwen2", kept, made)
 
-    complement = read_sidecar(write(tmp_path, text), Format.CUSTOM)
+    other_format = read_sidecar(write(tmp_path, text), Format.CUSTOM)
 
-    assert complement.described.family is QWEN2
-    assert complement.origin == tmp_path / SIDECAR_FILE
-    assert complement.files == {
+    assert other_format.description.family is QWEN2
+    assert other_format.origin == tmp_path / SIDECAR_FILE
+    assert other_format.files == {
         name: (source / name).read_bytes().decode()
         for name in (
             *("config.json", "preprocessor_config.json", "generation_config.json", "tokenizer_config.json"),
             *("added_tokens.json", "special_tokens_map.json", "merges.txt"),
         )
     }
-    assert complement.written == {name: sha256(content.encode()).hexdigest() for name, content in made.items()}
-    assert complement.described.values == read_config(source).values
-    assert complement.described.format is Format.CUSTOM
+    assert other_format.written == {name: sha256(content.encode()).hexdigest() for name, content in made.items()}
+    assert other_format.description.values == read_config(source).values
+    assert other_format.description.format is Format.CUSTOM
 
 
 def test_an_hf_source_comes_back_verbatim(tmp_path: Path) -> None:
@@ -79,11 +79,11 @@ def test_an_hf_source_comes_back_verbatim(tmp_path: Path) -> None:
     (source / "generation_config.json").write_text("{}")
 
     text = written_text(Format.HF, "Qwen2", small_texts(source, without=()), {})
-    complement = read_sidecar(write(tmp_path, text), Format.HF)
+    other_format = read_sidecar(write(tmp_path, text), Format.HF)
 
-    assert complement.files == {path.name: path.read_bytes().decode() for path in source.iterdir()}
-    assert complement.files["processor_config.json"] == odd_text
-    assert complement.written == {}
+    assert other_format.files == {path.name: path.read_bytes().decode() for path in source.iterdir()}
+    assert other_format.files["processor_config.json"] == odd_text
+    assert other_format.written == {}
     assert text.endswith("}\n")
 
 
@@ -112,12 +112,12 @@ SPOKEN = ("tokenizer_config.json", "chat_template.jinja")
 
 def test_files_whose_successors_are_untouched_are_restored(tmp_path: Path) -> None:
     kept = {"tokenizer_config.json": '{"old": 1}', "README.md": "words"}
-    complement = complement_of(tmp_path, kept, {"tokenizer_config.json": "{}", "chat_template.jinja": "{{ 1 }}"})
+    other_format = complement_of(tmp_path, kept, {"tokenizer_config.json": "{}", "chat_template.jinja": "{{ 1 }}"})
     (tmp_path / "tokenizer_config.json").write_text("{}")
     (tmp_path / "chat_template.jinja").write_text("{{ 1 }}")
 
-    assert complement.restored(tmp_path, SPOKEN, SPOKEN) == {"tokenizer_config.json": '{"old": 1}'}
-    assert complement.restored(tmp_path, ["chat_template.jinja"], ["chat_template.jinja"]) == {}
+    assert other_format.restored(tmp_path, SPOKEN, SPOKEN) == {"tokenizer_config.json": '{"old": 1}'}
+    assert other_format.restored(tmp_path, ["chat_template.jinja"], ["chat_template.jinja"]) == {}
 
 
 @pytest.mark.parametrize(
@@ -130,19 +130,19 @@ def test_files_whose_successors_are_untouched_are_restored(tmp_path: Path) -> No
     ids=["changed", "removed", "added"],
 )
 def test_files_whose_successors_were_touched_are_not_restored(tmp_path: Path, change: Any) -> None:
-    complement = complement_of(tmp_path, {"tokenizer_config.json": '{"old": 1}'}, {"tokenizer_config.json": "{}"})
+    other_format = complement_of(tmp_path, {"tokenizer_config.json": '{"old": 1}'}, {"tokenizer_config.json": "{}"})
     (tmp_path / "tokenizer_config.json").write_text("{}")
-    assert complement.restored(tmp_path, SPOKEN, SPOKEN) == {"tokenizer_config.json": '{"old": 1}'}
+    assert other_format.restored(tmp_path, SPOKEN, SPOKEN) == {"tokenizer_config.json": '{"old": 1}'}
 
     change(tmp_path)
 
-    assert complement.restored(tmp_path, SPOKEN, SPOKEN) is None
+    assert other_format.restored(tmp_path, SPOKEN, SPOKEN) is None
 
 
 def test_files_that_have_no_successor_are_not_restored(tmp_path: Path) -> None:
-    complement = complement_of(tmp_path, {"tokenizer_config.json": "{}"}, {"generation_config.json": "{}"})
+    other_format = complement_of(tmp_path, {"tokenizer_config.json": "{}"}, {"generation_config.json": "{}"})
 
-    assert complement.restored(tmp_path, SPOKEN, SPOKEN) is None
+    assert other_format.restored(tmp_path, SPOKEN, SPOKEN) is None
 
 
 def test_without_a_sidecar_there_is_no_complement(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ LLAMA_HF["text_config"]["model_type"] = "llama"
 def test_an_hf_llama_is_of_the_recorded_family(tmp_path: Path, family: Any) -> None:
     stated = contents(source_format="hf", family=family.name, files={"config.json": json.dumps(LLAMA_HF)})
 
-    assert read_sidecar(write(tmp_path, stated), Format.HF).described.family is family
+    assert read_sidecar(write(tmp_path, stated), Format.HF).description.family is family
 
 
 @pytest.mark.parametrize("family", [INTERNLM3, INTERNLM3_GROUPED], ids=lambda family: family.name)
@@ -320,7 +320,7 @@ def test_a_recorded_family_tells_the_two_tables_of_internlm3_apart(tmp_path: Pat
     custom["llm_config"]["architectures"] = ["InternLM3ForCausalLM"]
     stated = contents(family=family.name, files={"config.json": json.dumps(custom)})
 
-    assert read_sidecar(write(tmp_path, stated), Format.CUSTOM).described.family is family
+    assert read_sidecar(write(tmp_path, stated), Format.CUSTOM).description.family is family
 
 
 def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
@@ -368,14 +368,14 @@ def test_a_config_with_a_value_that_no_model_has_is_refused(tmp_path: Path) -> N
 def test_a_reference_without_a_processor_provides_its_config_and_nothing_else(directory: Path, wanted: Format) -> None:
     config = read_config(directory)
 
-    complement = reference_complement(config, wanted, ())
+    other_format = reference_as_other_format(config, wanted, ())
 
-    assert complement.origin == directory
-    assert complement.files == {"config.json": config.text}
-    assert complement.written == {}
-    assert complement.described.file is config
-    assert complement.described.format is wanted
-    assert complement.described.family is QWEN2
+    assert other_format.origin == directory
+    assert other_format.files == {"config.json": config.text}
+    assert other_format.written == {}
+    assert other_format.description.file is config
+    assert other_format.description.format is wanted
+    assert other_format.description.family is QWEN2
 
 
 def test_a_reference_provides_its_processor_s_files_too(tmp_path: Path) -> None:
@@ -384,9 +384,9 @@ def test_a_reference_provides_its_processor_s_files_too(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b'{"name":\r\n"' + name.encode() + b'"}')
     (tmp_path / "config.json").write_text(HF_TEXT)
 
-    complement = reference_complement(read_config(tmp_path), Format.HF, ())
+    other_format = reference_as_other_format(read_config(tmp_path), Format.HF, ())
 
-    assert complement.files == {"config.json": HF_TEXT, **{name: f'{{"name":\r\n"{name}"}}' for name in names}}
+    assert other_format.files == {"config.json": HF_TEXT, **{name: f'{{"name":\r\n"{name}"}}' for name in names}}
 
 
 def test_a_reference_whose_processor_is_malformed_is_refused(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_reference_whose_processor_is_malformed_is_refused(tmp_path: Path) -> 
     (tmp_path / "processor_config.json").write_text("[]")
 
     with pytest.raises(ConfigError, match=r"processor_config\.json cannot be used"):
-        reference_complement(read_config(tmp_path), Format.HF, ())
+        reference_as_other_format(read_config(tmp_path), Format.HF, ())
 
 
 def internlm3_at(directory: Path) -> Path:
@@ -408,8 +408,8 @@ def test_the_keys_of_a_reference_tell_the_two_tables_of_internlm3_apart(tmp_path
     config = read_config(internlm3_at(tmp_path))
     key = "language_model.model.layers.0.attention.wqkv.weight"
 
-    assert reference_complement(config, Format.CUSTOM, ()).described.family is INTERNLM3
-    assert reference_complement(config, Format.CUSTOM, [key]).described.family is INTERNLM3_GROUPED
+    assert reference_as_other_format(config, Format.CUSTOM, ()).description.family is INTERNLM3
+    assert reference_as_other_format(config, Format.CUSTOM, [key]).description.family is INTERNLM3_GROUPED
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_the_keys_of_a_reference_tell_the_two_tables_of_internlm3_apart(tmp_path
 )
 def test_a_reference_of_the_format_at_hand_is_refused(directory: Path, wanted: Format) -> None:
     with pytest.raises(ConfigError) as error:
-        reference_complement(read_config(directory), wanted, ())
+        reference_as_other_format(read_config(directory), wanted, ())
 
     assert f"The reference {directory} is not in the {wanted.value} format" in error.value.reason
 
@@ -428,7 +428,7 @@ def test_a_reference_that_cannot_be_expressed_is_refused(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(json.dumps(json.loads(CUSTOM_TEXT) | {"ps_version": "v1"}))
 
     with pytest.raises(UnsupportedModelError, match="has ps_version 'v1'"):
-        reference_complement(read_config(tmp_path), Format.CUSTOM, ())
+        reference_as_other_format(read_config(tmp_path), Format.CUSTOM, ())
 
 
 def test_a_sidecar_that_only_has_checksums_is_no_complement(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import pytest
 
-from internvl_bridge.storage.checkpoint import Piece
-from internvl_bridge.storage.layout import FileJob
+from internvl_bridge.storage.output_shards import FileJob
+from internvl_bridge.storage.source_shards import ByteRange
 
 IMAGES = Path(__file__).parent.parent / "data" / "filesystems"
 BLOCK = 4096
@@ -99,7 +99,7 @@ def shared_blocks(left: Path, right: Path) -> set[int]:
 
 def wanted(job: FileJob) -> bytes:
     """What the file that ``job`` describes must hold."""
-    return job.header + b"".join(_bytes_of(piece) for piece in job.pieces)
+    return job.header + b"".join(_bytes_of(byte_range) for byte_range in job.ranges)
 
 
 def open_files() -> int:
@@ -107,10 +107,10 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def _bytes_of(piece: Piece) -> bytes:
-    with piece.path.open("rb") as file:
-        file.seek(piece.offset)
-        return file.read(piece.length)
+def _bytes_of(byte_range: ByteRange) -> bytes:
+    with byte_range.path.open("rb") as file:
+        file.seek(byte_range.offset)
+        return file.read(byte_range.length)
 
 
 def _blocks(path: Path) -> dict[int, int]:

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from internvl_bridge.errors import CheckpointError
-from internvl_bridge.progress import nothing
 from internvl_bridge.storage import reading
-from internvl_bridge.storage.checksums import ALGORITHM, checksum_of, new_checksum, seen
-from internvl_bridge.storage.reading import FileReader
-from internvl_bridge.storage.summing import file_checksum
+from internvl_bridge.storage.checksums import ALGORITHM, checksum_of, hashed, new_checksum
+from internvl_bridge.storage.reading import FileReader, file_checksum
+from internvl_bridge.work.progress import nothing
 
 EMPTY = "99aa06d3014798d86001c324468d497f"
 """What the specification of XXH3 gives for no bytes at all, in its canonical order."""
@@ -36,7 +35,7 @@ def test_the_algorithm_is_the_one_that_is_named():
 def test_windows_pass_unchanged_and_are_summed_in_order(windows):
     checksum = new_checksum()
     views = [memoryview(window) for window in windows]
-    assert list(map(bytes, seen(views, checksum))) == windows
+    assert list(map(bytes, hashed(views, checksum))) == windows
     assert checksum.hexdigest() == checksum_of([b"".join(windows)])
 
 

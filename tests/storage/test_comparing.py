@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from internvl_bridge.errors import CheckpointError
-from internvl_bridge.progress import nothing
 from internvl_bridge.storage import comparing, reading
-from internvl_bridge.storage.checkpoint import Piece, StoredTensor
 from internvl_bridge.storage.comparing import first_difference
-from internvl_bridge.storage.layout import TargetTensor
+from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.reading import FileReader
-from internvl_bridge.verification import Comparison, Pair, compare, differences
+from internvl_bridge.storage.source_shards import ByteRange, StoredTensor
+from internvl_bridge.verify.tensors import Comparison, Pair, compare, differences
+from internvl_bridge.work.progress import nothing
 
 CUTS = st.lists(st.integers(0, 200), max_size=6)
 SOME_BYTES = st.binary(max_size=200)
@@ -53,21 +53,21 @@ class AtOnce:
         return future
 
 
-def stored(path: Path, data: bytes, cuts: list[int]) -> list[Piece]:
+def stored(path: Path, data: bytes, cuts: list[int]) -> list[ByteRange]:
     """Lay ``data`` down in ``path``, cut into pieces that lie there last first and with gaps between."""
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     parts = [data[start:stop] for start, stop in pairwise(edges)]
     content = b""
-    pieces = []
+    ranges = []
     for part in reversed(parts):
         content += b"gap"
-        pieces.append(Piece(path, len(content), len(part)))
+        ranges.append(ByteRange(path, len(content), len(part)))
         content += part
     path.write_bytes(content)
-    return pieces[::-1]
+    return ranges[::-1]
 
 
-def difference(left: list[Piece], right: list[Piece], window: int) -> tuple[int | None, list[int]]:
+def difference(left: list[ByteRange], right: list[ByteRange], window: int) -> tuple[int | None, list[int]]:
     steps: list[int] = []
     with pytest.MonkeyPatch.context() as monkeypatch, FileReader() as ours, FileReader() as theirs:
         monkeypatch.setattr(reading, "WINDOW", window)
@@ -161,8 +161,8 @@ def test_numbers_that_are_equal_may_differ_in_their_bits(tmp_path):
 def test_nothing_equals_nothing(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     assert difference([], [], 10) == (None, [])
-    assert difference([Piece(tmp_path / "file", 1, 0)], [], 10) == (None, [])
-    assert difference([], [Piece(tmp_path / "file", 0, 1)], 10) == (0, [])
+    assert difference([ByteRange(tmp_path / "file", 1, 0)], [], 10) == (None, [])
+    assert difference([], [ByteRange(tmp_path / "file", 0, 1)], 10) == (0, [])
 
 
 def test_what_is_read_ahead_does_not_spoil_what_is_being_compared(tmp_path, monkeypatch):
@@ -178,17 +178,17 @@ def test_what_is_read_ahead_does_not_spoil_what_is_being_compared(tmp_path, monk
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("left", [0, 3, 12])
 def test_a_file_that_became_shorter_is_refused(tmp_path, left, side):
-    pieces = {name: stored(tmp_path / name, b"0123456789", []) for name in ("left", "right")}
+    ranges = {name: stored(tmp_path / name, b"0123456789", []) for name in ("left", "right")}
     os.truncate(tmp_path / side, left)
     with pytest.raises(CheckpointError, match="ended before byte 13: it was changed") as caught:
-        difference(pieces["left"], pieces["right"], 4)
+        difference(ranges["left"], ranges["right"], 4)
     assert str(tmp_path / side) in str(caught.value)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("failing", [0, 3, 9])
 def test_an_error_of_the_disk_is_raised_with_the_name_of_the_file(tmp_path, monkeypatch, side, failing):
-    pieces = {name: stored(tmp_path / name, bytes(100), []) for name in ("left", "right")}
+    ranges = {name: stored(tmp_path / name, bytes(100), []) for name in ("left", "right")}
     bad, whole, calls = (tmp_path / side).stat().st_ino, os.preadv, iter(range(100))
 
     def preadv(file: int, rooms: list[memoryview], offset: int) -> int:
@@ -199,7 +199,7 @@ def test_an_error_of_the_disk_is_raised_with_the_name_of_the_file(tmp_path, monk
     monkeypatch.setattr(os, "preadv", preadv)
     before = threading.active_count()
     with pytest.raises(OSError, match="Input/output error") as caught:
-        difference(pieces["left"], pieces["right"], 10)
+        difference(ranges["left"], ranges["right"], 10)
     assert caught.value.filename == str(tmp_path / side)
     assert threading.active_count() == before
 
@@ -242,8 +242,8 @@ def checkpoint_of(directory: Path, name: str, contents: list[bytes], files: list
     """``contents`` as tensors "0", "1", ..., each in the file that ``files`` says."""
     tensors, data = {}, dict.fromkeys(files, b"gap")
     for number, (content, file) in enumerate(zip(contents, files, strict=True)):
-        piece = Piece(directory / f"{name}-{file}", len(data[file]), len(content))
-        tensors[str(number)] = StoredTensor("F32", (len(content) // 4,), file, piece)
+        byte_range = ByteRange(directory / f"{name}-{file}", len(data[file]), len(content))
+        tensors[str(number)] = StoredTensor("F32", (len(content) // 4,), file, byte_range)
         data[file] += content
     for file, content in data.items():
         (directory / f"{name}-{file}").write_bytes(content)
@@ -261,12 +261,12 @@ def in_pieces(tensor: StoredTensor, directory: Path) -> TargetTensor:
     return TargetTensor(
         tensor.dtype,
         tensor.shape,
-        tuple(Piece(paths[start // 5 % 2], start // 10 * 5, min(5, len(content) - start)) for start in starts),
+        tuple(ByteRange(paths[start // 5 % 2], start // 10 * 5, min(5, len(content) - start)) for start in starts),
     )
 
 
 def expected_of(tensors: dict[str, StoredTensor]) -> list[tuple[str, TargetTensor]]:
-    return [(key, TargetTensor(t.dtype, t.shape, t.pieces)) for key, t in tensors.items()]
+    return [(key, TargetTensor(t.dtype, t.shape, t.ranges)) for key, t in tensors.items()]
 
 
 def flipped(content: bytes, place: int) -> bytes:
@@ -305,12 +305,12 @@ def test_whatever_differs_is_found_and_located(scratch, lengths, files, flips, w
 def test_tensors_in_pieces_over_several_files_are_compared_as_whole_ones(tmp_path, files, workers):
     ours = checkpoint_of(tmp_path, "ours", CONTENTS, [0] * 6)
     theirs = checkpoint_of(tmp_path, "theirs", [*CONTENTS[:4], flipped(CONTENTS[4], 41), bytes(7) + b"\x01"], files)
-    pieces = {key: in_pieces(tensor, tmp_path) for key, tensor in theirs.items()}
-    assert [len(tensor.pieces) for tensor in pieces.values()] == [4, 0, 5, 0, 10, 2]
+    ranges = {key: in_pieces(tensor, tmp_path) for key, tensor in theirs.items()}
+    assert [len(tensor.ranges) for tensor in ranges.values()] == [4, 0, 5, 0, 10, 2]
     whole: Comparison = compare(expected_of(ours), theirs, workers, nothing)
-    assert compare(expected_of(ours), pieces, workers, nothing) == whole
+    assert compare(expected_of(ours), ranges, workers, nothing) == whole
     assert [(found.key, found.element) for found in whole.differences] == [("4", 10), ("5", 1)]
-    swapped = compare(list(pieces.items()), ours, workers, nothing)
+    swapped = compare(list(ranges.items()), ours, workers, nothing)
     assert [(found.key, found.element) for found in swapped.differences] == [("4", 10), ("5", 1)]
     assert swapped.equal == whole.equal == ("0", "1", "2", "3")
 

@@ -22,19 +22,19 @@ from hypothesis import strategies as st
 from storage.filesystems import open_files, shared_blocks, wanted
 
 from internvl_bridge.errors import CheckpointError
-from internvl_bridge.storage import cloning, copying, directly, reading, stretches
-from internvl_bridge.storage.checkpoint import Piece
-from internvl_bridge.storage.copying import Means, Written, write_file
-from internvl_bridge.storage.layout import FileJob
+from internvl_bridge.storage import block_alignment, cloning, copying, direct_io, reading
+from internvl_bridge.storage.copying import FastPaths, Written, write_file
+from internvl_bridge.storage.output_shards import FileJob
 from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.storage.source_shards import ByteRange
 
 pytest_plugins = ["storage.filesystems"]
 
-BLOCK = stretches.BLOCK
+BLOCK = block_alignment.BLOCK
 WINDOW = 4 * BLOCK
 SIZE = 25 * BLOCK + 123
-PLAIN = Means(clone=False, direct=False)
-ALL_MEANS = [Means(clone=clone, direct=direct) for clone in (False, True) for direct in (False, True)]
+PLAIN = FastPaths(clone=False, direct=False)
+ALL_MEANS = [FastPaths(clone=clone, direct=direct) for clone in (False, True) for direct in (False, True)]
 CANNOT_CLONE = [
     errno.EOPNOTSUPP,
     errno.ENOTTY,
@@ -61,7 +61,7 @@ def named(code: int) -> str:
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes that make every case cheap; all of them whole blocks, as the real ones are."""
     monkeypatch.setattr(reading, "WINDOW", WINDOW)
-    monkeypatch.setattr(stretches, "_LONG", 2 * BLOCK)
+    monkeypatch.setattr(block_alignment, "_LONG", 2 * BLOCK)
     monkeypatch.setattr(copying, "_CLONE_STEP", 3 * BLOCK)
     monkeypatch.setattr(copying, "_MOST_UNWRITTEN", 5 * BLOCK)
 
@@ -88,13 +88,13 @@ def mixed_job(sources: list[Path]) -> FileJob:
     """Of all there is: two files, ranges that could be shared and others, several windows, an odd end."""
     first, second, _ = sources
     header = b"header".ljust(BLOCK + 904)
-    pieces = (
-        Piece(first, 904, 8 * BLOCK + 10),  # congruent with where it goes, to the byte
-        Piece(second, 17, 6 * BLOCK),
-        Piece(first, 1, 1),
-        Piece(second, 904 + 11, 8 * BLOCK + 333),  # congruent again
+    ranges = (
+        ByteRange(first, 904, 8 * BLOCK + 10),  # congruent with where it goes, to the byte
+        ByteRange(second, 17, 6 * BLOCK),
+        ByteRange(first, 1, 1),
+        ByteRange(second, 904 + 11, 8 * BLOCK + 333),  # congruent again
     )
-    return FileJob("out", header, pieces, ("a", "b"))
+    return FileJob("out", header, ranges, ("a", "b"))
 
 
 @pytest.fixture
@@ -102,24 +102,24 @@ def job(sources: list[Path]) -> FileJob:
     return mixed_job(sources)
 
 
-def written(directory: Path, job: FileJob, means: Means | None = None) -> tuple[Written, list[int]]:
+def written(directory: Path, job: FileJob, fast_paths: FastPaths | None = None) -> tuple[Written, list[int]]:
     steps: list[int] = []
     with FileReader() as readers:
-        result = write_file(directory, job, readers, steps.append, means)
+        result = write_file(directory, job, readers, steps.append, fast_paths)
     return result, steps
 
 
 def shareable_in(job: FileJob) -> int:
-    return sum(part.length for part in stretches.stretches(job.header, job.pieces) if part.shareable)
+    return sum(part.length for part in block_alignment.file_segments(job.header, job.ranges) if part.shareable)
 
 
-def check(directory: Path, job: FileJob, means: Means, *, clones: bool) -> Written:
+def check(directory: Path, job: FileJob, fast_paths: FastPaths, *, clones: bool) -> Written:
     """Write ``job``; all that can be said of the result holds."""
-    result, steps = written(directory, job, means)
+    result, steps = written(directory, job, fast_paths)
     content = (directory / job.name).read_bytes()
     assert content == wanted(job)
     assert sum(steps) == job.size == len(content)
-    assert result.cloned == (shareable_in(job) if clones and means.clone else 0)
+    assert result.cloned == (shareable_in(job) if clones and fast_paths.clone else 0)
     assert result.checksum == (None if result.cloned else xxhash.xxh3_128_hexdigest(content))
     return result
 
@@ -175,7 +175,7 @@ def bypasses(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     """
     write = Scripted(os.pwrite)
     monkeypatch.setattr(os, "pwrite", write)
-    monkeypatch.setattr(directly, "_DIRECT", os.O_NONBLOCK)
+    monkeypatch.setattr(direct_io, "_DIRECT", os.O_NONBLOCK)
     return write
 
 
@@ -186,7 +186,7 @@ def bypasses(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 def jobs(draw: st.DrawFn, sources: list[Path]) -> FileJob:
     """Any header and ranges; half of the ranges are where a file system could share them."""
     header = random.Random(0).randbytes(draw(st.integers(0, 2 * BLOCK) | st.sampled_from([8, BLOCK, 3 * WINDOW])))  # noqa: S311
-    pieces: list[Piece] = []
+    ranges: list[ByteRange] = []
     position = len(header)
     for _ in range(draw(st.integers(0, 5))):
         offset = draw(st.integers(0, SIZE))
@@ -194,10 +194,10 @@ def jobs(draw: st.DrawFn, sources: list[Path]) -> FileJob:
             offset = min(offset // BLOCK * BLOCK, SIZE // BLOCK * BLOCK - BLOCK) + position % BLOCK
         blocks = draw(st.integers(0, 20))
         length = draw(st.sampled_from([0, 1, 2 * BLOCK, BLOCK - 1]) | st.integers(0, BLOCK)) + blocks * BLOCK
-        piece = Piece(draw(st.sampled_from(sources)), min(offset, SIZE), min(length, SIZE - min(offset, SIZE)))
-        pieces.append(piece)
-        position += piece.length
-    return FileJob("out", header, tuple(pieces), ())
+        byte_range = ByteRange(draw(st.sampled_from(sources)), min(offset, SIZE), min(length, SIZE - min(offset, SIZE)))
+        ranges.append(byte_range)
+        position += byte_range.length
+    return FileJob("out", header, tuple(ranges), ())
 
 
 def check_any_job(directory: Path, *, clones: bool) -> None:
@@ -206,8 +206,8 @@ def check_any_job(directory: Path, *, clones: bool) -> None:
 
     @settings(suppress_health_check=[HealthCheck.nested_given], max_examples=40)
     @given(jobs(sources), st.sampled_from(ALL_MEANS))
-    def check_one(job: FileJob, means: Means) -> None:
-        for each in {means, PLAIN}:
+    def check_one(job: FileJob, fast_paths: FastPaths) -> None:
+        for each in {fast_paths, PLAIN}:
             check(directory, job, each, clones=clones)
             (directory / "out").unlink()
 
@@ -252,25 +252,25 @@ def test_any_ranges_by_any_means_are_the_same_bytes_where_direct_writes_have_no_
 def big_job(sources: list[Path]) -> FileJob:
     """Several windows of the real size, with odd ends, of which most could be shared."""
     first, second, _ = sources
-    pieces = (Piece(first, 1000, (5 << 20) + 77), Piece(second, 5, 3 << 20), Piece(second, 1, 1234))
-    return FileJob("out", bytes(3 * BLOCK + 1000), pieces, ())
+    ranges = (ByteRange(first, 1000, (5 << 20) + 77), ByteRange(second, 5, 3 << 20), ByteRange(second, 1, 1234))
+    return FileJob("out", bytes(3 * BLOCK + 1000), ranges, ())
 
 
 @pytest.mark.usefixtures("real_sizes")
-@pytest.mark.parametrize("means", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
 @pytest.mark.parametrize("kind", ["tmp_path", "tmpfs", "xfs", "btrfs", "ext4"])
-def test_with_the_real_sizes_the_bytes_are_the_same(request, kind, means):
+def test_with_the_real_sizes_the_bytes_are_the_same(request, kind, fast_paths):
     directory = request.getfixturevalue(kind)
     sources = sources_in(directory, (5 << 20) + 2000)
     clones = cloning.can_clone(sources[0], directory)
     if kind in {"xfs", "btrfs"}:
         assert clones
-    result = check(directory, big_job(sources), means, clones=clones)
+    result = check(directory, big_job(sources), fast_paths, clones=clones)
     assert result.cloned in {0, (5 << 20) - BLOCK}
 
 
 def test_every_means_is_tried_if_nothing_is_said(tmp_path, job, clones, bypasses):
-    assert Means() == Means(clone=True, direct=True)
+    assert FastPaths() == FastPaths(clone=True, direct=True)
     result, _ = written(tmp_path, job)
     assert (tmp_path / "out").read_bytes() == wanted(job)
     assert result.cloned == shareable_in(job) == 14 * BLOCK
@@ -280,7 +280,7 @@ def test_every_means_is_tried_if_nothing_is_said(tmp_path, job, clones, bypasses
 
 def test_means_that_are_not_given_are_not_used(tmp_path, monkeypatch, job, clones):
     seen = []
-    monkeypatch.setattr(copying, "directly", seen.append)
+    monkeypatch.setattr(copying, "use_direct_io", seen.append)
     written(tmp_path, job, PLAIN)
     assert clones.calls == 0
     assert seen == []
@@ -302,8 +302,8 @@ def test_shared_bytes_take_no_room(sharing):
         os.fsync(file.fileno())
     os.sync()
     before = os.statvfs(sharing)
-    job = FileJob("out", bytes(BLOCK), (Piece(source, 0, size),), ())
-    result = check(sharing, job, Means(), clones=True)
+    job = FileJob("out", bytes(BLOCK), (ByteRange(source, 0, size),), ())
+    result = check(sharing, job, FastPaths(), clones=True)
     os.sync()
     after = os.statvfs(sharing)
     assert result.cloned == size
@@ -313,35 +313,35 @@ def test_shared_bytes_take_no_room(sharing):
 def test_shared_stretches_are_the_blocks_of_the_source_and_nothing_else_is(sharing):
     sources = sources_in(sharing)
     job = mixed_job(sources)
-    check(sharing, job, Means(), clones=True)
+    check(sharing, job, FastPaths(), clones=True)
     blocks = {
         offset
-        for part in stretches.stretches(job.header, job.pieces)
+        for part in block_alignment.file_segments(job.header, job.ranges)
         if part.shareable
         for offset in range(part.offset, part.offset + part.length, BLOCK)
     }
     assert shared_blocks(sharing / "out", sources[0]) | shared_blocks(sharing / "out", sources[1]) == blocks
-    plain = FileJob("plain", job.header, job.pieces, ())
-    check(sharing, plain, Means(clone=False), clones=True)
+    plain = FileJob("plain", job.header, job.ranges, ())
+    check(sharing, plain, FastPaths(clone=False), clones=True)
     assert shared_blocks(sharing / "plain", sources[0]) == set()
 
 
 def test_changing_one_of_two_files_that_share_leaves_the_other(sharing):
     sources = sources_in(sharing)
     job = mixed_job(sources)
-    check(sharing, job, Means(), clones=True)
+    check(sharing, job, FastPaths(), clones=True)
     result = wanted(job)
     originals = [source.read_bytes() for source in sources]
     (sharing / "out").write_bytes(bytes(len(result)))
     assert [source.read_bytes() for source in sources] == originals
     (sharing / "out").unlink()
-    check(sharing, job, Means(), clones=True)
+    check(sharing, job, FastPaths(), clones=True)
     with (sharing / "out").open("r+b") as file:  # in place: the very blocks
         file.write(bytes(len(result)))
         os.fsync(file.fileno())
     assert [source.read_bytes() for source in sources] == originals
     (sharing / "out").unlink()
-    check(sharing, job, Means(), clones=True)
+    check(sharing, job, FastPaths(), clones=True)
     for source in sources:
         with source.open("r+b") as file:
             file.write(bytes(SIZE))
@@ -379,8 +379,8 @@ def test_what_cannot_be_shared_is_copied(tmp_path, job, clones, code, when):
 
 def test_a_source_that_cannot_be_shared_is_asked_once(tmp_path, sources, clones):
     clones.odd = raising(errno.EXDEV)
-    pieces = tuple(Piece(sources[n % 2], 2 * n * BLOCK, 2 * BLOCK) for n in range(8))
-    written(tmp_path, FileJob("out", bytes(BLOCK), pieces, ()))
+    ranges = tuple(ByteRange(sources[n % 2], 2 * n * BLOCK, 2 * BLOCK) for n in range(8))
+    written(tmp_path, FileJob("out", bytes(BLOCK), ranges, ()))
     assert clones.calls == 2
 
 
@@ -393,8 +393,8 @@ def test_a_source_of_another_file_system_does_not_keep_others_from_being_shared(
         return cloning_kernel(target, request, argument)
 
     clones.odd = elsewhere
-    pieces = tuple(Piece(sources[n % 2], 2 * n * BLOCK, 2 * BLOCK) for n in range(8))
-    job = FileJob("out", bytes(BLOCK), pieces, ())
+    ranges = tuple(ByteRange(sources[n % 2], 2 * n * BLOCK, 2 * BLOCK) for n in range(8))
+    job = FileJob("out", bytes(BLOCK), ranges, ())
     result, _ = written(tmp_path, job)
     assert (tmp_path / "out").read_bytes() == wanted(job)
     assert result.cloned == 4 * 2 * BLOCK
@@ -404,12 +404,12 @@ def test_a_source_of_another_file_system_does_not_keep_others_from_being_shared(
 @pytest.mark.parametrize("code", CANNOT_BYPASS, ids=named)
 def test_where_a_transfer_cannot_bypass_the_cache_it_is_done_again_through_it(tmp_path, job, bypasses, code, when):
     def refusing(target: int, data: memoryview, offset: int) -> int:
-        if directly.is_direct(target):
+        if direct_io.is_direct(target):
             raise OSError(code, os.strerror(code))
         return bypasses.whole(target, data, offset)
 
     bypasses.odd, bypasses.is_odd = refusing, WHEN[when]
-    result = check(tmp_path, job, Means(clone=False), clones=False)
+    result = check(tmp_path, job, FastPaths(clone=False), clones=False)
     assert result.checksum is not None
 
 
@@ -423,19 +423,19 @@ def test_a_file_system_that_takes_no_such_flag_is_written_through_the_cache(tmp_
         return whole(file, command, argument)
 
     monkeypatch.setattr(fcntl, "fcntl", control)
-    check(tmp_path, job, Means(clone=False), clones=False)
+    check(tmp_path, job, FastPaths(clone=False), clones=False)
 
 
 def test_a_platform_that_has_no_such_flag_writes_through_the_cache(tmp_path, monkeypatch, job):
-    monkeypatch.setattr(directly, "_DIRECT", 0)
-    check(tmp_path, job, Means(clone=False), clones=False)
+    monkeypatch.setattr(direct_io, "_DIRECT", 0)
+    check(tmp_path, job, FastPaths(clone=False), clones=False)
 
 
 def test_a_write_that_is_refused_through_the_cache_too_is_an_error_and_no_endless_loop(tmp_path, monkeypatch, job):
     monkeypatch.setattr(os, "pwrite", Scripted(os.pwrite, raising(errno.EINVAL)))
-    for means in (Means(clone=False), PLAIN):
+    for fast_paths in (FastPaths(clone=False), PLAIN):
         with pytest.raises(OSError, match="Invalid argument") as caught:
-            written(tmp_path, job, means)
+            written(tmp_path, job, fast_paths)
         assert caught.value.filename == str(tmp_path / "out")
         (tmp_path / "out").unlink()
 
@@ -451,37 +451,37 @@ class Library:
 @pytest.mark.parametrize("code", [None, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM])
 def test_where_no_blocks_can_be_claimed_the_file_is_written_without(tmp_path, monkeypatch, job, code):
     monkeypatch.setattr(ctypes, "CDLL", lambda *_args, **_more: Library(code))
-    for means in ALL_MEANS:
+    for fast_paths in ALL_MEANS:
         monkeypatch.setattr(fcntl, "ioctl", raising(errno.ENOTTY))
-        check(tmp_path, job, means, clones=False)
+        check(tmp_path, job, fast_paths, clones=False)
         (tmp_path / "out").unlink()
 
 
 # Transfers that are cut short
 
 
-@pytest.mark.parametrize("means", [Means(clone=False), PLAIN], ids=str)
+@pytest.mark.parametrize("fast_paths", [FastPaths(clone=False), PLAIN], ids=str)
 @pytest.mark.parametrize("at_most", [1, 7, 512, BLOCK, WINDOW - 1])
-def test_short_writes_are_continued(tmp_path, monkeypatch, job, at_most, means):
+def test_short_writes_are_continued(tmp_path, monkeypatch, job, at_most, fast_paths):
     """Under O_DIRECT, the rest of what was cut short must find its way, too: it lies where such a write may not."""
     whole = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda target, data, offset: whole(target, data[:at_most], offset))
-    check(tmp_path, job, means, clones=False)
+    check(tmp_path, job, fast_paths, clones=False)
 
 
 @pytest.mark.parametrize("at_most", [1, 7, 512, WINDOW - 1])
 def test_short_writes_that_stay_direct_are_continued(tmp_path, job, bypasses, at_most):
     bypasses.odd = lambda target, data, offset: bypasses.whole(target, data[:at_most], offset)
-    check(tmp_path, job, Means(clone=False), clones=False)
+    check(tmp_path, job, FastPaths(clone=False), clones=False)
 
 
-@pytest.mark.parametrize("means", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
 @pytest.mark.parametrize("at_most", [1, 7, 512, WINDOW - 1])
-def test_short_reads_are_continued(tmp_path, monkeypatch, job, clones, at_most, means):
+def test_short_reads_are_continued(tmp_path, monkeypatch, job, clones, at_most, fast_paths):
     whole = os.preadv
     monkeypatch.setattr(os, "preadv", lambda source, rooms, offset: whole(source, [rooms[0][:at_most]], offset))
-    check(tmp_path, job, means, clones=True)
-    assert bool(clones.calls) is means.clone
+    check(tmp_path, job, fast_paths, clones=True)
+    assert bool(clones.calls) is fast_paths.clone
 
 
 def test_a_full_device_is_an_error(tmp_path, monkeypatch, job):
@@ -496,13 +496,13 @@ def test_a_full_device_is_an_error(tmp_path, monkeypatch, job):
     assert caught.value.errno == errno.ENOSPC
 
 
-@pytest.mark.parametrize("means", ALL_MEANS, ids=str)
-def test_a_full_disk_is_an_error_before_anything_is_written(ext4, means):
+@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
+def test_a_full_disk_is_an_error_before_anything_is_written(ext4, fast_paths):
     [source] = sources_in(ext4, 8 << 20, 1)
     steps: list[int] = []
-    job = FileJob("out", b"header", (Piece(source, 0, 8 << 20),) * 8, ())
+    job = FileJob("out", b"header", (ByteRange(source, 0, 8 << 20),) * 8, ())
     with FileReader() as readers, pytest.raises(OSError, match="No space left") as caught:
-        write_file(ext4, job, readers, steps.append, means)
+        write_file(ext4, job, readers, steps.append, fast_paths)
     assert caught.value.filename == str(ext4 / "out")
     assert steps == []
 
@@ -560,7 +560,7 @@ def test_an_error_of_a_read_names_the_source(tmp_path, monkeypatch, job, code, p
     monkeypatch.setattr(os, "preadv", read)
     monkeypatch.setattr(fcntl, "ioctl", raising(errno.ENOTTY))
     name = check_failure(tmp_path, job, read, code, place).filename
-    assert name == str(job.pieces[3 if place == "last" else 0 if place == "first" else 1].path)
+    assert name == str(job.ranges[3 if place == "last" else 0 if place == "first" else 1].path)
 
 
 @pytest.mark.parametrize("code", [*FAILURES, errno.EFBIG], ids=named)
@@ -595,8 +595,8 @@ def test_advice_that_the_kernel_does_not_take_is_no_error(tmp_path, monkeypatch,
     check(tmp_path, job, PLAIN, clones=False)
 
 
-@pytest.mark.parametrize("means", ALL_MEANS, ids=str)
-def test_an_interrupt_of_the_progress_is_heard(tmp_path, job, clones, means):
+@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
+def test_an_interrupt_of_the_progress_is_heard(tmp_path, job, clones, fast_paths):
     """The files are closed then, and no thread writes any more."""
     steps: list[int] = []
 
@@ -607,10 +607,10 @@ def test_an_interrupt_of_the_progress_is_heard(tmp_path, job, clones, means):
 
     before = open_files()
     with pytest.raises(KeyboardInterrupt), FileReader() as readers:
-        write_file(tmp_path, job, readers, advance, means)
+        write_file(tmp_path, job, readers, advance, fast_paths)
     assert open_files() == before
     assert sum(steps) < job.size
-    assert bool(clones.calls) is means.clone
+    assert bool(clones.calls) is fast_paths.clone
 
 
 # Sources that are not what their header said
@@ -623,24 +623,24 @@ def ended(error: CheckpointError, source: Path) -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize("means", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
 @pytest.mark.parametrize("left", [0, 904, 905, 3 * BLOCK, 8 * BLOCK + 913])
 @pytest.mark.usefixtures("clones")
-def test_a_source_that_became_shorter_is_refused(tmp_path, job, left, means):
-    source = job.pieces[0].path
+def test_a_source_that_became_shorter_is_refused(tmp_path, job, left, fast_paths):
+    source = job.ranges[0].path
     os.truncate(source, left)
     with pytest.raises(CheckpointError, match="it was changed while it was being read") as caught:
-        written(tmp_path, job, means)
+        written(tmp_path, job, fast_paths)
     assert left < ended(caught.value, source) <= 8 * BLOCK + 914
     assert "Try again" in caught.value.remedy
 
 
-@pytest.mark.parametrize("means", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
 @pytest.mark.usefixtures("clones")
-def test_a_source_that_becomes_shorter_meanwhile_is_refused(tmp_path, sources, means):
-    job = FileJob("out", bytes(BLOCK), (Piece(sources[0], 0, SIZE), Piece(sources[0], 0, SIZE)), ())
+def test_a_source_that_becomes_shorter_meanwhile_is_refused(tmp_path, sources, fast_paths):
+    job = FileJob("out", bytes(BLOCK), (ByteRange(sources[0], 0, SIZE), ByteRange(sources[0], 0, SIZE)), ())
     with FileReader() as readers, pytest.raises(CheckpointError, match="it was changed") as caught:
-        write_file(tmp_path, job, readers, lambda _: os.truncate(sources[0], 2 * BLOCK), means)
+        write_file(tmp_path, job, readers, lambda _: os.truncate(sources[0], 2 * BLOCK), fast_paths)
     assert 2 * BLOCK < ended(caught.value, sources[0]) <= SIZE
 
 
@@ -654,18 +654,18 @@ def test_a_source_that_is_shorter_is_refused_where_blocks_are_shared(sharing, le
 
 
 def test_a_source_that_is_gone_is_named(tmp_path, job):
-    job.pieces[1].path.unlink()
+    job.ranges[1].path.unlink()
     with pytest.raises(FileNotFoundError) as caught:
         written(tmp_path, job)
-    assert Path(caught.value.filename) == job.pieces[1].path
+    assert Path(caught.value.filename) == job.ranges[1].path
 
 
 # Memory
 
 
-@pytest.mark.parametrize("means", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
 @pytest.mark.usefixtures("clones")
-def test_any_file_passes_through_a_few_buffers(tmp_path, monkeypatch, sources, means):
+def test_any_file_passes_through_a_few_buffers(tmp_path, monkeypatch, sources, fast_paths):
     """Many windows and many gaps between shared stretches; the same memory is used again and again."""
     made = []
     real = mmap.mmap
@@ -675,19 +675,19 @@ def test_any_file_passes_through_a_few_buffers(tmp_path, monkeypatch, sources, m
         return real(number, length)
 
     monkeypatch.setattr(mmap, "mmap", counted)
-    pieces = []
+    ranges = []
     for number in range(40):
-        pieces += [Piece(sources[0], 0, 2 * BLOCK), Piece(sources[number % 3], 1, 9 * BLOCK)]
-    job = FileJob("out", bytes(BLOCK), tuple(pieces), ())
+        ranges += [ByteRange(sources[0], 0, 2 * BLOCK), ByteRange(sources[number % 3], 1, 9 * BLOCK)]
+    job = FileJob("out", bytes(BLOCK), tuple(ranges), ())
     expected = wanted(job)
     tracemalloc.start()
     try:
-        result, _ = written(tmp_path, job, means)
+        result, _ = written(tmp_path, job, fast_paths)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert (tmp_path / "out").read_bytes() == expected
-    assert (result.cloned > 0) is means.clone
+    assert (result.cloned > 0) is fast_paths.clone
     assert made == [WINDOW] * copying._BUFFERS
     assert peak < len(expected) // 4
 
@@ -722,11 +722,11 @@ class Latest:
         return future
 
 
-@pytest.mark.parametrize("means", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
 @pytest.mark.usefixtures("clones")
-def test_a_window_is_not_filled_again_before_it_is_written(tmp_path, monkeypatch, job, means):
+def test_a_window_is_not_filled_again_before_it_is_written(tmp_path, monkeypatch, job, fast_paths):
     monkeypatch.setattr(copying, "ThreadPoolExecutor", Latest)
-    check(tmp_path, job, means, clones=True)
+    check(tmp_path, job, fast_paths, clones=True)
 
 
 def test_while_a_slow_disk_writes_the_reader_waits_and_no_window_changes(tmp_path, monkeypatch, job):
@@ -777,9 +777,9 @@ def test_an_existing_file_is_not_overwritten(tmp_path, job):
 
 
 @pytest.mark.parametrize("header", [b"", b"header", bytes(BLOCK)], ids=len)
-@pytest.mark.parametrize("means", ALL_MEANS, ids=str)
-def test_a_file_without_data_is_its_header(tmp_path, header, means):
-    check(tmp_path, FileJob("out", header, (), ()), means, clones=False)
+@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
+def test_a_file_without_data_is_its_header(tmp_path, header, fast_paths):
+    check(tmp_path, FileJob("out", header, (), ()), fast_paths, clones=False)
 
 
 @pytest.fixture
@@ -801,10 +801,10 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     return done
 
 
-@pytest.mark.parametrize("means", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
 @pytest.mark.usefixtures("clones")
-def test_the_complete_file_reaches_the_disk(tmp_path, job, means, events):
-    written(tmp_path, job, means)
+def test_the_complete_file_reaches_the_disk(tmp_path, job, fast_paths, events):
+    written(tmp_path, job, fast_paths)
     assert events[-1] == ("sync", (tmp_path / "out").stat().st_ino, job.size)
     assert "write" in {what for what, _, _ in events}
 

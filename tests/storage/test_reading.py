@@ -14,9 +14,9 @@ from storage.filesystems import open_files
 
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage import reading
-from internvl_bridge.storage.checkpoint import Piece
+from internvl_bridge.storage.block_alignment import Part
 from internvl_bridge.storage.reading import FileReader, forget, uncached
-from internvl_bridge.storage.stretches import Part
+from internvl_bridge.storage.source_shards import ByteRange
 
 pytest_plugins = ["storage.filesystems"]
 
@@ -31,18 +31,18 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("reading")
 
 
-def stored(path: Path, data: bytes, cuts: list[int]) -> list[Piece]:
+def stored(path: Path, data: bytes, cuts: list[int]) -> list[ByteRange]:
     """Lay ``data`` down in ``path``, cut into pieces that lie there last first and with gaps between."""
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     parts = [data[start:stop] for start, stop in pairwise(edges)]
     content = b""
-    pieces = []
+    ranges = []
     for part in reversed(parts):
         content += b"gap"
-        pieces.append(Piece(path, len(content), len(part)))
+        ranges.append(ByteRange(path, len(content), len(part)))
         content += part
     path.write_bytes(content)
-    return pieces[::-1]
+    return ranges[::-1]
 
 
 # Windows
@@ -88,7 +88,7 @@ def test_every_window_lies_at_the_start_of_a_page(tmp_path):
 def test_nothing_makes_no_window(tmp_path):
     with FileReader() as readers:
         assert list(readers.windows([])) == []
-        assert list(readers.windows([b"", Piece(tmp_path / "never opened", 5, 0)])) == []
+        assert list(readers.windows([b"", ByteRange(tmp_path / "never opened", 5, 0)])) == []
 
 
 def test_memory_is_used_again_for_the_next_ranges(tmp_path, monkeypatch):
@@ -124,11 +124,11 @@ def test_two_sequences_of_one_reader_do_not_share_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("at_most", [1, 3, 9])
 def test_reads_that_are_cut_short_are_continued(tmp_path, monkeypatch, at_most):
     whole_read = os.preadv
-    pieces = stored(tmp_path / "file", b"0123456789abcdef", [5])
+    ranges = stored(tmp_path / "file", b"0123456789abcdef", [5])
     monkeypatch.setattr(os, "preadv", lambda handle, rooms, offset: whole_read(handle, [rooms[0][:at_most]], offset))
     monkeypatch.setattr(reading, "WINDOW", 10)
     with FileReader() as readers:
-        assert [bytes(window) for window in readers.windows(pieces)] == [b"0123456789", b"abcdef"]
+        assert [bytes(window) for window in readers.windows(ranges)] == [b"0123456789", b"abcdef"]
 
 
 def test_no_read_asks_for_more_than_a_window(tmp_path, monkeypatch):
@@ -148,13 +148,13 @@ def test_no_read_asks_for_more_than_a_window(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("left", [0, 3, 12])
 def test_a_file_that_became_shorter_is_refused(tmp_path, left):
-    [piece] = stored(tmp_path / "file", b"0123456789", [])
-    os.truncate(piece.path, left)
+    [byte_range] = stored(tmp_path / "file", b"0123456789", [])
+    os.truncate(byte_range.path, left)
     with (
         FileReader(forgets={tmp_path / "file"}) as readers,
         pytest.raises(CheckpointError, match="ended before byte 13: it was changed") as caught,
     ):
-        list(readers.windows([piece]))
+        list(readers.windows([byte_range]))
     assert str(tmp_path / "file") in str(caught.value)
     assert "Try again" in caught.value.remedy
 
@@ -200,7 +200,7 @@ def forgotten(path: Path) -> None:
 
 
 def all_of(readers: FileReader, path: Path) -> bytes:
-    return b"".join(map(bytes, readers.windows([Piece(path, 0, path.stat().st_size)])))
+    return b"".join(map(bytes, readers.windows([ByteRange(path, 0, path.stat().st_size)])))
 
 
 def test_what_is_read_stays_in_memory(on_disk):
@@ -251,7 +251,7 @@ def test_only_the_ranges_that_were_read_of_files_to_forget_are_forgotten(tmp_pat
     for path in (first, second):
         path.write_bytes(bytes(50))
     with FileReader(forgets={first}) as readers:
-        list(readers.windows([Piece(second, 0, 7), Piece(first, 20, 9), Piece(second, 0, 4)]))
+        list(readers.windows([ByteRange(second, 0, 7), ByteRange(first, 20, 9), ByteRange(second, 0, 4)]))
     inode = first.stat().st_ino
     assert advised == [(inode, 20, 3, os.POSIX_FADV_DONTNEED), (inode, 23, 6, os.POSIX_FADV_DONTNEED)]
 
@@ -260,12 +260,12 @@ def test_advice_that_the_kernel_does_not_take_or_does_not_know_is_not_missed(tmp
     def refusing(*_: object) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    pieces = stored(tmp_path / "file", b"0123456789", [4])
+    ranges = stored(tmp_path / "file", b"0123456789", [4])
     with FileReader(forgets={tmp_path / "file"}) as readers:
         monkeypatch.setattr(os, "posix_fadvise", refusing)
-        assert b"".join(map(bytes, readers.windows(pieces))) == b"0123456789"
+        assert b"".join(map(bytes, readers.windows(ranges))) == b"0123456789"
         monkeypatch.delattr(os, "posix_fadvise")
-        assert b"".join(map(bytes, readers.windows(pieces))) == b"0123456789"
+        assert b"".join(map(bytes, readers.windows(ranges))) == b"0123456789"
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.EIO], ids=errno.errorcode.get)
@@ -294,7 +294,7 @@ def test_the_bytes_of_a_file_to_forget_are_the_same_on_any_file_system(request, 
     forgotten(directory / "file")
     uncached([directory / "file"])
     with FileReader(forgets={directory / "file"}) as readers:
-        odd = [Piece(directory / "file", min(1, size), max(0, size - 1))]
+        odd = [ByteRange(directory / "file", min(1, size), max(0, size - 1))]
         assert all_of(readers, directory / "file") == data
         assert b"".join(map(bytes, readers.windows(odd, 2))) == data[1:]
 
@@ -329,7 +329,7 @@ def test_of_many_files_the_last_few_stay_open(tmp_path, monkeypatch):
         path.write_bytes(path.name.encode())
     with FileReader() as readers:
         before = open_files()
-        content = b"".join(bytes(window) for window in readers.windows(Piece(path, 0, 1) for path in paths * 3))
+        content = b"".join(bytes(window) for window in readers.windows(ByteRange(path, 0, 1) for path in paths * 3))
         assert content == b"012345" * 3
         assert open_files() == before + 3
         kept = readers.fileno(paths[3])

@@ -8,8 +8,8 @@ import pytest
 from support import write_safetensors
 
 from internvl_bridge.errors import CheckpointError
-from internvl_bridge.storage.checkpoint import open_checkpoint
 from internvl_bridge.storage.checksums import checksum_of
+from internvl_bridge.storage.source_shards import open_checkpoint
 from internvl_bridge.storage.stamps import Stamp, check_unchanged, stamp_of
 
 WHEN = 1_700_000_000_123_456_789

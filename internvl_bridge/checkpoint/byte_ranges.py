@@ -1,0 +1,62 @@
+"""A plan over elements becomes byte ranges of files: the disk interpreter of plans."""
+
+from collections.abc import Iterator
+
+from internvl_bridge.errors import ContradictionError
+from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec
+from internvl_bridge.storage.header import byte_length
+from internvl_bridge.storage.output_shards import ShardContents, TargetTensor, coalesced
+from internvl_bridge.storage.source_shards import ByteRange, Checkpoint, StoredTensor
+
+
+def specs_of(checkpoint: Checkpoint) -> dict[str, TensorSpec]:
+    """The specs of all tensors; equal ones are one object, as a model has few shapes and many tensors."""
+    unique: dict[tuple[str, tuple[int, ...]], TensorSpec] = {}
+    return {
+        key: unique.setdefault((tensor.dtype, tensor.shape), TensorSpec(tensor.dtype, tensor.shape))
+        for key, tensor in checkpoint.tensors.items()
+    }
+
+
+def target_tensors(plan: Plan, source: Checkpoint) -> Iterator[tuple[str, TargetTensor]]:
+    """Every target of ``plan``, and where its bytes lie in ``source``."""
+    for key, recipe in plan.recipes.items():
+        yield key, target_tensor(recipe, source)
+
+
+def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
+    """The targets of ``plan`` in the shards and the physical order of ``source``.
+
+    A target that gathers several sources stands where its first one stood; of two that are made of the same
+    source (a tied output head), the one stands first that does so by name.
+    """
+    rank = {key: number for number, key in enumerate(source.tensors)}
+    firsts = {key: recipe.runs[0] for key, recipe in plan.recipes.items()}
+    shards: list[dict[str, TargetTensor]] = [{} for _ in source.shards]
+    for key in sorted(firsts, key=lambda key: (rank[firsts[key].key], firsts[key].start, key)):
+        home = source.tensors[firsts[key].key].shard
+        shards[home][key] = target_tensor(plan.recipes[key], source)
+    return [
+        ShardContents(tensors, {"format": "pt", **shard.metadata})
+        for shard, tensors in zip(source.shards, shards, strict=True)
+        if tensors
+    ]
+
+
+def target_tensor(recipe: Recipe, source: Checkpoint) -> TargetTensor:
+    """The target that ``recipe`` makes, and where its bytes lie in ``source``."""
+    ranges = coalesced(_byte_range(run, source.tensors[run.key]) for run in recipe.runs)
+    return TargetTensor(recipe.spec.dtype, recipe.spec.shape, ranges)
+
+
+def _byte_range(run: Run, tensor: StoredTensor) -> ByteRange:
+    length = byte_length(tensor.dtype, run.stop - run.start)
+    if length == tensor.data.length:
+        return tensor.data
+    start = byte_length(tensor.dtype, run.start)
+    if start is None or length is None:
+        raise ContradictionError(
+            f"{run.key} has dtype {tensor.dtype}, and its parts do not start at whole bytes.",
+            "Convert the checkpoint in a dtype of at least one byte per element.",
+        )
+    return ByteRange(tensor.data.path, tensor.data.offset + start, length)

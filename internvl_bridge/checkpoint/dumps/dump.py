@@ -1,0 +1,27 @@
+"""What opening weights gives: stored pieces, and how they make up whole tensors. Imports no torch."""
+
+from dataclasses import dataclass
+
+from internvl_bridge.mapping.plan import Plan
+from internvl_bridge.storage.source_shards import Checkpoint
+
+SAFETENSORS, PICKLED, DISTRIBUTED = "safetensors", "pytorch_model.bin", "torch.distributed.checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedWeights:
+    """The weights of a model: stored pieces, and how they make up whole tensors.
+
+    ``assembly`` leads from the keys of ``checkpoint`` to those of the whole tensors; None where every tensor
+    is whole. ``left_out`` names what a dump holds beside the model: optimizer states, counters.
+    """
+
+    checkpoint: Checkpoint
+    assembly: Plan | None
+    left_out: tuple[str, ...] = ()
+    container: str = SAFETENSORS
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether its files are shards of the model, and not of each of its tensors."""
+        return self.container != DISTRIBUTED

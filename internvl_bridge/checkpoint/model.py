@@ -1,0 +1,95 @@
+"""A checkpoint directory, read and understood."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from internvl_bridge.checkpoint.dumps.dump import OpenedWeights
+from internvl_bridge.checkpoint.weights import holds_weights, open_weights, whole_specs
+from internvl_bridge.errors import BridgeError, ConfigError
+from internvl_bridge.mapping.plan import TensorSpec
+from internvl_bridge.mapping.routes import Keys
+from internvl_bridge.mapping.spellings import LAYOUTS, spelling_of
+from internvl_bridge.metadata.config.description import ModelDescription, describe
+from internvl_bridge.metadata.config.file import Format, detect_format, read_config
+from internvl_bridge.metadata.sidecar import OtherFormat, read_sidecar, reference_as_other_format
+from internvl_bridge.storage.source_shards import Checkpoint
+
+TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+
+_CUSTOM_PREFIXES = ("vision_model.", "language_model.", "mlp1.")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A checkpoint on disk and what its headers and config.json say about it.
+
+    ``specs`` are those of whole tensors, even where ``weights`` are kept in pieces; ``keys`` tell how they
+    are spelled. ``other_format`` is what is known about its twin in the other format.
+    """
+
+    directory: Path
+    description: ModelDescription
+    weights: OpenedWeights
+    specs: Mapping[str, TensorSpec]
+    keys: Keys
+    other_format: OtherFormat | None
+
+    @property
+    def format(self) -> Format:
+        return self.description.format
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return self.weights.checkpoint
+
+    @property
+    def dtype(self) -> str:
+        """Torch's name of the dtype that most elements have."""
+        sizes = dict.fromkeys(TORCH_NAMES, 0)
+        for spec in self.specs.values():
+            if spec.dtype in sizes:
+                sizes[spec.dtype] += spec.elements
+        return TORCH_NAMES[max(sizes, key=sizes.__getitem__)]
+
+
+def read_model(directory: Path, reference: Path | None = None, *, alone: bool = False) -> Model:
+    """Read headers, index, config.json and sidecar of ``directory``; no tensor data.
+
+    ``reference`` is a model of the other format that tells what this one's cannot; without it a
+    sidecar in ``directory`` does, unless the model stands ``alone``: then nothing is asked of the other format.
+    Raises a BridgeError for anything that is not an InternVL checkpoint.
+    """
+    config = read_config(directory)
+    wanted = detect_format(config).other
+    weights = open_weights(directory, _is_model(wanted.other))
+    specs = whole_specs(weights)
+    other_format = None if alone else _other_format(directory, wanted, reference)
+    twin = other_format.description.family if other_format is not None else None
+    description = describe(config, specs, twin)
+    if other_format is not None and twin is not None and twin.hf_model_type != description.family.hf_model_type:
+        raise ConfigError(
+            f"{config.path} describes a model with {description.family.name}, but {other_format.origin} is of one with "
+            f"{twin.name}.",
+            "Give the reference that belongs to this checkpoint, or remove a sidecar that does not.",
+        )
+    keys = None if wanted is Format.HF else spelling_of(specs, description.family)
+    return Model(directory, description, weights, specs, keys, other_format)
+
+
+def _other_format(directory: Path, wanted: Format, reference: Path | None) -> OtherFormat | None:
+    if reference is None:
+        return read_sidecar(directory, wanted)
+    keys = whole_specs(open_weights(reference, _is_model(wanted))) if holds_weights(reference) else ()
+    try:
+        sidecar = read_sidecar(directory, wanted)
+    except BridgeError:  # the reference takes its place
+        sidecar = None
+    return reference_as_other_format(read_config(reference), wanted, keys, sidecar)
+
+
+def _is_model(format_: Format) -> Callable[[Collection[str]], bool]:
+    """Tells keys of a model from those of what else trainers dump."""
+    if format_ is Format.CUSTOM:
+        return lambda keys: all(key.startswith(_CUSTOM_PREFIXES) for key in keys)
+    return lambda keys: any(all(map(layout.explains, keys)) for layout in LAYOUTS)

@@ -1,0 +1,33 @@
+"""Plan the conversion of all tensors of a model, its output head included."""
+
+from functools import partial
+
+from internvl_bridge.checkpoint.model import TORCH_NAMES, Model
+from internvl_bridge.checkpoint.weights import same_bits
+from internvl_bridge.errors import UnsupportedModelError
+from internvl_bridge.mapping.routes import Keys
+from internvl_bridge.planning.tensor_plan import ModelPlan, plan_tensors
+
+
+def plan_model(model: Model, target: Keys, *, stores_copy: bool) -> ModelPlan:
+    """As :func:`plan_tensors`, for a checkpoint on disk.
+
+    Reads its embeddings if only their bits tell whether the output head is a copy of them. Raises
+    UnsupportedModelError, too, for dtypes that mean quantised weights.
+    """
+    same = partial(same_bits, model.weights)
+    planned = plan_tensors(model.description, model.specs, (model.keys, target), same, stores_copy=stores_copy)
+    check_dtypes(model, mxfp4=planned.mxfp4)
+    return planned
+
+
+def check_dtypes(model: Model, *, mxfp4: bool) -> None:
+    """Raise UnsupportedModelError for dtypes that mean quantised weights."""
+    for key, spec in model.specs.items():
+        packed = mxfp4 and key.endswith(("_blocks", "_scales"))
+        if (spec.dtype == "U8") if packed else (spec.dtype in TORCH_NAMES):
+            continue
+        raise UnsupportedModelError(
+            f"{key} has dtype {spec.dtype}: either the checkpoint is quantised, or the tensor is no weight.",
+            "Convert a checkpoint in BF16, F16, F32 or F64 (GPT-OSS experts may be MXFP4 blocks in U8).",
+        )

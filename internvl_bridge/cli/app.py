@@ -1,0 +1,383 @@
+"""The command line: arguments in; what they lead to is in :mod:`internvl_bridge.commands`.
+
+Importing this module, for ``--help`` or shell completion, imports nothing but Typer; each command
+imports the rest when it runs.
+"""
+
+import gc
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from internvl_bridge._version import __version__
+
+app = typer.Typer(
+    name="internvl-bridge",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Convert InternVL checkpoints between the custom format of their training code and the HF format of "
+    "transformers: both ways, bit for bit, in bounded memory.",
+    epilog="Exit codes: 0 done (for verify: identical), 1 differs, 2 bad input or usage, 130 interrupted.",
+)
+
+
+class Order(StrEnum):
+    """Physical order of the tensors in a file."""
+
+    SOURCE = "source"
+    NAME = "name"
+
+
+class Layout(StrEnum):
+    """How HF keys begin."""
+
+    L1 = "l1"
+    L2 = "l2"
+
+
+class Experts(StrEnum):
+    """How HF keys hold the experts of Qwen3-MoE."""
+
+    SPLIT = "split"
+    FUSED = "fused"
+
+
+class Tied(StrEnum):
+    """What a custom checkpoint gets for an output head that is the input embeddings."""
+
+    COPY = "copy"
+    KEEP = "keep"
+
+
+Source = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="Directory of the checkpoint to convert.", show_default=False)
+]
+Output = Annotated[
+    Path,
+    typer.Argument(
+        metavar="OUTPUT",
+        help="Directory to create, with its parents. It appears complete and verified, or not at all.",
+        show_default=False,
+    ),
+]
+HfReference = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference",
+        help="An HF checkpoint to compare the output with: prints missing (only in the output) and unexpected (only in "
+        "the reference) keys and the L2 distance. Its config.json is kept where it means the same as SOURCE's.",
+        show_default=False,
+    ),
+]
+CustomReference = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference",
+        help="A custom checkpoint to compare the output with: prints missing (only in the output) and unexpected (only "
+        "in the reference) keys and the L2 distance. It also tells what the HF format cannot (template, tiling, "
+        "InternLM2 or Llama names) and lends its *.py files.",
+        show_default=False,
+    ),
+]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(help="Directory to take the tokenizer files from, if not SOURCE.", show_default=False),
+]
+SystemMessage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT|none",
+        help="System message that the chat template renders for conversations that bring none.",
+        show_default="upstream's",
+    ),
+]
+LayoutOption = Annotated[
+    Layout,
+    typer.Option(
+        help="Keys of the output: l1 is what every transformers reads (language_model.model.*), l2 that of "
+        "model.state_dict() (model.language_model.*)."
+    ),
+]
+ExpertsOption = Annotated[
+    Experts,
+    typer.Option(
+        help="Experts of Qwen3-MoE in the output: one tensor each (read by all transformers but 5.0 to 5.3, which lose "
+        "them), or fused into one per layer (read by 5.0 and newer). Other models have one way."
+    ),
+]
+TiedOption = Annotated[
+    Tied | None,
+    typer.Option(
+        help="If SOURCE's input embeddings serve as output head: write a copy of them as the head, or keep them tied, "
+        "without a head.",
+        show_default="copy, or as the sidecar remembers",
+    ),
+]
+MaxShardSize = Annotated[
+    str | None,
+    typer.Option(help="Re-shard, for instance 5GB or 800MiB.", show_default="the source's shards"),
+]
+OrderOption = Annotated[
+    Order,
+    typer.Option(help="Order of the tensors in a file: the source's, or safetensors' own by name."),
+]
+Verify = Annotated[bool, typer.Option(help="Read the output back and compare it with the source.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Files to write or read at a time.", show_default="one for each core, at most four"),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace OUTPUT, if it is a checkpoint and holds nothing else, once the new one is complete.",
+    ),
+]
+Restart = Annotated[
+    bool,
+    typer.Option("--restart", help="Start over, where a run that was stopped has left OUTPUT.partial to go on with."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it would write, and stop.")]
+Json = Annotated[bool, typer.Option("--json", help="Print a report for programs.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List every tensor with its L2 distance.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+@app.command(
+    "to-hf",
+    help="Convert a custom checkpoint into one that transformers loads.\n\n"
+    "SOURCE is a directory with config.json (model_type internvl_chat), safetensors files and the "
+    "tokenizer. OUTPUT loads with AutoModelForImageTextToText and AutoProcessor, without remote code: it has the "
+    "processor, the chat template and the generation config that SOURCE's own files imply.",
+)
+def to_hf(
+    source: Source,
+    output: Output,
+    reference: HfReference = None,
+    tokenizer: Tokenizer = None,
+    system_message: SystemMessage = None,
+    layout: LayoutOption = Layout.L1,
+    experts: ExpertsOption = Experts.SPLIT,
+    max_shard_size: MaxShardSize = None,
+    order: OrderOption = Order.SOURCE,
+    verify: Verify = True,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    restart: Restart = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert a custom checkpoint into one that transformers loads."""
+    from internvl_bridge.cli.commands import PrintOptions, convert
+    from internvl_bridge.convert.options import Execution, Options
+    from internvl_bridge.metadata.config.file import Format
+
+    options = Options(
+        reference=reference,
+        tokenizer=tokenizer,
+        system_message=system_message,
+        layout=layout.value,
+        experts=experts.value,
+        max_shard_size=max_shard_size,
+        order=order.value,
+    )
+    execution = Execution(verify, workers, overwrite, restart)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    convert(source, output, (Format.CUSTOM, Format.HF), options, execution, show)
+
+
+@app.command(
+    "to-custom",
+    help="Convert a transformers (HF) checkpoint into InternVL's own custom format.\n\n"
+    "SOURCE is a directory with config.json (model_type internvl) and the weights, in any spelling that a version of "
+    "transformers or a trainer has written: safetensors, pytorch_model*.bin or torch.distributed.checkpoint. What HF's "
+    "config.json cannot say comes from --reference, else from the sidecar internvl_bridge.json that to-hf left "
+    "in SOURCE, else from the chat template and the image processor, else from defaults that are printed.",
+)
+def to_custom(
+    source: Source,
+    output: Output,
+    reference: CustomReference = None,
+    tokenizer: Tokenizer = None,
+    tied: TiedOption = None,
+    max_shard_size: MaxShardSize = None,
+    order: OrderOption = Order.SOURCE,
+    verify: Verify = True,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    restart: Restart = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert a transformers (HF) checkpoint into InternVL's own custom format."""
+    from internvl_bridge.cli.commands import PrintOptions, convert
+    from internvl_bridge.convert.options import Execution, Options
+    from internvl_bridge.metadata.config.file import Format
+
+    options = Options(
+        reference=reference,
+        tokenizer=tokenizer,
+        tied=tied.value if tied else None,
+        max_shard_size=max_shard_size,
+        order=order.value,
+    )
+    execution = Execution(verify, workers, overwrite, restart)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    convert(source, output, (Format.HF, Format.CUSTOM), options, execution, show)
+
+
+@app.command(
+    "repair",
+    help="Make an HF checkpoint one that every transformers from 4.52 on loads.\n\n"
+    "SOURCE is a directory with config.json (model_type internvl) and the weights, in any spelling that a version of "
+    "transformers or a trainer has written. OUTPUT has the keys that all versions read, one tensor per expert, a "
+    "config.json for transformers 4 and 5, and a complete processor. No bit of a tensor changes.",
+)
+def repair(
+    source: Source,
+    output: Output,
+    tokenizer: Tokenizer = None,
+    system_message: SystemMessage = None,
+    layout: LayoutOption = Layout.L1,
+    experts: ExpertsOption = Experts.SPLIT,
+    max_shard_size: MaxShardSize = None,
+    order: OrderOption = Order.SOURCE,
+    verify: Verify = True,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    restart: Restart = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an HF checkpoint one that every transformers from 4.52 on loads."""
+    from internvl_bridge.cli.commands import PrintOptions, convert
+    from internvl_bridge.convert.options import Execution, Options
+    from internvl_bridge.metadata.config.file import Format
+
+    options = Options(
+        tokenizer=tokenizer,
+        system_message=system_message,
+        layout=layout.value,
+        experts=experts.value,
+        max_shard_size=max_shard_size,
+        order=order.value,
+    )
+    execution = Execution(verify, workers, overwrite, restart)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    convert(source, output, (Format.HF, Format.HF), options, execution, show)
+
+
+@app.command(
+    "plan",
+    help="Tell what converting SOURCE would do and cost, from its headers alone.\n\n"
+    "Prints how every tensor is made, the files, the bytes that would be read, written and cloned, and the room that "
+    "is needed. A custom checkpoint would become an HF one and the other way round; --repair plans that instead. Exit "
+    "code 2 if it does not fit on the disk.",
+)
+def plan(
+    source: Source,
+    output: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OUTPUT]", help="Where it would be written.", show_default="beside SOURCE"),
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of an HF checkpoint.")] = False,
+    reference: Annotated[Path | None, typer.Option(help="As for the conversion.", show_default=False)] = None,
+    tokenizer: Tokenizer = None,
+    layout: LayoutOption = Layout.L1,
+    experts: ExpertsOption = Experts.SPLIT,
+    tied: TiedOption = None,
+    max_shard_size: MaxShardSize = None,
+    order: OrderOption = Order.SOURCE,
+    verify: Verify = True,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what converting a checkpoint would do and cost."""
+    from internvl_bridge.cli import commands
+    from internvl_bridge.convert.options import Execution, Options
+
+    options = Options(
+        reference=reference,
+        tokenizer=tokenizer,
+        layout=layout.value,
+        experts=experts.value,
+        tied=tied.value if tied else None,
+        max_shard_size=max_shard_size,
+        order=order.value,
+    )
+    execution = Execution(verify=verify, overwrite=overwrite)
+    commands.plan(source, output, options, execution, repair=repair, as_json=as_json)
+
+
+@app.command(
+    "verify",
+    help="Compare the weights of two checkpoints, of the same or of different formats, bit for bit.\n\n"
+    "Prints the L2 distance of every tensor that differs and over all, and the tensors that are missing "
+    "(only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). With --checksums, compares all "
+    "files of LEFT, an output of this program, with the checksums that were written down when it was made. Exit code 1 "
+    "if anything differs.",
+)
+def verify(
+    left: Annotated[Path, typer.Argument(metavar="LEFT", help="Directory of a checkpoint.", show_default=False)],
+    right: Annotated[
+        Path | None, typer.Argument(metavar="[RIGHT]", help="Directory of another one.", show_default=False)
+    ] = None,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Compare LEFT with its own checksums, without a RIGHT.")
+    ] = False,
+    workers: Workers = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare the weights of two checkpoints, or the files of one with their checksums."""
+    from internvl_bridge.cli import commands
+
+    if checksums == (right is not None):
+        raise typer.BadParameter("give either RIGHT or --checksums", param_hint="RIGHT")
+    commands.verify(left, right, workers, commands.PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
+
+
+@app.command("inspect")
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Tell what a checkpoint holds, from its headers and config.json alone."""
+    from internvl_bridge.cli import commands
+
+    commands.inspect(path, commands.PrintOptions(as_json=as_json, verbose=False, quiet=False))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from internvl_bridge.cli.terminal import exit_codes, say
+
+        with exit_codes():
+            say([f"internvl-bridge {__version__}"])
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the entry point is :mod:`internvl_bridge.__main__`."""
+    # A plan is some hundred thousand small objects without a cycle: looking for cycles among them
+    # takes as long as the planning itself.
+    gc.disable()
+    app(prog_name="internvl-bridge")

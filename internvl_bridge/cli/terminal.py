@@ -1,0 +1,120 @@
+"""What every command does alike: progress on a terminal, refusals as a paragraph, exit codes."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from traceback import extract_tb
+from typing import TextIO
+
+import typer
+
+from internvl_bridge.errors import BridgeError, DifferenceError, OutputError
+from internvl_bridge.work.progress import Advance, Progress, silent
+
+DIFFERS, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn errors into one paragraph on stderr and the documented exit code.
+
+    SIGTERM and SIGHUP (a closed terminal) are treated as Ctrl-C, so that all of them clean up, unless they are ignored
+    (``nohup``).
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except DifferenceError as error:
+        _fail(f"Error: {_noted(error, str(error))}", DIFFERS)
+    except BridgeError as error:
+        _fail(f"Error: {_noted(error, str(error))}", REFUSED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        what = f"{where}{error.strerror or error}. Mend this and try again: no half output is visible."
+        _fail(f"Error: {_noted(error, what)}", REFUSED)
+    except KeyboardInterrupt as error:
+        _fail(_noted(error, "Interrupted. No half output is visible."), INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 (the last resort: no traceback for anybody)
+        _fail(f"Error: {_noted(error, _defect(error))}", REFUSED)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Progress]:
+    """A progress by bytes on stderr if that is a terminal, and none anywhere else."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield silent
+        return
+    from rich import progress as rich  # only where it is seen: it takes a while to import  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.DownloadColumn(binary_units=True),
+        rich.TransferSpeedColumn(),
+        rich.TimeRemainingColumn(),
+    )
+    with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+
+        def begin(task: str, total: int) -> Advance:
+            number = bar.add_task(task, total=total)
+            return lambda done: bar.advance(number, done)
+
+        yield begin
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print ``lines``; a reader that has gone away (``| head``) has read enough, and changes no exit code.
+
+    Raises OutputError if nothing can be printed for another reason.
+    """
+    try:
+        typer.echo("\n".join(map(_printable, lines)))
+    except OSError as error:
+        _discard(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(
+                f"The report cannot be printed on standard output: {error.strerror}.",
+                "Everything else is done: print it elsewhere, or look at the result itself.",
+            ) from error
+
+
+def _printable(text: str) -> str:
+    """``text`` without control characters: keys and file names come from strangers."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _noted(error: BaseException, what: str) -> str:
+    """``what`` went wrong, and what was noted about it on the way: what is left to go on with."""
+    return " ".join((what, *getattr(error, "__notes__", ())))
+
+
+def _defect(error: Exception) -> str:
+    place = extract_tb(error.__traceback__)[-1]
+    what = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {str(error)[:500]}"
+    return (
+        f"{what}. This is a defect of internvl-bridge, which should have said what is wrong: please report it. "
+        f"No half output is visible."
+    )
+
+
+def _fail(message: str, code: int) -> None:
+    try:
+        typer.echo(_printable(message), err=True)
+    except OSError:  # where nobody can be told, the exit code still says it
+        _discard(sys.stderr)
+    raise typer.Exit(code) from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what ``stream`` could not write go nowhere: Python tries once more at its end, and would exit with 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

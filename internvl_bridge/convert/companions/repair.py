@@ -1,0 +1,128 @@
+"""What a repaired HF directory holds beside weights and config.json: what the source holds, and what is missing there.
+
+Made of a repaired directory, it is the same to the byte.
+"""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from internvl_bridge.convert.companions.portable_sidecar import usable_sidecar
+from internvl_bridge.convert.companions.shared import CompanionFiles, carried_files
+from internvl_bridge.convert.companions.to_hf import video_notes
+from internvl_bridge.metadata.chat.choice import ChatSetup
+from internvl_bridge.metadata.chat.generation import (
+    GENERATION_FILE,
+    hf_generation_config,
+    read_generation_config,
+    with_turn_end,
+)
+from internvl_bridge.metadata.chat.repair import repaired_chat
+from internvl_bridge.metadata.config.description import ModelDescription
+from internvl_bridge.metadata.config.file import CONFIG_FILE, Config, as_text
+from internvl_bridge.metadata.config.tiling import custom_tiling
+from internvl_bridge.metadata.files import CHAT_FILES, LEGAL_FILES, TOKENIZER_FILES, present, small_texts
+from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES
+from internvl_bridge.metadata.processor.repair import repaired_processor
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, OtherFormat
+from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
+from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files
+from internvl_bridge.metadata.tokenizer.token_ids import token_id
+from internvl_bridge.metadata.tokenizer.tokenizer_config import IMAGE_CONTEXT
+
+_HANDLED = (CONFIG_FILE, GENERATION_FILE, SIDECAR_FILE, *HF_PROCESSOR_FILES, *TOKENIZER_FILES, *LEGAL_FILES)
+# Python modules, which HF's classes do without; a trainer's state; and that of an adapter, for whose sake transformers
+# would load another model than this one.
+_NO_PART = (".py",)
+_STATES = ("trainer_state", "training_args", "optimizer", "scheduler", "rng_state", "adapter_config")
+
+
+def repaired_companions(
+    hf: ModelDescription, tokenizer: TokenizerFiles, config: Config, system_message: str | None = None
+) -> CompanionFiles:
+    """The files beside the portable ``config`` of ``hf``, whose directory is the source.
+
+    ``tokenizer`` may be that of another directory. If it is the source's and has no vocabulary, the output has none.
+    Raises ConfigError if a file is malformed, or a tokenizer cannot work without remote code.
+    """
+    source = hf.file.path.parent
+    other_format, sidecar_notes = usable_sidecar(hf.file)
+    chat = repaired_chat(_template_name(other_format), tokenizer.template, system_message)
+    missing = not tokenizer.has_vocabulary and tokenizer.home == source
+    end = None if chat.turn_end is None else token_id(tokenizer.home, chat.turn_end)
+    chat_files, chat_notes = ({}, _incomplete(source, chat)) if missing else hf_tokenizer_files(tokenizer, chat, end)
+    tiling = custom_tiling(other_format.description.values) if other_format else None
+    processor, processor_notes = repaired_processor(hf, config["image_seq_length"], tiling)
+    generation, generation_notes = _generation(source, config["text_config"], chat, end)
+    texts = {**chat_files, **generation, **processor}
+    copies = [
+        *carried_files(source, tokenizer.home, without=texts),
+        *(present(source, CHAT_FILES) if missing else []),
+        *(source / name for name in small_texts(source, without={*_HANDLED, *_no_part(source)})),
+        *([other_format.origin] if other_format else []),
+    ]
+    notes = (
+        *_notes_on_config(hf, config),
+        *(() if missing else video_notes(hf, tokenizer.home)),
+        *chat_notes,
+        *processor_notes,
+        *generation_notes,
+        *sidecar_notes,
+    )
+    return CompanionFiles(texts, tuple(copies), notes)
+
+
+def repaired_turn_end(hf: ModelDescription, tokenizer: TokenizerFiles) -> int | None:
+    """The id of the token that ends a turn, as :func:`repaired_companions` has it; None if nothing tells."""
+    other_format, _ = usable_sidecar(hf.file)
+    end = repaired_chat(_template_name(other_format), tokenizer.template, None).turn_end
+    return None if end is None else token_id(tokenizer.home, end)
+
+
+def _template_name(other_format: OtherFormat | None) -> str | None:
+    return other_format.description.values.get("template") if other_format else None
+
+
+def _incomplete(source: Path, chat: ChatSetup) -> tuple[str, ...]:
+    lost = " The system message that was asked for is not rendered." if chat.demanded else ""
+    note = (
+        f"{source} has no tokenizer, so neither has the output, and its processor is incomplete: give the directory of "
+        f"the base model as --tokenizer.{lost}"
+    )
+    return (note,)
+
+
+def _generation(
+    source: Path, text: Config, chat: ChatSetup, turn_end_id: int | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """generation_config.json, kept as it is or made; and notes."""
+    file = read_generation_config(source)
+    if file is None:
+        made = hf_generation_config(None, text, turn_end_id)
+        note = f"The source has no {GENERATION_FILE}: one was made, with eos_token_id {made.get('eos_token_id')}."
+        return {GENERATION_FILE: as_text(made)}, (note,)
+    stated = file.values.get("eos_token_id")
+    ending = with_turn_end(stated, turn_end_id)
+    if ending == stated:
+        return {GENERATION_FILE: file.text}, ()
+    note = (
+        f"{file.path} has eos_token_id {stated}, but a turn ends with {chat.turn_end}, says the chat template: "
+        f"generation does not stop there. It is kept as it is; if that was not intended, state {ending}."
+    )
+    return {GENERATION_FILE: file.text}, (note,)
+
+
+def _no_part(source: Path) -> Collection[str]:
+    """The names of small texts that are no part of a model."""
+    names = (path.name for path in source.iterdir())
+    return {name for name in names if name.endswith(_NO_PART) or name.startswith(_STATES)}
+
+
+def _notes_on_config(hf: ModelDescription, config: Config) -> Iterator[str]:
+    stated, layer = hf.values.get("image_token_id"), config["vision_feature_layer"]
+    if stated is not None and stated != config["image_token_id"]:
+        yield (
+            f"{hf.file.path} has image_token_id {stated}, but the tokenizer has {config['image_token_id']} for "
+            f"{IMAGE_CONTEXT}: the output's says so too, as the model would ignore images."
+        )
+    if layer != -1:
+        yield f"vision_feature_layer is {layer}: transformers 5 reads that, 4.57 and older fail with an AttributeError."

@@ -1,0 +1,125 @@
+"""What an HF directory holds beside weights and config.json, made from a custom one."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from internvl_bridge.convert.companions.shared import (
+    CompanionFiles,
+    carried_files,
+    others,
+    restored_generation,
+    restored_tokenizer,
+)
+from internvl_bridge.metadata.chat.choice import ChatSetup
+from internvl_bridge.metadata.chat.generation import GENERATION_FILE, hf_generation_config, read_generation_config
+from internvl_bridge.metadata.config.description import ModelDescription
+from internvl_bridge.metadata.config.file import CONFIG_FILE, Config, as_text, is_present, read_json_file
+from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling
+from internvl_bridge.metadata.config.translation import tile_side, tokens_per_tile
+from internvl_bridge.metadata.files import LEGAL_FILES, digest
+from internvl_bridge.metadata.processor.files import (
+    HF_PROCESSOR_FILES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PREPROCESSOR_FILE,
+    PROCESSOR_FILE,
+    hf_processor_files,
+    image_processor,
+)
+from internvl_bridge.metadata.sidecar import OtherFormat
+from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
+from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files
+from internvl_bridge.metadata.tokenizer.token_ids import video_token_id
+
+
+def hf_companions(
+    custom: ModelDescription,
+    tokenizer: TokenizerFiles,
+    chat: ChatSetup,
+    turn_end_id: int | None,
+    other_format: OtherFormat | None,
+) -> CompanionFiles:
+    """The files beside an HF config.json. ``turn_end_id`` is the id of the token that ends a turn.
+
+    Raises ConfigError if the tokenizer cannot work without remote code, or a file is malformed.
+    """
+    source = custom.file.path.parent
+    restored = {} if chat.demanded else restored_tokenizer(other_format, tokenizer.home)
+    chat_files, chat_notes = (restored, ()) if restored else hf_tokenizer_files(tokenizer, chat, turn_end_id)
+    texts = {
+        **others(other_format, {CONFIG_FILE, GENERATION_FILE, *HF_PROCESSOR_FILES, *LEGAL_FILES}),
+        **chat_files,
+        **_generation(source, custom.text, turn_end_id, other_format),
+        **_processor(custom, other_format),
+    }
+    made = other_format.written if other_format and restored else {}
+    copies = carried_files(source, tokenizer.home, without={*texts, *made})
+    notes = (*_processor_notes(custom), *video_notes(custom, tokenizer.home), *chat_notes)
+    return CompanionFiles(texts, copies, notes)
+
+
+def _generation(
+    source: Path, text: Config, turn_end_id: int | None, other_format: OtherFormat | None
+) -> dict[str, str]:
+    restored = restored_generation(other_format, source)
+    if restored is not None:
+        return restored
+    custom = read_generation_config(source)
+    made = hf_generation_config(custom.values if custom else None, text, turn_end_id)
+    if custom and made == custom.values:
+        return {GENERATION_FILE: custom.text}
+    return {GENERATION_FILE: as_text(made)}
+
+
+def _processor(model: ModelDescription, other_format: OtherFormat | None) -> dict[str, str]:
+    """The processor's files: the complement's, if config.json is untouched or they mean what it says."""
+    custom = model.values
+    side, tokens, tiling = tile_side(custom), tokens_per_tile(custom), custom_tiling(custom)
+    kept = other_format.files if other_format else {}
+    texts = {name: kept[name] for name in HF_PROCESSOR_FILES if name in kept}
+    old = {name: json.loads(text) for name, text in texts.items()}
+    pixels = image_processor(old)
+    untouched = other_format is not None and other_format.written.get(CONFIG_FILE) == digest(model.file.path)
+    if texts and untouched:
+        return texts
+    meant = (pixels.get("size"), hf_tiling(pixels), old.get(PROCESSOR_FILE, {}).get("image_seq_length"))
+    if meant == ({"height": side, "width": side}, tiling, tokens):
+        return texts
+    return {name: as_text(values) for name, values in hf_processor_files(side, tokens, tiling).items()}
+
+
+def _processor_notes(custom: ModelDescription) -> Iterator[str]:
+    """What HF's processor does otherwise than upstream's code did."""
+    config, tiling = custom.values, custom_tiling(custom.values)
+    if tiling != ONE_TILE and not config.get("use_thumbnail", False):
+        yield (
+            "config.json has use_thumbnail false, but HF's image processor adds a thumbnail to every image of several "
+            "tiles: drop the last of them before the model sees it, or images look otherwise than in training."
+        )
+    if config.get("pad2square", False):
+        yield "config.json has pad2square true, which HF's image processor does not do: pad images before it sees them."
+    yield from _differing_pixels(custom.file.path.parent)
+
+
+def video_notes(model: ModelDescription, tokenizer_home: Path) -> Iterator[str]:
+    """Whether HF's tokenizer has a token that ``model`` cannot take."""
+    video_token = video_token_id(tokenizer_home)
+    if video_token >= model.dims.text.vocab:
+        yield (
+            f"HF's tokenizer has a token <video>, with the id {video_token}, for which the model has no embedding: a "
+            f"text with <video> and no video to replace it fails."
+        )
+
+
+def _differing_pixels(source: Path) -> Iterator[str]:
+    path = source / PREPROCESSOR_FILE
+    if not is_present(path):
+        return
+    stated = read_json_file(path).values
+    normalization = (stated.get("image_mean", IMAGENET_MEAN), stated.get("image_std", IMAGENET_STD))
+    if normalization != (IMAGENET_MEAN, IMAGENET_STD):
+        yield (
+            f"{path} normalises images by mean {normalization[0]} and std {normalization[1]}; upstream's code, and so "
+            f"the output, by ImageNet's {IMAGENET_MEAN} and {IMAGENET_STD}."
+        )

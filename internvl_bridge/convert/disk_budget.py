@@ -1,0 +1,92 @@
+"""What a conversion costs the disk, told before it starts."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from internvl_bridge.convert.prepare import Conversion
+from internvl_bridge.convert.sizes import human_size
+from internvl_bridge.errors import OutputError
+from internvl_bridge.metadata.sidecar import sidecar_text
+from internvl_bridge.storage.block_alignment import file_segments
+from internvl_bridge.storage.cloning import can_clone
+from internvl_bridge.storage.free_space import existing_ancestor, free_bytes
+from internvl_bridge.storage.output_shards import FileJob
+from internvl_bridge.storage.source_shards import ByteRange
+
+_LINE = 64
+"""Bytes that a line of the index or of the checksums takes at most, beside the names in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes: ``read`` from the source to be ``written``, and ``cloned`` instead where the file system shares blocks.
+
+    ``verified`` are read from source and output alike to compare them, ``kept`` were written by an earlier run.
+    ``room`` is what the output still needs of the ``free`` bytes of its file system.
+    """
+
+    read: int
+    written: int
+    cloned: int
+    verified: int
+    kept: int
+    room: int
+    free: int
+
+    @property
+    def fits(self) -> bool:
+        return self.room <= self.free
+
+
+def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
+    """The budget of ``conversion``, of which the files ``finished`` are there already.
+
+    Whether blocks can be shared is tried, in a file without a name beside the output.
+    """
+    todo = [job for job in conversion.jobs if job.name not in finished]
+    size = sum(job.size for job in conversion.jobs)
+    remaining = sum(job.size for job in todo)
+    cloned = _shareable(todo, existing_ancestor(conversion.output))
+    beside = _companions(conversion)
+    return Budget(
+        read=sum(job.data_size for job in todo) - cloned,
+        written=remaining - cloned + beside,
+        cloned=cloned,
+        verified=size if conversion.execution.verify else size - remaining,
+        kept=size - remaining,
+        room=remaining - cloned + beside,
+        free=free_bytes(conversion.output),
+    )
+
+
+def check_room(budget: Budget, output: Path) -> None:
+    """Raise OutputError if the output does not fit on its file system."""
+    if not budget.fits:
+        raise OutputError(
+            f"{output} needs {human_size(budget.room)}, but its file system has only {human_size(budget.free)} free.",
+            "Make room, or choose an output on another disk.",
+        )
+
+
+def _companions(conversion: Conversion) -> int:
+    """The bytes of all but the weights, or a little more."""
+    texts = (*conversion.texts.values(), sidecar_text(conversion.sidecar, "", {}))
+    size = sum(len(text.encode()) for text in texts) + sum(path.stat().st_size for path in conversion.copies)
+    size += sum(len(name) + _LINE for name in conversion.files)
+    if conversion.index is not None:
+        size += _LINE + sum(len(key) + len(job.name) + _LINE for job in conversion.jobs for key in job.keys)
+    return size
+
+
+def _shareable(jobs: Collection[FileJob], directory: Path) -> int:
+    answers: dict[int, bool] = {}
+    total = 0
+    for job in jobs:
+        for segment in file_segments(job.header, job.ranges):
+            if segment.shareable and isinstance(segment.part, ByteRange):
+                device = segment.part.path.stat().st_dev
+                if device not in answers:
+                    answers[device] = can_clone(segment.part.path, directory)
+                total += segment.length if answers[device] else 0
+    return total

@@ -1,0 +1,95 @@
+"""What the callers of a conversion may choose."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from internvl_bridge.errors import ConfigError
+from internvl_bridge.mapping.families import Experts
+from internvl_bridge.mapping.routes import Keys
+from internvl_bridge.mapping.spellings import L1, L2, Spelling
+from internvl_bridge.metadata.config.file import Format
+
+Order = Literal["source", "name"]
+"""Physical order of the tensors in a file."""
+Layout = Literal["l1", "l2"]
+"""How HF keys begin: as transformers writes them, or as ``model.state_dict()`` has them."""
+ExpertsOption = Literal["split", "fused"]
+"""Qwen3-MoE's experts: one tensor each, or one for all experts of a layer."""
+Tied = Literal["copy", "keep"]
+"""What a custom checkpoint gets that shares its input embeddings with its output head: a copy, or no head."""
+
+_CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": Tied}
+_OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.HF, "tied": Format.CUSTOM}
+"""Choices that only an output of one format leaves."""
+_DIRECTIONS = {"to-hf": Format.HF, "to-custom": Format.CUSTOM}
+_LAYOUTS = {"l1": L1, "l2": L2}
+_LONGEST_MESSAGE = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What :func:`to_hf`, :func:`to_custom` and :func:`repair` let their callers choose."""
+
+    reference: str | Path | None = None
+    tokenizer: str | Path | None = None
+    system_message: str | None = None
+    layout: Layout = "l1"
+    experts: ExpertsOption = "split"
+    tied: Tied | None = None
+    max_shard_size: int | str | None = None
+    order: Order = "source"
+
+    def target(self, wanted: Format) -> Keys:
+        """How the keys of the output are spelled."""
+        return None if wanted is Format.CUSTOM else Spelling(_LAYOUTS[self.layout], Experts(self.experts))
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a conversion is carried out: nothing of it changes what is written.
+
+    ``workers`` files are written at a time (None: as many as this machine has use for). ``overwrite`` replaces an
+    existing output, ``restart`` throws away what an earlier run has left unfinished.
+    """
+
+    verify: bool = True
+    workers: int | None = None
+    overwrite: bool = False
+    restart: bool = False
+
+
+def wanted_format(direction: str) -> Format:
+    """The format that "to-hf" or "to-custom" ends in. Raises ConfigError for anything else."""
+    if direction not in [*_DIRECTIONS]:  # a list, as what is asked for may have no hash
+        raise ConfigError(f"{direction!r} is no direction.", f"Use {' or '.join(map(repr, _DIRECTIONS))}.")
+    return _DIRECTIONS[direction]
+
+
+def check_options(options: Options) -> None:
+    """Raise ConfigError for a choice that there is not, and for a system message that could not be written."""
+    for name, choices in _CHOICES.items():
+        chosen = getattr(options, name)
+        if chosen not in get_args(choices) and not (chosen is None and name == "tied"):
+            raise ConfigError(
+                f"{chosen!r} is no choice for {name}.",
+                f"Use {' or '.join(map(repr, get_args(choices)))}.",
+            )
+    message = options.system_message or ""
+    if len(message) > _LONGEST_MESSAGE or re.search("[\ud800-\udfff]", message):
+        raise ConfigError(
+            f"The system message is not valid Unicode, or has more than {_LONGEST_MESSAGE} characters.",
+            "State a shorter one, in the encoding of this system.",
+        )
+
+
+def check_applies(options: Options, wanted: Format) -> None:
+    """Raise ConfigError for a choice that an output of the format ``wanted`` does not leave."""
+    for name, format_ in _OUTPUTS.items():
+        if format_ is not wanted and getattr(options, name) != getattr(Options(), name):
+            raise ConfigError(
+                f"{name} is a choice for outputs in the {format_.value} format only, and this is in the "
+                f"{wanted.value} format.",
+                f"Leave out --{name.replace('_', '-')}.",
+            )

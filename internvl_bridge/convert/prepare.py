@@ -1,0 +1,173 @@
+"""Decide everything about a conversion and prove it, before anything is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge.checkpoint.byte_ranges import in_source_shards
+from internvl_bridge.checkpoint.findings import Findings, findings
+from internvl_bridge.checkpoint.model import Model, read_model
+from internvl_bridge.checkpoint.model_plan import plan_model
+from internvl_bridge.checkpoint.weights import INDEX_FILES, holds_weights, stored_plan
+from internvl_bridge.convert.companions.beside import custom_files, hf_files, repaired_files, tokenizer_home
+from internvl_bridge.convert.companions.shared import CompanionFiles
+from internvl_bridge.convert.options import Execution, Options, check_applies, check_options
+from internvl_bridge.convert.overwrite_check import check_replaceable
+from internvl_bridge.convert.sizes import parse_size
+from internvl_bridge.errors import UnsupportedModelError
+from internvl_bridge.mapping.plan import Plan
+from internvl_bridge.metadata.config.file import Format
+from internvl_bridge.metadata.files import CHAT_FILES, TOKENIZER_FILES, small_texts
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, repaired_contents, sidecar_contents
+from internvl_bridge.planning.output_head import OutputHead
+from internvl_bridge.planning.tensor_plan import ModelPlan
+from internvl_bridge.storage.output_shards import FileJob, aligned, by_name, file_jobs, index_of, needs_index, reshard
+from internvl_bridge.storage.publishing import check_output
+from internvl_bridge.storage.source_shards import INDEX_FILE
+from internvl_bridge.work.workers import check_workers
+
+_AS_USUAL = Execution()
+_DUMP_SHARD = "5GB"
+"""The shards of an output whose source has none that could be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A conversion, decided and proved; nothing has been written.
+
+    ``inputs`` are the directories that it reads, ``jobs`` the safetensors files and ``index`` the contents of their
+    index; ``texts`` are other files, by name, with their contents, ``copies`` files to copy as they are, and
+    ``sidecar`` the contents of the sidecar, which gets the checksums of all. ``left_behind`` are files of the source
+    that the output has neither as they are, nor converted, nor in its sidecar.
+    """
+
+    model: Model
+    found: Findings
+    inputs: tuple[Path, ...]
+    output: Path
+    wanted: Format
+    plan: Plan
+    jobs: tuple[FileJob, ...]
+    index: Mapping[str, object] | None
+    texts: Mapping[str, str]
+    copies: tuple[Path, ...]
+    sidecar: Mapping[str, Any]
+    left_behind: tuple[str, ...]
+    notes: tuple[str, ...]
+    reference: Path | None
+    options: Options
+    execution: Execution
+
+    @property
+    def data_bytes(self) -> int:
+        return sum(job.data_size for job in self.jobs)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        weights = [job.name for job in self.jobs] + ([INDEX_FILE] if self.index else [])
+        return tuple(sorted({*weights, SIDECAR_FILE, *self.texts, *(path.name for path in self.copies)}))
+
+
+def prepare(
+    source: str | Path,
+    output: str | Path,
+    formats: tuple[Format, Format],
+    options: Options,
+    execution: Execution = _AS_USUAL,
+) -> Conversion:
+    """Decide everything about a conversion from the first of ``formats`` to the second and prove it; write nothing."""
+    accepted, wanted = formats
+    source, output = Path(source), Path(output)
+    check_options(options)
+    check_workers(execution.workers)
+    reference = None if options.reference is None else Path(options.reference)
+    model = read_model(source, reference, alone=accepted is wanted)
+    if model.format is not accepted:
+        raise _wrong_format(model)
+    check_applies(options, wanted)
+    check_output(source, output, overwrite=execution.overwrite)
+    inputs = tuple(Path(place) for place in (source, reference, options.tokenizer) if place is not None)
+    if execution.overwrite:
+        check_replaceable(output, inputs)
+    if reference is not None and holds_weights(reference):
+        read_model(reference)  # a reference that cannot be compared with must not surprise at the end
+    planned = plan_model(model, options.target(wanted), stores_copy=_stores_copy(model, options, wanted))
+    jobs = _jobs(model, planned, options)
+
+    home = tokenizer_home(source, reference, options.tokenizer)
+    beside = _files(model, planned, options, wanted, home)
+    used = {*INDEX_FILES, *(shard.path.name for shard in model.checkpoint.shards)}
+    used |= {path.name for path in beside.copies if path.parent == source}
+    replaced = () if home == source else TOKENIZER_FILES
+    used.add(SIDECAR_FILE)
+    texts, kept = dict(beside.texts), {*beside.texts}
+    copies = tuple(path for path in beside.copies if path.name != SIDECAR_FILE)
+    if wanted is accepted:
+        sidecar = repaired_contents(source) if len(copies) < len(beside.copies) else {}
+    else:
+        keep = small_texts(source, without={*used, *replaced}, surely={*beside.texts, *CHAT_FILES} - {*replaced})
+        made = {name: text for name, text in beside.texts.items() if name not in replaced}
+        sidecar = sidecar_contents(accepted, model.description.family.name, keep, made, planned.head.value)
+        kept = {*keep}
+    return Conversion(
+        model=model,
+        found=findings(model, planned.head),
+        inputs=inputs,
+        output=output,
+        wanted=wanted,
+        plan=planned.plan,
+        jobs=jobs,
+        index=index_of(jobs, model.checkpoint.index_metadata) if needs_index(jobs) else None,
+        texts=texts,
+        copies=copies,
+        sidecar=sidecar,
+        left_behind=tuple(sorted({path.name for path in source.iterdir()} - used - kept)),
+        notes=beside.notes,
+        reference=reference,
+        options=options,
+        execution=execution,
+    )
+
+
+def _wrong_format(model: Model) -> UnsupportedModelError:
+    """The refusal of a source that another command is for."""
+    if model.format is Format.CUSTOM:
+        return UnsupportedModelError(
+            f"{model.directory} is in the custom format.",
+            "Use 'internvl-bridge to-hf' to convert it into the HF format.",
+        )
+    return UnsupportedModelError(
+        f"{model.directory} is already in the HF format.",
+        "Use 'internvl-bridge to-custom' to convert it into the custom one, or 'internvl-bridge repair' if "
+        "transformers does not load it.",
+    )
+
+
+def _jobs(model: Model, planned: ModelPlan, options: Options) -> tuple[FileJob, ...]:
+    """The safetensors files to write: the shards of the source and their order, unless the options say otherwise."""
+    shards = in_source_shards(stored_plan(planned.plan, model.weights), model.checkpoint)
+    usual = None if model.weights.has_shards else _DUMP_SHARD
+    limit = usual if options.max_shard_size is None else options.max_shard_size
+    if limit is not None:
+        shards = reshard(shards, parse_size(limit))
+    return tuple(file_jobs([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards]))
+
+
+def _files(model: Model, planned: ModelPlan, options: Options, wanted: Format, home: Path) -> CompanionFiles:
+    """Everything beside the weights and the sidecar; ``home`` is where the tokenizer is."""
+    if wanted is Format.CUSTOM:
+        return custom_files(model, planned, home, options.reference)
+    make = hf_files if model.format is Format.CUSTOM else repaired_files
+    return make(model, planned, home, options.system_message)
+
+
+def _stores_copy(model: Model, options: Options, wanted: Format) -> bool:
+    """Whether the output of a tied model stores a copy of its embeddings as output head.
+
+    If the source was made from a checkpoint of that format: as that one did.
+    """
+    remembered = model.other_format.head if model.other_format and wanted is not model.format else None
+    if wanted is Format.HF:
+        return remembered == OutputHead.COPY.value
+    return remembered != OutputHead.SHARED.value if options.tied is None else options.tied == "copy"

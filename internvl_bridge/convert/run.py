@@ -1,0 +1,138 @@
+"""Convert one directory into another: copy, verify and publish what was prepared."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from internvl_bridge.checkpoint.weights import holds_weights, stored_plan
+from internvl_bridge.convert.disk_budget import budget_of, check_room
+from internvl_bridge.convert.identity import identity_of
+from internvl_bridge.convert.overwrite_check import check_replaceable
+from internvl_bridge.convert.prepare import Conversion
+from internvl_bridge.convert.report import ConversionReport
+from internvl_bridge.convert.write_weights import DAMAGED, WeightSource, WrittenShard, write_shards
+from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
+from internvl_bridge.storage.checksums import ALGORITHM, checksum_of
+from internvl_bridge.storage.publishing import Workspace, keep_only, publishing
+from internvl_bridge.storage.reading import FileReader, file_checksum, uncached
+from internvl_bridge.storage.small_files import copy_file, json_pieces, write_bytes, write_json
+from internvl_bridge.storage.source_shards import INDEX_FILE, Checkpoint
+from internvl_bridge.storage.stamps import check_unchanged
+from internvl_bridge.verify.directories import compare_models
+from internvl_bridge.verify.tensors import Comparison
+from internvl_bridge.work.interrupts import interrupts_held
+from internvl_bridge.work.progress import Progress, nothing, silent, stoppable
+from internvl_bridge.work.workers import check_workers
+
+
+def carry_out(conversion: Conversion, progress: Progress = silent) -> ConversionReport:
+    """Write what was decided: complete, verified (unless told not to) and then published by a rename.
+
+    Goes on where an earlier run of the same conversion was stopped.
+    """
+    model, output = conversion.model, conversion.output
+    with interrupts_held() as check:
+        heard = stoppable(progress, check)
+        workspace, shards = _write(conversion, heard, check)
+        try:
+            reference = _compare_with_reference(conversion, heard)
+            check()
+        except BaseException as error:
+            error.add_note(f"{output} is complete.")
+            raise
+    keys = tuple(key for job in conversion.jobs for key in job.keys)
+    return ConversionReport(
+        source=model.directory,
+        output=output,
+        format=conversion.wanted.value,
+        found=conversion.found,
+        family=model.description.family.name,
+        tensors=len(conversion.plan.recipes),
+        bytes=conversion.data_bytes,
+        cloned=sum(shard.cloned for shard in shards),
+        kept=tuple(shard.name for shard in shards if shard.kept),
+        files=conversion.files,
+        left_behind=conversion.left_behind,
+        notes=(*conversion.notes, *_about_this_run(workspace, shards)),
+        verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
+        reference=reference,
+    )
+
+
+def _write(
+    conversion: Conversion, progress: Progress, check: Callable[[], None]
+) -> tuple[Workspace, list[WrittenShard]]:
+    """Write all files and publish them, or nothing if ``check`` raises; the workspace they were in, and the shards."""
+    output, execution, model = conversion.output, conversion.execution, conversion.model
+    identity = identity_of(conversion)
+    with publishing(output, identity, overwrite=execution.overwrite, restart=execution.restart) as workspace:
+        keep_only(workspace, {job.name for job in conversion.jobs})
+        check_room(budget_of(conversion, workspace.journal.finished), output)
+        checksums = _write_companions(conversion, workspace.files, check)
+        cold = uncached(shard.path for shard in model.checkpoint.shards)
+        weights = WeightSource(stored_plan(conversion.plan, model.weights), model.checkpoint, cold)
+        workers = check_workers(execution.workers)
+        try:
+            shards = write_shards(conversion.jobs, weights, workspace, workers, progress, verify=execution.verify)
+        except BridgeError:
+            _check_source(model.checkpoint, workspace)  # a change of it would be the reason
+            raise
+        _check_source(model.checkpoint, workspace)
+        checksums |= {shard.name: shard.checksum for shard in shards if shard.checksum is not None}
+        sidecar = sidecar_text(conversion.sidecar, ALGORITHM, checksums).encode()
+        write_bytes(workspace.files / SIDECAR_FILE, sidecar)
+        if (workspace.files / SIDECAR_FILE).read_bytes() != sidecar:
+            raise DifferenceError(f"{SIDECAR_FILE} is not what was to be written.", DAMAGED)
+        if execution.overwrite:
+            check_replaceable(output, conversion.inputs)  # somebody may have put something there meanwhile
+    return workspace, shards
+
+
+def _write_companions(conversion: Conversion, directory: Path, check: Callable[[], None]) -> dict[str, str]:
+    """Write all but weights and sidecar, and read them back; their checksums, by name."""
+    for path in conversion.copies:
+        check()
+        copy_file(path, directory / path.name)
+    for name, text in conversion.texts.items():
+        check()
+        write_bytes(directory / name, text.encode())
+    if conversion.index is not None:
+        write_json(directory / INDEX_FILE, conversion.index)
+    meant = {name: checksum_of([text.encode()]) for name, text in conversion.texts.items()}
+    if conversion.index is not None:
+        meant[INDEX_FILE] = checksum_of(byte_range.encode() for byte_range in json_pieces(conversion.index))
+    with FileReader() as readers:
+        meant |= {path.name: file_checksum(path, readers, nothing) for path in conversion.copies}
+        made = {name: file_checksum(directory / name, readers, nothing) for name in meant}
+    if wrong := [name for name in meant if made[name] != meant[name]]:
+        raise DifferenceError(f"{wrong[0]} is not what was to be written.", DAMAGED)
+    return made
+
+
+def _check_source(source: Checkpoint, workspace: Workspace) -> None:
+    """Raise CheckpointError, and keep nothing, if ``source`` was changed: no run could go on from what is finished."""
+    try:
+        check_unchanged((shard.path, shard.stamp) for shard in source.shards)
+    except CheckpointError:
+        keep_only(workspace, ())
+        raise
+
+
+def _compare_with_reference(conversion: Conversion, progress: Progress) -> Comparison | None:
+    reference = conversion.reference
+    if reference is None or not holds_weights(reference):
+        return None
+    return compare_models(conversion.output, reference, check_workers(conversion.execution.workers), progress)
+
+
+def _about_this_run(workspace: Workspace, shards: Iterable[WrittenShard]) -> Iterator[str]:
+    if not workspace.journal.locked:
+        yield _NO_LOCKS
+    if os.path.lexists(workspace.files.parent):
+        yield f"{workspace.files.parent} could not be removed. Nothing needs it any more."
+    if unread := sum(shard.checksum is None for shard in shards):
+        yield f"{unread} file(s) of weights were cloned and not read back, so that they have no checksum."
+
+
+_NO_LOCKS = "This file system has no locks: nothing would have kept a second conversion away from the same output."

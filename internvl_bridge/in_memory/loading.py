@@ -1,0 +1,130 @@
+"""Open a checkpoint as a transformers model, and as its processor, converted on the fly. Imports transformers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import transformers
+from huggingface_hub import snapshot_download
+
+from internvl_bridge.checkpoint.model import Model, read_model
+from internvl_bridge.checkpoint.model_plan import plan_model
+from internvl_bridge.checkpoint.weights import stored_plan
+from internvl_bridge.convert.companions.beside import hf_files, repaired_files
+from internvl_bridge.errors import ConfigError, DifferenceError, first_few
+from internvl_bridge.in_memory.mapped_tensors import mapped_tensors
+from internvl_bridge.mapping.families import Experts
+from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, Spelling
+from internvl_bridge.metadata.chat.generation import GENERATION_FILE
+from internvl_bridge.metadata.config.file import Format
+from internvl_bridge.planning.tensor_plan import ModelPlan
+from internvl_bridge.storage.small_files import copy_file, write_bytes
+
+_WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+_NO_FIELDS = {"dtype", "torch_dtype", "quantization_config"}
+"""Fields of a config that from_pretrained has an argument for."""
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+
+
+def load_pretrained(path_or_repo: str | Path, **kwargs: Any) -> Any:
+    """Open a custom checkpoint as ``InternVLForConditionalGeneration``, without writing a converted one.
+
+    Takes a directory or the name of a hub repository, and the keyword arguments of transformers'
+    ``from_pretrained``: ``dtype``, ``device_map``, ``attn_implementation``, ... (``revision``, ``token``,
+    ``cache_dir``, ``local_files_only`` and ``force_download`` go to the download). The tensors are those that
+    :func:`internvl_bridge.to_hf` would write, most of them views of the mapped files, so that loading takes no more
+    memory than from the converted directory. The model is transformers' own class; no remote code runs. An HF
+    checkpoint, in any spelling, is opened alike.
+
+    Raises a BridgeError for what to_hf would refuse, and DifferenceError if transformers leaves a parameter without
+    its tensor.
+    """
+    if "state_dict" in kwargs:
+        raise ConfigError("load_pretrained takes the tensors from the checkpoint.", "Leave out state_dict.")
+    wants_info = kwargs.pop("output_loading_info", False)
+    source = _read(path_or_repo, kwargs)
+    planned = plan_model(source, _readable(source), stores_copy=False)
+    tensors = mapped_tensors(stored_plan(planned.plan, source.weights), source.checkpoint)
+    with _directory_beside(source, planned) as directory:
+        if kwargs.get("config") is None:
+            kwargs["config"] = _configured(transformers.AutoConfig.from_pretrained(directory), kwargs)
+        if (directory / GENERATION_FILE).exists():
+            kwargs.setdefault("generation_config", transformers.GenerationConfig.from_pretrained(directory))
+    load: Any = transformers.InternVLForConditionalGeneration.from_pretrained
+    model, info = load(None, state_dict=tensors, output_loading_info=True, **kwargs)
+    _check(info, source)
+    model.name_or_path = model.config._name_or_path = str(path_or_repo)  # noqa: SLF001 (transformers writes it there)
+    return (model, info) if wants_info else model
+
+
+def _configured(config: Any, kwargs: dict[str, Any]) -> Any:
+    """``config`` with those of its fields that ``kwargs`` state, which it takes out of them, as transformers does."""
+    for name in kwargs.keys() & config.to_dict().keys() - _NO_FIELDS:
+        setattr(config, name, kwargs.pop(name))
+    return config
+
+
+def load_processor(path_or_repo: str | Path, **kwargs: Any) -> Any:
+    """Open the processor of a custom checkpoint as transformers' own ``InternVLProcessor``.
+
+    Its tokenizer, chat template and image processor are those that :func:`internvl_bridge.to_hf` would write.
+    Arguments as for :func:`load_pretrained`; the others go to ``AutoProcessor.from_pretrained``. Raises a
+    BridgeError for what to_hf would refuse.
+    """
+    source = _read(path_or_repo, kwargs)
+    with _directory_beside(source, plan_model(source, MOST_COMPATIBLE, stores_copy=False)) as directory:
+        load: Any = transformers.AutoProcessor.from_pretrained
+        processor = load(directory, **kwargs)
+    processor.tokenizer.name_or_path = str(path_or_repo)
+    return processor
+
+
+def _read(path_or_repo: str | Path, kwargs: dict[str, Any]) -> Model:
+    """The checkpoint, downloaded if it is not a directory; takes the options of the download out of ``kwargs``."""
+    options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
+    folder = kwargs.pop("subfolder", "")
+    if Path(path_or_repo).is_dir():
+        return read_model(Path(path_or_repo) / folder)
+    try:
+        return read_model(Path(snapshot_download(str(path_or_repo), allow_patterns=list(_WANTED), **options)) / folder)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path_or_repo} is no directory, and cannot be had from the hub: {type(error).__name__}. "
+            f"{str(error).partition(chr(10))[0]}",
+            "Give the directory of a checkpoint, or the name of a repository that can be reached.",
+        ) from error
+
+
+def _readable(source: Model) -> Spelling:
+    """The spelling that the installed transformers reads: versions 5.0 to 5.3 lose experts that are not fused."""
+    version = tuple(int(number) for number in transformers.__version__.split(".")[:2])
+    if source.description.family.split_experts and (5, 0) <= version <= (5, 3):
+        return Spelling(MOST_COMPATIBLE.layout, Experts.FUSED)
+    return MOST_COMPATIBLE
+
+
+@contextmanager
+def _directory_beside(source: Model, planned: ModelPlan) -> Iterator[Path]:
+    """A directory, for a while, with all files of the converted checkpoint but its weights."""
+    make = hf_files if source.format is Format.CUSTOM else repaired_files
+    files = make(source, planned, source.directory, None)
+    with TemporaryDirectory(prefix="internvl-bridge-") as name:
+        directory = Path(name)
+        for path in files.copies:
+            copy_file(path, directory / path.name)
+        for file, text in files.texts.items():
+            write_bytes(directory / file, text.encode())
+        yield directory
+
+
+def _check(info: Any, source: Model) -> None:
+    """Raise DifferenceError for what transformers only reports."""
+    wrong = [str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info.get(kind, ())]
+    if wrong:
+        raise DifferenceError(
+            f"transformers {transformers.__version__} did not take the tensors of {source.directory} as they are: "
+            f"{first_few(wrong)}.",
+            "Convert it with 'internvl-bridge to-hf', and please report this.",
+        )

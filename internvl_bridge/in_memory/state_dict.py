@@ -1,0 +1,132 @@
+"""The in-memory interpreter of plans: torch state dicts, converted without touching a value."""
+
+from collections.abc import Mapping
+from math import sqrt
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from internvl_bridge.convert.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
+from internvl_bridge.errors import ConfigError, ContradictionError, first_few
+from internvl_bridge.mapping.family_from_keys import guessed_route
+from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
+from internvl_bridge.mapping.routes import Keys, plan_route
+from internvl_bridge.mapping.spellings import spelling_of
+from internvl_bridge.metadata.config.description import ModelDescription, describe
+from internvl_bridge.metadata.config.file import ConfigFile, Format
+from internvl_bridge.planning.tensor_plan import plan_tensors
+from internvl_bridge.verify.distance import squared_distance
+
+StateDict = Mapping[str, torch.Tensor]
+
+
+def convert_state_dict(
+    tensors: StateDict,
+    direction: Literal["to-hf", "to-custom"],
+    *,
+    config: Mapping[str, Any] | None = None,
+    layout: Layout = "l1",
+    experts: ExpertsOption = "split",
+    tied: Tied = "copy",
+) -> dict[str, torch.Tensor]:
+    """Convert a state dict in memory; dtypes, devices and values stay as they are.
+
+    ``config`` is the contents of config.json of either format. With it the state dict must be
+    complete and of the shapes it describes; without it every key must still be understood and every
+    group complete, but InternLM2's fused projections cannot be split, and nothing is known to be tied. HF keys
+    are recognised in any spelling; ``layout`` and ``experts`` say which to produce, and ``tied`` what becomes of a
+    shared output head, as for :func:`internvl_bridge.to_hf` and :func:`internvl_bridge.to_custom`. What
+    ``model.state_dict()`` has is ``layout="l2"``, in transformers 5 with ``experts="fused"``.
+
+    Tensors that are only renamed are returned themselves, and parts of a larger one as views of it
+    where it is contiguous, detached from its gradients. Raises a BridgeError that names the keys and the remedy.
+    """
+    wanted = wanted_format(direction)
+    options = Options(layout=layout, experts=experts, tied=tied)
+    check_options(options)
+    specs = {key: spec_of(tensor) for key, tensor in tensors.items()}
+    if config is None:
+        plan = plan_route(guessed_route(specs, options.target(wanted)), specs)
+    else:
+        plan = _plan(described_by(config, specs), tensors, specs, wanted, options)
+    return {key: gathered(recipe, tensors) for key, recipe in plan.recipes.items()}
+
+
+def _plan(
+    model: ModelDescription, tensors: StateDict, specs: Mapping[str, TensorSpec], wanted: Format, options: Options
+) -> Plan:
+    source: Keys = None if wanted is Format.HF else spelling_of(specs, model.family)
+    return plan_tensors(
+        model,
+        specs,
+        (source, options.target(wanted)),
+        lambda left, right: same_bits(tensors[left], tensors[right]),
+        stores_copy=wanted is Format.CUSTOM and options.tied != "keep",
+    ).plan
+
+
+def described_by(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> ModelDescription:
+    """The model that the contents of a config.json describe. Raises as :func:`describe`, and for anything else."""
+    if not isinstance(config, Mapping):
+        raise ConfigError(
+            f"config is a {type(config).__name__}, not the contents of a config.json.", "Pass model.config.to_dict()."
+        )
+    return describe(ConfigFile(Path("config"), "", config), specs)
+
+
+def spec_of(tensor: torch.Tensor) -> TensorSpec:
+    """The spec of a tensor in memory, with torch's name of its dtype."""
+    return TensorSpec(str(tensor.dtype), tuple(tensor.shape))
+
+
+def gathered(recipe: Recipe, tensors: StateDict) -> torch.Tensor:
+    """The tensor that ``recipe`` makes: a source itself or a view of it where it is one run, on the same device.
+
+    Raises ContradictionError for sources on several devices.
+    """
+    shape = recipe.spec.shape
+    whole = tensors[recipe.runs[0].key]
+    if len(recipe.runs) == 1 and whole.shape == shape:
+        return whole
+    flat = {key: tensors[key].detach().reshape(-1) for key in dict.fromkeys(run.key for run in recipe.runs)}
+    if len({tensor.device for tensor in flat.values()}) > 1:
+        raise ContradictionError(
+            f"{first_few(list(flat))} lie on different devices, but become one tensor.", "Move them to one device."
+        )
+    parts = [flat[run.key].narrow(0, run.start, run.stop - run.start) for run in recipe.runs]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)
+
+
+def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether two tensors of one dtype and shape agree in every bit; of meta tensors, whether they are one."""
+    if left.is_meta or right.is_meta or left is right:
+        return left is right
+    ours, theirs = (tensor.detach().reshape(-1).view(torch.uint8) for tensor in (left, right))
+    return torch.equal(ours, theirs.to(ours.device))
+
+
+def compute_l2_distance(left: torch.nn.Module | StateDict, right: torch.nn.Module | StateDict) -> float:
+    """The Euclidean distance between two models or state dicts, over all their tensors, in float64.
+
+    The square root of the sum of all squared differences; NaN if any difference is. Raises
+    ContradictionError unless both have the same keys and shapes: nothing is skipped.
+    """
+    ours, theirs = _state_dict(left), _state_dict(right)
+    wrong = sorted(
+        key
+        for key in ours.keys() | theirs.keys()
+        if key not in ours or key not in theirs or ours[key].shape != theirs[key].shape
+    )
+    if wrong:
+        raise ContradictionError(
+            f"The two state dicts cannot be compared: {', '.join(wrong[:3])}"
+            f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''} is missing in one of them or has "
+            f"another shape there.",
+            "Compare models of the same architecture and format.",
+        )
+    return sqrt(sum(squared_distance(ours[key], theirs[key]) for key in ours))
+
+
+def _state_dict(model: torch.nn.Module | StateDict) -> StateDict:
+    return model.state_dict() if isinstance(model, torch.nn.Module) else model

@@ -1,0 +1,155 @@
+"""Convert tensors one by one as they come, for trainers that push weights into a serving engine."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from internvl_bridge.convert.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
+from internvl_bridge.errors import DuplicateKeyError, IncompleteGroupError, MixedSpellingError, first_few
+from internvl_bridge.in_memory.state_dict import described_by, gathered, same_bits, spec_of
+from internvl_bridge.mapping.families import INTERNLM3, INTERNLM3_GROUPED
+from internvl_bridge.mapping.family_from_keys import ambiguous, check_guessable, guessable_models, possible_routes
+from internvl_bridge.mapping.make_plan import RowLookup, explain_unknown_keys
+from internvl_bridge.mapping.plan import TensorSpec
+from internvl_bridge.mapping.routes import Keys, Route
+from internvl_bridge.mapping.spellings import spelling_of
+from internvl_bridge.mapping.tied_head import tied_head
+from internvl_bridge.mapping.transforms import Transform
+from internvl_bridge.metadata.config.description import ModelDescription
+from internvl_bridge.metadata.config.file import Format
+from internvl_bridge.planning.checked_plan import check_config, checked_plan
+
+NamedTensors = Iterable[tuple[str, torch.Tensor]]
+
+
+def iter_converted(
+    named_tensors: NamedTensors,
+    direction: Literal["to-hf", "to-custom"],
+    *,
+    config: Mapping[str, Any] | None = None,
+    layout: Layout = "l1",
+    experts: ExpertsOption = "split",
+    tied: Tied = "copy",
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Convert ``(key, tensor)`` pairs in any order, and yield each target as soon as its sources have come.
+
+    Holds the tensors of open groups only (a query that waits for its key and value, experts that wait for the
+    others of their layer), and, of a model that config.json calls tied, its embeddings. Arguments and results are
+    those of :func:`internvl_bridge.convert_state_dict`: whole tensors are passed on, parts are views, on whatever
+    device. A key that is not understood, or not spelled as those before it, is refused when it comes; with
+    ``config``, a tensor that never came or has another shape than it describes is refused at the end. Without it,
+    experts are refused that come before any key which tells their family. Raises a BridgeError.
+    """
+    wanted = wanted_format(direction)
+    options = Options(layout=layout, experts=experts, tied=tied)
+    check_options(options)
+    if config is not None:
+        return _described(named_tensors, config, wanted, options)
+    target = options.target(wanted)
+    return _converted(_guessable(named_tensors), list(possible_routes(target, guessable_models(target))), {})
+
+
+def _described(
+    named_tensors: NamedTensors, config: Mapping[str, Any], wanted: Format, options: Options
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The targets of a model that ``config`` describes, all of whose tensors have to come."""
+    target = options.target(wanted)
+    model = described_by(config, {})
+    check_config(model)
+    families = [model.family]
+    if model.family is INTERNLM3 and wanted is Format.HF:  # only its keys tell which of both it is
+        families.append(INTERNLM3_GROUPED)
+    routes = list(possible_routes(target, [(family, model.dims.text) for family in families]))
+    seen: dict[str, TensorSpec] = {}
+    made = _converted(named_tensors, routes, seen)
+    yield from _with_head(made, model, target, options) if model.may_be_tied else made
+    model = described_by(config, seen)
+    checked_plan(model, seen, None if wanted is Format.HF else spelling_of(seen, model.family), target)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Tensors that are converted together: all their keys, and those that have come."""
+
+    row: Transform
+    keys: tuple[str, ...]
+    come: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def _converted(
+    named_tensors: NamedTensors, routes: Sequence[Route], seen: dict[str, TensorSpec]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The targets of the one of ``routes`` that explains all tensors; ``seen`` collects their specs."""
+    tables = [table for table, _ in (route.entrance for route in routes)]
+    direction = routes[0].entrance[1]
+    owners = [RowLookup(table, direction) for table in tables]
+    alive = list(range(len(tables)))
+    waiting: dict[str, _Group] = {}
+    for key, tensor in named_tensors:
+        if key in seen:
+            raise DuplicateKeyError(f"{key} came twice.", "Pass each tensor once.")
+        claims = {number: found[0] for number in range(len(tables)) if (found := owners[number].of(key))}
+        alive = [number for number in alive if number in claims]
+        if not alive:
+            raise _unexpected(key, seen) if claims else explain_unknown_keys([key])
+        rows = [tables[number][claims[number]] for number in alive]
+        if len({type(row) for row in rows}) > 1:
+            raise ambiguous(key)
+        seen[key] = spec_of(tensor)
+        group = waiting.pop(key, None) or _Group(rows[0], direction.group(rows[0], key))
+        group.come[key] = tensor
+        if len(group.come) == len(group.keys):
+            plan = direction.recipes(group.row)({key: seen[key] for key in group.keys})
+            yield from ((target, gathered(recipe, group.come)) for target, recipe in plan.items())
+        elif len(group.come) == 1:
+            waiting.update((other, group) for other in group.keys if other != key)
+        del group, tensor  # before the next one is asked for
+    if waiting:
+        come = next(iter(next(iter(waiting.values())).come))
+        raise IncompleteGroupError(
+            f"{first_few(list(waiting))} never came, but {come} did, which cannot be converted without.",
+            "Pass all tensors of the model.",
+        )
+
+
+def _guessable(named_tensors: NamedTensors) -> NamedTensors:
+    for key, tensor in named_tensors:
+        check_guessable(key)
+        yield key, tensor
+        del tensor  # before the next one is asked for
+
+
+def _unexpected(key: str, seen: Collection[str]) -> MixedSpellingError:
+    return MixedSpellingError(
+        f"{key} is not spelled as the tensors before it, such as {next(iter(seen))}.",
+        "Pass the tensors of one state dict.",
+    )
+
+
+def _with_head(
+    made: Iterator[tuple[str, torch.Tensor]], model: ModelDescription, target: Keys, options: Options
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """``made``, with or without an output head that is a copy of the input embeddings, as ``target`` has it."""
+    tie = tied_head(model.family, model.dims.text, target)
+    stores_copy = target is None and options.tied != "keep"
+    pair: dict[str, torch.Tensor] = {}
+    for key, tensor in made:
+        if key in (tie.head, tie.embeddings):
+            pair[key] = tensor
+        if stores_copy or key != tie.head:
+            yield key, tensor
+        del tensor  # before the next one is asked for
+        if len(pair) == 2 or (stores_copy and tie.head in pair):
+            if not stores_copy and not _alike(*pair.values()):
+                yield tie.head, pair[tie.head]
+            pair.clear()
+            yield from made
+            return
+    if stores_copy and pair:
+        yield tie.head, pair[tie.embeddings]
+
+
+def _alike(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return spec_of(left) == spec_of(right) and same_bits(left, right)

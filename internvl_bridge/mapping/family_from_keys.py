@@ -1,0 +1,76 @@
+"""Which model tensor keys are of, where no config.json tells."""
+
+from collections.abc import Collection, Iterator
+
+from internvl_bridge.errors import ConfigError
+from internvl_bridge.mapping.dimensions import TextDims
+from internvl_bridge.mapping.families import (
+    FAMILIES,
+    FUSED_EXPERTS,
+    GPT_OSS,
+    INTERNLM2,
+    INTERNLM3_GROUPED,
+    QWEN3_MOE,
+    Family,
+)
+from internvl_bridge.mapping.make_plan import unmatched_keys
+from internvl_bridge.mapping.routes import Keys, Route
+from internvl_bridge.mapping.spellings import LAYOUTS, Spelling, layout_of, spelling_of
+
+_UNKNOWN = TextDims("", 1, 1, 1, 1, 1, 1, 1, attention_bias=False, mlp_bias=False, experts=None)
+_GROUPED = (INTERNLM2, INTERNLM3_GROUPED)
+
+
+def possible_routes(target: Keys, models: Collection[tuple[Family, TextDims]]) -> Iterator[Route]:
+    """The routes between the formats that keys of one of ``models`` may take to ``target``."""
+    for family, dims in models:
+        if target is not None:
+            yield Route(family, dims, None, target)
+            continue
+        for layout in LAYOUTS:
+            for experts in family.expert_choices:
+                yield Route(family, dims, Spelling(layout, experts), None)
+
+
+def guessable_models(target: Keys) -> list[tuple[Family, TextDims]]:
+    """The families that keys may be of; HF's do not tell an InternLM2 from a Llama, which they are taken for."""
+    return [(family, _UNKNOWN) for family in FAMILIES if target is not None or family not in _GROUPED]
+
+
+def guessed_route(keys: Collection[str], target: Keys) -> Route:
+    """The route between the formats that explains most of ``keys``.
+
+    Raises ConfigError for keys that several families have and convert otherwise, and UnknownKeyError or
+    MixedSpellingError for HF keys without one layout.
+    """
+    for key in keys:
+        check_guessable(key)
+    layout = None if target is not None else layout_of(keys)
+    possible = possible_routes(target, guessable_models(target))
+    routes = [route for route in possible if route.source is None or route.source.layout is layout]
+    unexplained = {route: len(unmatched_keys(*route.entrance, keys)) for route in routes}
+    nearest = [route for route in routes if unexplained[route] == min(unexplained.values())]
+    if {QWEN3_MOE, GPT_OSS} <= {route.family for route in nearest}:
+        for key in keys:
+            if key.endswith(FUSED_EXPERTS):
+                raise ambiguous(key)
+    if layout is not None:
+        spelling_of(keys, nearest[0].family)
+    return nearest[0]
+
+
+def check_guessable(key: str) -> None:
+    """Raise ConfigError for a key whose tensor only the numbers in config.json tell how to split."""
+    if key.endswith(("attention.wqkv.weight", "attention.wqkv.bias")):
+        raise ConfigError(
+            f"{key} is InternLM2's fused projection, which cannot be split without the numbers of heads.",
+            "Pass the contents of the model's config.json as config.",
+        )
+
+
+def ambiguous(key: str) -> ConfigError:
+    """The refusal of a key that several families have, and convert otherwise."""
+    return ConfigError(
+        f"{key} holds experts, but nothing tells whether they are those of Qwen3-MoE or of GPT-OSS.",
+        "Pass the contents of the model's config.json as config.",
+    )

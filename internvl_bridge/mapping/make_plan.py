@@ -1,0 +1,121 @@
+"""From tensor specs to a proven plan, or to a refusal that names the keys."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+
+from internvl_bridge.errors import AmbiguousKeyError, DuplicateKeyError, ProofError, UnknownKeyError, first_few
+from internvl_bridge.mapping.patterns import KeyPattern
+from internvl_bridge.mapping.plan import Plan, TensorSpec, restored
+from internvl_bridge.mapping.transforms import Recipes, Transform
+from internvl_bridge.mapping.unknown_keys import explain_unknown_key
+
+
+class Direction(Enum):
+    """Which of the two formats a conversion ends in."""
+
+    TO_HF = "to-hf"
+    TO_CUSTOM = "to-custom"
+
+    @property
+    def reverse(self) -> "Direction":
+        return Direction.TO_CUSTOM if self is Direction.TO_HF else Direction.TO_HF
+
+    def patterns(self, transform: Transform) -> tuple[KeyPattern, ...]:
+        """The keys that ``transform`` starts from in this direction."""
+        return transform.custom_patterns if self is Direction.TO_HF else transform.hf_patterns
+
+    def recipes(self, transform: Transform) -> Callable[[Mapping[str, TensorSpec]], Recipes]:
+        """What ``transform`` does in this direction."""
+        return transform.forward if self is Direction.TO_HF else transform.inverse
+
+    def group(self, transform: Transform, key: str) -> tuple[str, ...]:
+        """The keys that ``transform`` needs together with ``key``, which it claims, in this direction."""
+        return transform.forward_group(key) if self is Direction.TO_HF else transform.inverse_group(key)
+
+
+def make_plan(table: Sequence[Transform], specs: Mapping[str, TensorSpec], direction: Direction) -> Plan:
+    """Plan the conversion of ``specs`` by the rows of ``table``.
+
+    Raises UnknownKeyError or AmbiguousKeyError unless every key matches exactly one row,
+    IncompleteGroupError or ContradictionError for parts that do not fit together, and
+    DuplicateKeyError when two rows make the same tensor.
+    """
+    recipes: Recipes = {}
+    for transform, claimed in _claims(table, specs, direction):
+        for key, recipe in direction.recipes(transform)(claimed).items():
+            if key in recipes:
+                sources = sorted({run.key for run in (*recipes[key].runs, *recipe.runs)})
+                raise DuplicateKeyError(
+                    f"{', '.join(sources)} would both become {key}.", "Remove the tensors that are stale."
+                )
+            recipes[key] = recipe
+    return Plan(specs, recipes)
+
+
+def unmatched_keys(table: Sequence[Transform], direction: Direction, keys: Iterable[str]) -> list[str]:
+    """The keys that no row of ``table`` claims."""
+    owners = RowLookup(table, direction)
+    return [key for key in keys if not owners.of(key)]
+
+
+def prove(plan: Plan, back: Callable[[Mapping[str, TensorSpec]], Plan]) -> None:
+    """Show from the plan alone that converting and converting back changes nothing.
+
+    ``back`` plans the opposite conversion from nothing but the specs of ``plan``'s targets. Raises
+    ProofError unless ``plan`` uses every source element exactly once, and ``back`` puts each of them
+    back where it was: then the one after the other is the identity.
+    """
+    returning = back(plan.targets).recipes
+    changed = [key for key, recipe in restored(plan) if returning.get(key) != recipe]
+    changed += sorted(returning.keys() - plan.sources.keys())
+    if changed:
+        raise ProofError(
+            f"Converting back would not restore {', '.join(changed[:3])}.",
+            "Nothing was written. This is a defect of internvl-bridge: please report it.",
+        )
+
+
+def _claims(
+    table: Sequence[Transform], specs: Mapping[str, TensorSpec], direction: Direction
+) -> list[tuple[Transform, dict[str, TensorSpec]]]:
+    owners = RowLookup(table, direction)
+    claims: list[dict[str, TensorSpec]] = [{} for _ in table]
+    unknown: list[str] = []
+    for key, spec in specs.items():
+        rows = owners.of(key)
+        if len(rows) > 1:
+            raise AmbiguousKeyError(
+                f"{key} is claimed by {len(rows)} transforms.",
+                "This is a defect of internvl-bridge: please report it.",
+            )
+        if rows:
+            claims[rows[0]][key] = spec
+        else:
+            unknown.append(key)
+    if unknown:
+        raise explain_unknown_keys(unknown)
+    return list(zip(table, claims, strict=True))
+
+
+class RowLookup:
+    """Which rows of a table claim a key; only patterns with as many segments as the key are tried."""
+
+    __slots__ = ("_patterns",)
+
+    def __init__(self, table: Sequence[Transform], direction: Direction) -> None:
+        self._patterns: dict[int | None, list[tuple[int, KeyPattern]]] = {None: []}
+        for row, transform in enumerate(table):
+            for pattern in direction.patterns(transform):
+                self._patterns.setdefault(pattern.segments, []).append((row, pattern))
+
+    def of(self, key: str) -> list[int]:
+        """Indices of the rows that claim ``key``, each once."""
+        candidates = self._patterns[None] + self._patterns.get(key.count(".") + 1, [])
+        rows = [row for row, pattern in candidates if pattern.matches(key)]
+        return rows if len(rows) < 2 else list(dict.fromkeys(rows))
+
+
+def explain_unknown_keys(keys: Sequence[str]) -> UnknownKeyError:
+    """The refusal of keys that no transform claims: the first few, why, and what to do."""
+    reason, remedy = explain_unknown_key(keys[0])
+    return UnknownKeyError(f"Unknown tensor {first_few(keys)}: {reason}.", remedy)

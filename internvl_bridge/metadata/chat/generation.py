@@ -1,0 +1,46 @@
+"""generation_config.json: by which tokens a model ends its answer."""
+
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.metadata.config import value_checks
+from internvl_bridge.metadata.config.file import Config, ConfigFile, is_present, read_json_file
+from internvl_bridge.metadata.config.value_checks import optional
+
+GENERATION_FILE = "generation_config.json"
+
+
+def read_generation_config(directory: Path) -> ConfigFile | None:
+    """The generation_config.json of ``directory``, None if it has none. Raises ConfigError if it is malformed."""
+    path = directory / GENERATION_FILE
+    if not is_present(path):
+        return None
+    file = read_json_file(path)
+    if not optional(value_checks.token_ids)(stated := file.values.get("eos_token_id")):
+        raise ConfigError(
+            f"{path} has eos_token_id {shown(stated)}, which is no token.", "Correct it, or remove the file."
+        )
+    return file
+
+
+def with_turn_end(eos: Any, turn_end: int | None) -> Any:
+    """``eos``, one id or several or none, such that ``turn_end`` is among them."""
+    stated = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if turn_end is None or turn_end in stated:
+        return eos
+    return [turn_end, *stated] if stated else turn_end
+
+
+def hf_generation_config(custom: Config | None, text: Config, turn_end: int | None) -> dict[str, Any]:
+    """The HF generation config for a custom one, or for none; ``text`` is the language model's config.
+
+    ``_from_model_config`` goes, because transformers 4 could then take the ids of config.json instead. Where the file
+    says nothing of eos, transformers does not ask config.json either, so that it is said here.
+    """
+    result = {name: value for name, value in (custom or {}).items() if name != "_from_model_config"}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if text.get(name) is not None and (custom is None or name == "eos_token_id") and result.get(name) is None:
+            result[name] = text[name]
+    eos = with_turn_end(result.get("eos_token_id"), turn_end)
+    return result if eos is None else {**result, "eos_token_id": eos}

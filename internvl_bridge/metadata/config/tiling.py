@@ -1,0 +1,66 @@
+"""How an image is cut into tiles, as each format says it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.metadata.config import value_checks
+from internvl_bridge.metadata.config.file import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """An image becomes at least ``smallest`` and at most ``largest`` tiles, and a thumbnail if several."""
+
+    smallest: int
+    largest: int
+
+
+ONE_TILE = Tiling(1, 1)
+"""HF's processor always cuts images into tiles: into one, where the custom format cuts none."""
+
+
+def custom_tiling(config: Config) -> Tiling:
+    """The tiling that a custom config.json states; absent fields have its class's defaults."""
+    if not config.get("dynamic_image_size", False):
+        return ONE_TILE
+    return Tiling(config.get("min_dynamic_patch", 1), config.get("max_dynamic_patch", 6))
+
+
+def custom_fields(tiling: Tiling) -> dict[str, Any]:
+    """The fields of a custom config.json that state ``tiling``."""
+    several = tiling != ONE_TILE
+    return {
+        "dynamic_image_size": several,
+        "use_thumbnail": several,
+        "min_dynamic_patch": tiling.smallest,
+        "max_dynamic_patch": tiling.largest,
+    }
+
+
+def hf_tiling(processor: Config) -> Tiling | None:
+    """The tiling that an HF image processor's config states; absent fields have its class's defaults.
+
+    None for no config at all. ``crop_to_patches`` is no part of it: InternVL's processor class overrules it with true.
+    Raises ConfigError for numbers that are none.
+    """
+    if not processor:
+        return None
+    stated = {name: value for name, value in processor.items() if value is not None}
+    smallest, largest = stated.get("min_patches", 1), stated.get("max_patches", 12)
+    if not value_checks.positive(smallest) or not value_checks.positive(largest) or smallest > largest:
+        raise ConfigError(
+            f"The image processor has min_patches {shown(smallest)} and max_patches {shown(largest)}, by which no "
+            f"image can be cut.",
+            "Correct them in preprocessor_config.json (in processor_config.json, where transformers 5 saved it).",
+        )
+    return Tiling(smallest, largest)
+
+
+def hf_fields(tiling: Tiling) -> dict[str, Any]:
+    """The fields of an HF image processor's config that state ``tiling``."""
+    return {
+        "crop_to_patches": tiling != ONE_TILE,
+        "max_patches": tiling.largest,
+        "min_patches": tiling.smallest,
+    }

@@ -1,0 +1,305 @@
+"""Translate config.json between the formats: a lens, whose complement is the config of the way there.
+
+Each function takes an ``old`` config of the target format (from a sidecar or a reference model).
+What the source says wins; wherever the old config already means the same, and for everything that
+the source's format cannot say, the old config stays as it is. So going back restores it exactly.
+"""
+
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
+from internvl_bridge.mapping.families import Family
+from internvl_bridge.metadata.config.description import ModelDescription, translated
+from internvl_bridge.metadata.config.fields import ABSENT, ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS, Field
+from internvl_bridge.metadata.config.file import Config
+from internvl_bridge.metadata.config.rope import in_both_spellings
+from internvl_bridge.metadata.config.unsupported import HF_CONSTANTS, HF_VISION_CONSTANTS
+
+# What the custom format says and HF's config cannot; upstream's current releases all say this.
+_ASSUMED: dict[str, Any] = {
+    "template": "internvl2_5",
+    "ps_version": "v2",
+    "dynamic_image_size": True,
+    "use_thumbnail": True,
+    "min_dynamic_patch": 1,
+    "max_dynamic_patch": 12,
+    "pad2square": False,
+    "use_backbone_lora": 0,
+    "use_llm_lora": 0,
+}
+_TEMPLATES = {"phi3": "phi3-chat", "gpt_oss": "internvl3_5_gpt_oss"}
+_MXFP4 = {"quant_method": "mxfp4"}
+
+OLDEST_VERSION = "4.52.1"
+"""The first that reads such a config; where none is named, 4.57 warns of a tokenizer's regex that is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFacts:
+    """What the tensors themselves say, which no config can overrule.
+
+    ``tied``: there is no output head, the input embeddings serve. ``mxfp4``: experts are stored in
+    4-bit blocks. ``dtype``: the torch name of the weights' dtype, for configs that name none.
+    """
+
+    tied: bool
+    mxfp4: bool
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What the tokenizer and the chat template say: the id of ``<IMG_CONTEXT>`` and of the end of a turn."""
+
+    image: int
+    turn_end: int | None = None
+
+
+def to_hf_config(
+    custom: ModelDescription, tensors: TensorFacts, tokens: TokenFacts, old: ModelDescription | None
+) -> dict[str, Any]:
+    """The HF config.json for a custom one, readable by every transformers from 4.52 on."""
+    result: dict[str, Any] = deepcopy(dict(old.file.values)) if old else {}
+    meaning: Config = old.values if old else {}
+    top = {
+        "image_token_id": tokens.image,
+        "image_seq_length": tokens_per_tile(custom.values),
+        "tie_word_embeddings": tensors.tied,
+        **translated(custom.values, TOP_FIELDS),
+    }
+    # An old config that leaves something out means its class's default; a new one leaves nothing out.
+    _merge(result, meaning, {**HF_CONSTANTS, **top}, HF_DEFAULTS if old else {})
+    if old is None:
+        result["transformers_version"] = OLDEST_VERSION
+    _put_quantization(result, quantization(custom.values, tensors), implied=None)
+    _put_dtype(result, custom.values.get("torch_dtype") or tensors.dtype, meaning.get("torch_dtype"))
+
+    vision = translated(custom.vision, VISION_FIELDS)
+    vision |= HF_VISION_CONSTANTS
+    if old is None:
+        vision["projection_dropout"] = vision["hidden_dropout_prob"]
+    defaults = {**HF_VISION_CONSTANTS, **_hf_defaults(VISION_FIELDS)}
+    _merge(result.setdefault("vision_config", {}), old.vision if old else {}, vision, defaults if old else {})
+
+    text = {"model_type": custom.family.hf_model_type, **translated(custom.text, custom.text_fields)}
+    text["tie_word_embeddings"] = tensors.tied
+    if old is None or text["eos_token_id"] != old.text.get("eos_token_id", ABSENT):
+        text["eos_token_id"] = _ending(text["eos_token_id"], tokens.turn_end)
+    defaults = {"tie_word_embeddings": False, **_hf_defaults(custom.text_fields)}
+    _merge_text(result.setdefault("text_config", {}), old.text if old else {}, text, defaults if old else {})
+    return result
+
+
+def to_custom_config(
+    hf: ModelDescription, tensors: TensorFacts, beside: Config, turn_end: int | None, old: ModelDescription | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The custom config.json for an HF one, and the names of the fields whose values were assumed.
+
+    ``beside`` are fields that the files beside HF's config tell. Without ``old``, what nothing tells is filled
+    in with what upstream's current releases use, and every field is written, so that readers need no knowledge of
+    the custom class's defaults.
+    """
+    named = hf.values.get("torch_dtype") or tensors.dtype
+    result = deepcopy(dict(old.file.values)) if old else _new_custom_config(hf.family, named)
+    result.update(deepcopy(dict(beside)))
+    _put_dtype(result, named, (old.values if old else result).get("torch_dtype") or tensors.dtype)
+    _put_custom(result, old.values if old else None, hf.values, TOP_FIELDS)
+    _put_custom(result["vision_config"], old.vision if old else None, hf.vision, VISION_FIELDS)
+    text = dict(hf.text)
+    if old and text.get("eos_token_id", ABSENT) == _ending(old.text.get("eos_token_id", ABSENT), turn_end):
+        text["eos_token_id"] = old.text.get("eos_token_id", ABSENT)
+    changed = _put_custom(result["llm_config"], old.text if old else None, text, hf.text_fields)
+    if changed & set(ROPE_FIELDS) and "rope_parameters" in result["llm_config"]:
+        del result["llm_config"]["rope_parameters"]
+        _put_custom(result["llm_config"], None, text, [field for field in hf.text_fields if field.hf in ROPE_FIELDS])
+    if old is None or old.may_be_tied != tensors.tied:
+        result["tie_word_embeddings"] = result["llm_config"]["tie_word_embeddings"] = tensors.tied
+    _put_quantization(result, quantization(hf.values, tensors), implied=_MXFP4)
+    tokens = hf.values.get("image_seq_length", 256)
+    if old is None or tokens_per_tile(result) != tokens:
+        result["force_image_size"] = tile_side_for(tokens, result)
+    assumed = () if old else tuple(_ASSUMED.keys() - beside.keys())
+    return result, tuple(name for name in _ASSUMED if name in assumed)
+
+
+def _ending(eos: Any, turn_end: int | None) -> Any:
+    """The ``eos_token_id`` of an HF text config for a custom one: a token that ends a turn, if one is known."""
+    stated = eos if isinstance(eos, list) else [eos]
+    return eos if turn_end is None or turn_end in stated else turn_end
+
+
+def tile_side(custom: Config) -> int:
+    """The side of an image tile, in pixels."""
+    return int(custom.get("force_image_size") or _side(custom["vision_config"].get("image_size", 224)))
+
+
+def tokens_per_tile(custom: Config) -> int:
+    """How many ``<IMG_CONTEXT>`` tokens one image tile becomes."""
+    side = tile_side(custom)
+    tokens = tokens_of_side(side, custom)
+    if not tokens:
+        raise ConfigError(
+            f"config.json describes image tiles of {side} pixels, which become no token at all.",
+            "Use the config.json that the checkpoint was saved with.",
+        )
+    return tokens
+
+
+def tokens_of_side(side: int, config: Config) -> int:
+    """How many tokens a tile becomes with sides of so many pixels; ``config`` is of either format."""
+    patch, ratio = _side(config["vision_config"].get("patch_size", 14)), config.get("downsample_ratio", 0.5)
+    return int((side // patch) ** 2 * ratio**2)
+
+
+def tile_side_for(tokens: int, custom: Config) -> int:
+    """The side of a tile, in pixels, that becomes so many tokens. Raises ConfigError if none does."""
+    side = isqrt(tokens) * _side(custom["vision_config"].get("patch_size", 14))
+    size: int = round(side / custom.get("downsample_ratio", 0.5))
+    if tokens_per_tile({**custom, "force_image_size": size}) != tokens:
+        raise ConfigError(
+            f"config.json has image_seq_length {tokens}, which no square tile of its patches has.",
+            "Use the config.json that the checkpoint was saved with.",
+        )
+    return size
+
+
+def _side(value: Any) -> int:
+    return int(value[0] if isinstance(value, list) else value)
+
+
+def _hf_defaults(fields: Iterable[Field]) -> dict[str, Any]:
+    return {field.hf: field.hf_default for field in fields}
+
+
+HF_DEFAULTS = {
+    **HF_CONSTANTS,
+    "image_token_id": 151667,
+    "image_seq_length": 256,
+    "tie_word_embeddings": True,
+    **_hf_defaults(TOP_FIELDS),
+}
+"""What it means to HF's class that a name at the top is not there."""
+
+
+def _merge(old: dict[str, Any], meaning: Config, values: Config, defaults: Config) -> set[str]:
+    """Make ``old`` say ``values``, with as few changes as possible; the names that had to change.
+
+    ``meaning`` is ``old`` in the spelling of transformers 4, and ``defaults`` what it means that a name
+    is not there. A value of ABSENT is taken out.
+    """
+    changed = [name for name, value in values.items() if meaning.get(name, defaults.get(name, ABSENT)) != value]
+    for name in changed:
+        if values[name] is ABSENT:
+            old.pop(name, None)
+        else:
+            old[name] = values[name]
+    return set(changed)
+
+
+def _merge_text(old: dict[str, Any], meaning: Config, values: Config, defaults: Config) -> None:
+    """As ``_merge``, for a text config; what transformers 4 and 5 spell differently is written in both spellings."""
+    changed = _merge(old, meaning, values, defaults)
+    if changed & set(ROPE_FIELDS):
+        merged = {name: value for name, value in {**meaning, **values}.items() if value is not ABSENT}
+        for name in (*ROPE_FIELDS, "rope_parameters"):
+            old.pop(name, None)
+        old.update(in_both_spellings(merged))
+    if "num_experts" in changed:
+        old["num_local_experts"] = values["num_experts"]
+
+
+def _put_custom(target: dict[str, Any], old: Config | None, hf: Config, fields: Iterable[Field]) -> set[str]:
+    """Write the HF values into the custom ``target``; the HF names of those that were written.
+
+    Where there is an ``old`` config (``target`` in the spelling of transformers 4), only what it does not
+    mean already.
+    """
+    written = set()
+    for field in fields:
+        wanted = hf.get(field.hf, field.hf_default)
+        if old is not None:
+            current = old.get(field.custom, field.custom_default)
+            if (current if current is ABSENT else field.to_hf(current)) == wanted:
+                continue
+        written.add(field.hf)
+        if wanted is ABSENT:
+            target.pop(field.custom, None)
+        else:
+            target[field.custom] = field.to_custom(wanted)
+    return written
+
+
+def quantization(config: Config, tensors: TensorFacts) -> Any:
+    """The quantization_config, wherever it stands; of MXFP4 experts even if it stands nowhere.
+
+    Raises UnsupportedModelError if the tensors are not quantised as it says.
+    """
+    stated = _stated_quantization(config)
+    method = stated.get("quant_method") if isinstance(stated, dict) else stated
+    if stated is not None and not (method == "mxfp4" and tensors.mxfp4):
+        raise UnsupportedModelError(
+            f"config.json has a quantization_config of method {shown(method)}, but the tensors are not "
+            f"quantised in that way (or in a way that can be converted: only GPT-OSS experts in MXFP4 can).",
+            "Remove quantization_config if the weights are not quantised; else convert the unquantised "
+            "checkpoint and quantise the result.",
+        )
+    return dict(_MXFP4) if tensors.mxfp4 and stated is None else stated
+
+
+def _stated_quantization(config: Config) -> Any:
+    stated = (holder.get("quantization_config") for holder in _holders(config))
+    return next((value for value in stated if value), None)
+
+
+def _holders(config: Config) -> list[Any]:
+    """The config and those of its sections in which a quantization_config can stand."""
+    sections = (config.get("llm_config"), config.get("text_config"))
+    return [config, *(section for section in sections if isinstance(section, dict))]
+
+
+def _put_quantization(target: dict[str, Any], wanted: Any, implied: Any) -> None:
+    """State in ``target`` how experts are quantised, or that they are not.
+
+    ``implied`` is what it means that ``target`` states nothing.
+    """
+    stated = _stated_quantization(target)
+    if stated == wanted or (stated is None and wanted == implied):
+        return
+    for holder in _holders(target):
+        holder.pop("quantization_config", None)
+    if wanted is not None:
+        target["quantization_config"] = wanted
+
+
+def _put_dtype(target: dict[str, Any], wanted: str, stated: Any) -> None:
+    """State the dtype at the top, and below wherever ``target`` states one, under the names in use there."""
+    if stated == wanted:
+        return
+    names = ("torch_dtype", "dtype") if "llm_config" not in target or "dtype" in target else ("torch_dtype",)
+    target.update(dict.fromkeys(names, wanted))
+    for section in (value for value in target.values() if isinstance(value, dict)):
+        section.update({name: wanted for name in names if section.get(name)})
+
+
+def _new_custom_config(family: Family, dtype: str) -> dict[str, Any]:
+    return {
+        "architectures": ["InternVLChatModel"],
+        "model_type": "internvl_chat",
+        **_ASSUMED,
+        "template": _TEMPLATES.get(family.hf_model_type, _ASSUMED["template"]),
+        "torch_dtype": dtype,
+        "vision_config": {
+            "architectures": ["InternVisionModel"],
+            "model_type": "intern_vit_6b",
+            "torch_dtype": dtype,
+        },
+        "llm_config": {
+            "architectures": [family.architecture],
+            "model_type": family.hf_model_type,
+            "torch_dtype": dtype,
+        },
+    }

@@ -1,0 +1,110 @@
+"""Plan a conversion of tensors that are exactly those which config.json describes, and prove it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from internvl_bridge.errors import ContradictionError
+from internvl_bridge.mapping.families import Experts
+from internvl_bridge.mapping.make_plan import prove
+from internvl_bridge.mapping.plan import Plan, TensorSpec
+from internvl_bridge.mapping.routes import Keys, Route, plan_route
+from internvl_bridge.mapping.schema import HEAD, has_head, has_mxfp4, hf_schema
+from internvl_bridge.mapping.schema_check import check_against
+from internvl_bridge.mapping.spellings import MOST_COMPATIBLE
+from internvl_bridge.metadata.config.description import ModelDescription
+from internvl_bridge.metadata.config.unsupported import check_expressible
+
+Specs = Mapping[str, TensorSpec]
+
+_MOST_EXPERTS = 200_000
+"""In all layers together; the largest release has 12,032."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPlan:
+    """A proved plan, and what the keys say that config.json cannot overrule.
+
+    ``tied``: there is no output head of its own. ``mxfp4``: experts are stored in 4-bit blocks.
+    """
+
+    plan: Plan
+    tied: bool
+    mxfp4: bool
+
+
+def checked_plan(model: ModelDescription, specs: Specs, source: Keys, target: Keys) -> CheckedPlan:
+    """Plan the conversion of all tensors of ``model`` from keys spelled as ``source`` into those of ``target``.
+
+    ``model`` may be described in either format. Raises UnsupportedModelError for what the other format
+    cannot express, and UnknownKeyError, IncompleteGroupError, MissingKeyError or ContradictionError,
+    naming keys of ``specs``; ProofError if converting back would not restore every element.
+    """
+    if source is None or target is None:
+        check_expressible(model)
+    _check_sizes(model, specs, fused=source is not None and source.experts is Experts.FUSED)
+    _check_experts(model)
+    route = Route(model.family, model.dims.text, source, target)
+    direct = MOST_COMPATIBLE in (source, target)  # then one plan tells both what is expected and what to do
+    plan = plan_route(route if direct else replace(route, target=MOST_COMPATIBLE), specs)
+    compatible = specs if source == MOST_COMPATIBLE else plan.targets
+    if not _matches(model, compatible):
+        schema = {key: TensorSpec("any", shape) for key, shape in _schema(model, compatible).items()}
+        expected = plan_route(replace(route, source=MOST_COMPATIBLE, target=source), schema).targets
+        check_against({key: spec.shape for key, spec in expected.items()}, specs)
+    if not direct:
+        plan = plan_route(route, specs)
+    prove(plan, partial(plan_route, route.reverse))
+    return CheckedPlan(plan, tied=not has_head(compatible), mxfp4=has_mxfp4(compatible))
+
+
+def check_config(model: ModelDescription) -> None:
+    """Refuse what config.json alone rules out between the formats, before any tensor is seen.
+
+    Raises as :func:`checked_plan`.
+    """
+    check_expressible(model)
+    _check_experts(model)
+
+
+def _matches(model: ModelDescription, compatible: Specs) -> bool:
+    return _schema(model, compatible) == {key: spec.shape for key, spec in compatible.items()}
+
+
+def _schema(model: ModelDescription, compatible: Specs) -> dict[str, tuple[int, ...]]:
+    return hf_schema(model.dims, compatible.keys() if model.may_be_tied else compatible.keys() | {HEAD})
+
+
+def _check_sizes(model: ModelDescription, specs: Specs, *, fused: bool) -> None:
+    """Refuse what would make enumerating absurd: every layer and every expert has a tensor with elements."""
+    empty = next((key for key, spec in specs.items() if not spec.elements), None)
+    if empty is not None:
+        raise ContradictionError(
+            f"{empty} has shape {list(specs[empty].shape)[:8]}, which holds nothing.",
+            "The checkpoint is damaged (a sharded trainer may have saved placeholders): save it again.",
+        )
+    text, vision = model.dims.text, model.dims.vision
+    _check_count(model, "vision_config's num_hidden_layers", vision.layers, specs)
+    _check_count(model, "num_hidden_layers", text.layers, specs)
+    if text.experts and text.model_type == "qwen3_moe" and not fused:
+        count = text.experts.experts * text.experts.layers_of(text.layers)
+        _check_count(model, "num_experts of all layers together", count, specs)
+
+
+def _check_experts(model: ModelDescription) -> None:
+    """Refuse numbers of experts that would be absurd to enumerate: fused ones are not counted by their tensors."""
+    text = model.dims.text
+    total = text.experts.experts * text.experts.layers_of(text.layers) if text.experts else 0
+    if total > _MOST_EXPERTS:
+        raise ContradictionError(
+            f"{model.file.path} says that num_experts of all layers together is {total}: no model has so many.",
+            "Use the config.json that this checkpoint was saved with.",
+        )
+
+
+def _check_count(model: ModelDescription, name: str, count: int, specs: Specs) -> None:
+    if count > len(specs):
+        raise ContradictionError(
+            f"{model.file.path} says that {name} is {count}, but the checkpoint has only {len(specs)} tensors.",
+            "Use the config.json that this checkpoint was saved with.",
+        )

@@ -1,0 +1,63 @@
+"""Plan the conversion of all tensors of a model, its output head included."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from internvl_bridge.mapping.plan import Plan, TensorSpec
+from internvl_bridge.mapping.routes import Keys
+from internvl_bridge.mapping.tied_head import TiedHead, tied_head
+from internvl_bridge.metadata.config.description import ModelDescription
+from internvl_bridge.planning.checked_plan import checked_plan
+from internvl_bridge.planning.output_head import OutputHead, SameBits, output_head
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """A proved plan, and what the tensors say that config.json cannot overrule.
+
+    ``head`` is what the source's output head is, and ``tie`` how the output spells it. ``mxfp4``: experts are
+    stored in 4-bit blocks.
+    """
+
+    plan: Plan
+    head: OutputHead
+    tie: TiedHead
+    mxfp4: bool
+
+    @property
+    def tied(self) -> bool:
+        """Whether the input embeddings serve as output head, however often they are stored."""
+        return self.head is not OutputHead.OWN
+
+    @property
+    def adds_head(self) -> bool:
+        """Whether the output has a copy of the embeddings that the source does not have."""
+        return self.head is OutputHead.SHARED and self.tie.head in self.plan.recipes
+
+    @property
+    def drops_head(self) -> bool:
+        """Whether the source has a copy of the embeddings that the output does not have."""
+        return self.head is OutputHead.COPY and self.tie.head not in self.plan.recipes
+
+
+def plan_tensors(
+    model: ModelDescription,
+    specs: Mapping[str, TensorSpec],
+    route: tuple[Keys, Keys],
+    same: SameBits,
+    *,
+    stores_copy: bool,
+) -> ModelPlan:
+    """Plan the conversion of ``specs`` along ``route``, checked against config.json and proved.
+
+    ``stores_copy``: where the input embeddings serve as output head, the target stores a copy of them. Raises
+    what :func:`internvl_bridge.checked_plan.checked_plan` raises.
+    """
+    source, target = route
+    here, there = (tied_head(model.family, model.dims.text, keys) for keys in route)
+    head = output_head(model, specs, source, same)
+    if head is OutputHead.COPY and not stores_copy:
+        specs = here.dropped(specs)
+    checked = checked_plan(model, specs, source, target)
+    plan = there.copied(checked.plan) if head is OutputHead.SHARED and stores_copy else checked.plan
+    return ModelPlan(plan, head, there, checked.mxfp4)

@@ -1,0 +1,132 @@
+"""Arrange target tensors into safetensors files: which shard, which order, which header."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from internvl_bridge.storage.block_alignment import congruent_start
+from internvl_bridge.storage.header import DTYPE_BITS, Entry, canonical_order, encode_header, padded
+from internvl_bridge.storage.source_shards import SINGLE_FILE, ByteRange
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTensor:
+    """A tensor to write: dtype, shape, and the byte ranges that make up its data, in order."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    ranges: tuple[ByteRange, ...]
+
+    @property
+    def length(self) -> int:
+        return sum(byte_range.length for byte_range in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardContents:
+    """The tensors of one file to write, in physical order, and its safetensors metadata.
+
+    ``canonical``: its header is that of ``safetensors.torch.save`` to the last byte, even where more spaces would let
+    the file system share the data with the source.
+    """
+
+    tensors: Mapping[str, TargetTensor]
+    metadata: Mapping[str, str]
+    canonical: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileJob:
+    """One file to write: its first bytes, then byte ranges to copy behind them."""
+
+    name: str
+    header: bytes
+    ranges: tuple[ByteRange, ...]
+    keys: tuple[str, ...]
+
+    @property
+    def data_size(self) -> int:
+        return sum(byte_range.length for byte_range in self.ranges)
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + self.data_size
+
+
+def reshard(shards: Sequence[ShardContents], max_bytes: int) -> list[ShardContents]:
+    """The same tensors in the same order, in shards of at most ``max_bytes`` of data.
+
+    A tensor that is larger than ``max_bytes`` gets a shard of its own.
+    """
+    result: list[ShardContents] = []
+    room = 0
+    tensors: dict[str, TargetTensor] = {}
+    for shard in shards:
+        for key, tensor in shard.tensors.items():
+            if not result or tensor.length > room or result[-1].metadata != shard.metadata:
+                tensors, room = {}, max_bytes
+                result.append(ShardContents(tensors, shard.metadata))
+            tensors[key] = tensor
+            room -= tensor.length
+    return result
+
+
+def by_name(shard: ShardContents) -> ShardContents:
+    """The order of ``safetensors.torch.save``, byte for byte."""
+    order = canonical_order((key, tensor.dtype) for key, tensor in shard.tensors.items())
+    return ShardContents({key: shard.tensors[key] for key in order}, shard.metadata, canonical=True)
+
+
+def aligned(shard: ShardContents) -> ShardContents:
+    """The same order, but wider dtypes first, so that every tensor stays aligned to its elements."""
+    order = sorted(shard.tensors.items(), key=lambda item: -DTYPE_BITS[item[1].dtype])
+    return ShardContents(dict(order), shard.metadata)
+
+
+def file_jobs(shards: Sequence[ShardContents]) -> list[FileJob]:
+    """Name the files as transformers does and work out the bytes of each."""
+    count = len(shards)
+    names = (
+        [SINGLE_FILE]
+        if count == 1
+        else [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+    )
+    return [_file_job(name, shard) for name, shard in zip(names, shards, strict=True)]
+
+
+def index_of(jobs: Sequence[FileJob], metadata: Mapping[str, object]) -> dict[str, object]:
+    """The contents of the index file for ``jobs``, as transformers writes it."""
+    weight_map = {key: job.name for job in jobs for key in job.keys}
+    return {
+        "metadata": {**metadata, "total_size": sum(job.data_size for job in jobs)},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+
+
+def needs_index(jobs: Sequence[FileJob]) -> bool:
+    """Whether readers need an index file to find the tensors of ``jobs``."""
+    return len(jobs) > 1
+
+
+def coalesced(ranges: Iterable[ByteRange]) -> tuple[ByteRange, ...]:
+    """The same bytes in the fewest ranges."""
+    result: list[ByteRange] = []
+    for byte_range in ranges:
+        last = result[-1] if result else None
+        if last and last.path == byte_range.path and last.offset + last.length == byte_range.offset:
+            result[-1] = ByteRange(last.path, last.offset, last.length + byte_range.length)
+        elif byte_range.length:
+            result.append(byte_range)
+    return tuple(result)
+
+
+def _file_job(name: str, shard: ShardContents) -> FileJob:
+    entries: dict[str, Entry] = {}
+    position = 0
+    for key, tensor in shard.tensors.items():
+        entries[key] = Entry(tensor.dtype, tensor.shape, position, position + tensor.length)
+        position += tensor.length
+    ranges = coalesced(byte_range for tensor in shard.tensors.values() for byte_range in tensor.ranges)
+    header = encode_header(entries, shard.metadata)
+    if not shard.canonical:
+        header = padded(header, congruent_start(len(header), ranges))
+    return FileJob(name, header, ranges, tuple(shard.tensors))

@@ -1,0 +1,93 @@
+"""Compare the files of an output with the checksums that were written down when it was made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge.errors import ConfigError
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, read_checksums
+from internvl_bridge.storage.checksums import ALGORITHM
+from internvl_bridge.storage.reading import FileReader, file_checksum
+from internvl_bridge.work.progress import Advance, Progress, silent
+from internvl_bridge.work.workers import check_workers, in_parallel
+
+
+@dataclass(frozen=True, slots=True)
+class ChecksumReport:
+    """Names of files: with their checksum, with another one, gone, and without any that is known.
+
+    ``unknown`` files came later, or are weights that share their data with the source and were never read: their
+    conversion was not verified.
+    """
+
+    equal: tuple[str, ...]
+    changed: tuple[str, ...]
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def intact(self) -> bool:
+        """Whether every file that has a checksum is there and has it, and no weights are without one."""
+        return not (self.changed or self.missing or self.unproved)
+
+    @property
+    def unproved(self) -> tuple[str, ...]:
+        """Weights without a checksum: whether they are as they were written, nobody knows."""
+        return tuple(name for name in self.unknown if name.endswith(".safetensors"))
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as values that :func:`json.dumps` takes."""
+        return {
+            "intact": self.intact,
+            "equal": list(self.equal),
+            "changed": list(self.changed),
+            "missing": list(self.missing),
+            "unknown": list(self.unknown),
+        }
+
+
+def verify_checksums(
+    directory: str | Path, *, workers: int | None = None, progress: Progress = silent
+) -> ChecksumReport:
+    """Read every file of ``directory``, an output of a conversion, and compare it with its checksum.
+
+    Tells damage from the state in which the conversion left the directory, without the source. Raises ConfigError if
+    there are no checksums to compare with.
+    """
+    home = Path(directory)
+    known = _known(home)
+    there = {path.name for path in home.iterdir() if path.is_file()}
+    names = sorted(known.keys() & there)
+    advance = progress("Reading", sum((home / name).stat().st_size for name in names))
+    found = in_parallel(lambda name, step: _checksum(home / name, step), names, check_workers(workers), advance)
+    changed = {name for name, checksum in zip(names, found, strict=True) if checksum != known[name]}
+    return ChecksumReport(
+        equal=tuple(name for name in names if name not in changed),
+        changed=tuple(sorted(changed)),
+        missing=tuple(sorted(known.keys() - there)),
+        unknown=tuple(sorted(there - known.keys() - {SIDECAR_FILE})),
+    )
+
+
+def _known(directory: Path) -> Mapping[str, str]:
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} is not a directory.", "Give the directory of an output.")
+    stated = read_checksums(directory)
+    if stated is None:
+        raise ConfigError(
+            f"{directory / SIDECAR_FILE} is not there, or has no checksums.",
+            "Give the output of a conversion; compare other directories with 'internvl-bridge verify LEFT RIGHT'.",
+        )
+    algorithm, checksums = stated
+    if algorithm != ALGORITHM:
+        raise ConfigError(
+            f"{directory / SIDECAR_FILE} has checksums of the kind {algorithm[:80]!r}, this program knows {ALGORITHM}.",
+            "Use the version of internvl-bridge that made the directory, or a newer one.",
+        )
+    return checksums
+
+
+def _checksum(path: Path, advance: Advance) -> str:
+    with FileReader() as readers:
+        return file_checksum(path, readers, advance)
