@@ -178,7 +178,7 @@ def test_there_and_back_the_data_starts_where_it_did(least, order, data):
 
 
 @pytest.mark.parametrize(
-    ("least", "pieces", "start"),
+    ("least", "ranges", "start"),
     [
         (96, [], 96),
         (96, [long(BLOCK, LONG - 1)], 96),  # nothing that is worth it
