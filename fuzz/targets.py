@@ -19,7 +19,7 @@ import internvl_bridge
 from internvl_bridge.convert.options import Options
 from internvl_bridge.convert.prepare import prepare
 from internvl_bridge.errors import BridgeError
-from internvl_bridge.metadata.config.file import Format
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.storage.header import read_header
 from internvl_bridge.storage.index import read_index
 from internvl_bridge.storage.source_shards import open_checkpoint

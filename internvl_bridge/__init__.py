@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from internvl_bridge.in_memory.loading import load_pretrained, load_processor
     from internvl_bridge.in_memory.state_dict import compute_l2_distance, convert_state_dict
     from internvl_bridge.in_memory.streaming import iter_converted
-    from internvl_bridge.verify.checksums import ChecksumReport, verify_checksums
-    from internvl_bridge.verify.directories import verify
-    from internvl_bridge.verify.tensors import Comparison
+    from internvl_bridge.verification.checksums import ChecksumReport, verify_checksums
+    from internvl_bridge.verification.directories import verify
+    from internvl_bridge.verification.tensors import Comparison
 
 _HOMES = {
     "BridgeError": "errors",
-    "ChecksumReport": "verify.checksums",
-    "Comparison": "verify.tensors",
+    "ChecksumReport": "verification.checksums",
+    "Comparison": "verification.tensors",
     "ConversionReport": "convert.report",
     "DifferenceError": "errors",
     "Inspection": "checkpoint.inspection",
@@ -37,8 +37,8 @@ _HOMES = {
     "repair": "convert.api",
     "to_custom": "convert.api",
     "to_hf": "convert.api",
-    "verify": "verify.directories",
-    "verify_checksums": "verify.checksums",
+    "verify": "verification.directories",
+    "verify_checksums": "verification.checksums",
 }
 
 __all__ = [

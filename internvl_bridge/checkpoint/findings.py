@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from internvl_bridge.checkpoint.model import Model
-from internvl_bridge.metadata.config.file import Format
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.planning.output_head import OutputHead
 
 
@@ -30,7 +30,7 @@ def findings(model: Model, head: OutputHead) -> Findings:
     return Findings(
         container=model.weights.container,
         format=model.format.value,
-        spelling=None if model.keys is None else model.keys.name,
+        spelling=None if model.format is Format.CUSTOM else model.keys.name,
         head=head.value,
         saved_by=saved_by if isinstance(saved_by, str) else None,
     )

@@ -10,8 +10,8 @@ from typing import Any
 from internvl_bridge.checkpoint.model import Model, read_model
 from internvl_bridge.checkpoint.model_plan import check_dtypes
 from internvl_bridge.errors import BridgeError
-from internvl_bridge.mapping.spellings import MOST_COMPATIBLE
-from internvl_bridge.metadata.config.file import Format
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE
 from internvl_bridge.planning.checked_plan import checked_plan
 
 
@@ -65,7 +65,7 @@ def inspect(path: str | Path) -> Inspection:
         path=str(path),
         format=model.format.value,
         container=model.weights.container,
-        spelling=None if model.keys is None else model.keys.name,
+        spelling=None if model.format is Format.CUSTOM else model.keys.name,
         family=family.name,
         architecture=family.architecture if model.format is Format.CUSTOM else text.model_type,
         tower=dims.vision.kind,
@@ -83,7 +83,7 @@ def inspect(path: str | Path) -> Inspection:
 
 
 def _planned(model: Model) -> tuple[bool | None, str | None]:
-    target = MOST_COMPATIBLE if model.format is Format.CUSTOM else None
+    target = MOST_COMPATIBLE if model.format is Format.CUSTOM else CUSTOM
     try:
         checked = checked_plan(model.description, model.specs, model.keys, target)
         check_dtypes(model, mxfp4=checked.mxfp4)

@@ -7,11 +7,11 @@ from pathlib import Path
 from internvl_bridge.checkpoint.dumps.dump import OpenedWeights
 from internvl_bridge.checkpoint.weights import holds_weights, open_weights, whole_specs
 from internvl_bridge.errors import BridgeError, ConfigError
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.routes import Keys
-from internvl_bridge.mapping.spellings import LAYOUTS, spelling_of
+from internvl_bridge.mapping.spellings import LAYOUTS, KeySpelling, spelling_in
 from internvl_bridge.metadata.config.description import ModelDescription, describe
-from internvl_bridge.metadata.config.file import Format, detect_format, read_config
+from internvl_bridge.metadata.config.file import detect_format, read_config
 from internvl_bridge.metadata.sidecar import OtherFormat, read_sidecar, reference_as_other_format
 from internvl_bridge.storage.source_shards import Checkpoint
 
@@ -24,7 +24,7 @@ _CUSTOM_PREFIXES = ("vision_model.", "language_model.", "mlp1.")
 class Model:
     """A checkpoint on disk and what its headers and config.json say about it.
 
-    ``specs`` are those of whole tensors, even where ``weights`` are kept in pieces; ``keys`` tell how they
+    ``specs`` are those of whole tensors, even where ``weights`` are kept in pieces; ``keys`` says how they
     are spelled. ``other_format`` is what is known about its twin in the other format.
     """
 
@@ -32,7 +32,7 @@ class Model:
     description: ModelDescription
     weights: OpenedWeights
     specs: Mapping[str, TensorSpec]
-    keys: Keys
+    keys: KeySpelling
     other_format: OtherFormat | None
 
     @property
@@ -73,7 +73,7 @@ def read_model(directory: Path, reference: Path | None = None, *, alone: bool = 
             f"{twin.name}.",
             "Give the reference that belongs to this checkpoint, or remove a sidecar that does not.",
         )
-    keys = None if wanted is Format.HF else spelling_of(specs, description.family)
+    keys = spelling_in(wanted.other, specs, description.family)
     return Model(directory, description, weights, specs, keys, other_format)
 
 

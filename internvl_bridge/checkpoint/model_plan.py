@@ -5,11 +5,11 @@ from functools import partial
 from internvl_bridge.checkpoint.model import TORCH_NAMES, Model
 from internvl_bridge.checkpoint.weights import same_bits
 from internvl_bridge.errors import UnsupportedModelError
-from internvl_bridge.mapping.routes import Keys
+from internvl_bridge.mapping.spellings import KeySpelling
 from internvl_bridge.planning.tensor_plan import ModelPlan, plan_tensors
 
 
-def plan_model(model: Model, target: Keys, *, stores_copy: bool) -> ModelPlan:
+def plan_model(model: Model, target: KeySpelling, *, stores_copy: bool) -> ModelPlan:
     """As :func:`plan_tensors`, for a checkpoint on disk.
 
     Reads its embeddings if only their bits tell whether the output head is a copy of them. Raises

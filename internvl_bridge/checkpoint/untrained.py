@@ -10,10 +10,11 @@ from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.checkpoint.random_matrix import Rows, is_correlated, looks_random
 from internvl_bridge.checkpoint.weights import stored_plan
 from internvl_bridge.errors import first_few
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec
 from internvl_bridge.mapping.routes import Route, renamed
 from internvl_bridge.mapping.schema import EMBEDDINGS
-from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, Spelling, spelled
+from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, KeySpelling, spelled
 from internvl_bridge.mapping.tied_head import tied_head
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
@@ -33,7 +34,7 @@ def notes_on_untrained(model: Model, planned: ModelPlan) -> Iterator[str]:
 
     Reads a few rows of some matrices. Only HF checkpoints can have such weights.
     """
-    if model.keys is None or any(_looks_random(model, key) for key in _control(model, model.keys)):
+    if model.format is Format.CUSTOM or any(_looks_random(model, key) for key in _control(model, model.keys)):
         return
     tie = tied_head(model.description.family, model.description.dims.text, model.keys)
     alone = planned.head is OutputHead.OWN and _looks_random(model, tie.head)
@@ -69,12 +70,12 @@ def sampled(model: Model, key: str) -> Rows:
     return [values[start : start + columns] for start in range(0, rows * columns, columns)]
 
 
-def _control(model: Model, keys: Spelling) -> list[str]:
+def _control(model: Model, keys: KeySpelling) -> list[str]:
     route = Route(model.description.family, model.description.dims.text, MOST_COMPATIBLE, keys)
     return [renamed(route, key) for key in _TRAINED]
 
 
-def _experts(model: Model, keys: Spelling) -> list[str]:
+def _experts(model: Model, keys: KeySpelling) -> list[str]:
     """Some of the keys that hold experts of which transformers has two spellings, from all layers."""
     rows = spelled(model.description.family.expert_rows(keys.experts, None), keys.layout)
     patterns = [pattern for row in rows for pattern in row.hf_patterns]

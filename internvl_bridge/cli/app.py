@@ -174,7 +174,7 @@ def to_hf(
     """Convert a custom checkpoint into one that transformers loads."""
     from internvl_bridge.cli.commands import PrintOptions, convert
     from internvl_bridge.convert.options import Execution, Options
-    from internvl_bridge.metadata.config.file import Format
+    from internvl_bridge.mapping.formats import Format
 
     options = Options(
         reference=reference,
@@ -218,7 +218,7 @@ def to_custom(
     """Convert a transformers (HF) checkpoint into InternVL's own custom format."""
     from internvl_bridge.cli.commands import PrintOptions, convert
     from internvl_bridge.convert.options import Execution, Options
-    from internvl_bridge.metadata.config.file import Format
+    from internvl_bridge.mapping.formats import Format
 
     options = Options(
         reference=reference,
@@ -260,7 +260,7 @@ def repair(
     """Make an HF checkpoint one that every transformers from 4.52 on loads."""
     from internvl_bridge.cli.commands import PrintOptions, convert
     from internvl_bridge.convert.options import Execution, Options
-    from internvl_bridge.metadata.config.file import Format
+    from internvl_bridge.mapping.formats import Format
 
     options = Options(
         tokenizer=tokenizer,

@@ -17,10 +17,11 @@ from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import Conversion, prepare
 from internvl_bridge.convert.report import comparison_as_json
 from internvl_bridge.convert.run import carry_out
-from internvl_bridge.metadata.config.file import Format, detect_format, read_config
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.metadata.config.file import detect_format, read_config
 from internvl_bridge.storage.publishing import finished_files
-from internvl_bridge.verify.checksums import verify_checksums
-from internvl_bridge.verify.directories import verify as verify_checkpoints
+from internvl_bridge.verification.checksums import verify_checksums
+from internvl_bridge.verification.directories import verify as verify_checkpoints
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.convert.sizes import human_size
 from internvl_bridge.mapping.plan import Plan, Recipe, Run
-from internvl_bridge.verify.checksums import ChecksumReport
-from internvl_bridge.verify.tensors import Comparison
+from internvl_bridge.verification.checksums import ChecksumReport
+from internvl_bridge.verification.tensors import Comparison
 
 _COUNTED = {"layer", "layers", "experts"}
 _LISTED = 20

@@ -6,7 +6,7 @@ from internvl_bridge.convert.options import Execution, ExpertsOption, Layout, Op
 from internvl_bridge.convert.prepare import prepare
 from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.convert.run import carry_out
-from internvl_bridge.metadata.config.file import Format
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.work.progress import Progress, silent
 
 

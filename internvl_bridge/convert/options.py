@@ -7,9 +7,8 @@ from typing import Literal, get_args
 
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.mapping.families import Experts
-from internvl_bridge.mapping.routes import Keys
-from internvl_bridge.mapping.spellings import L1, L2, Spelling
-from internvl_bridge.metadata.config.file import Format
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.spellings import CUSTOM, L1, L2, KeySpelling
 
 Order = Literal["source", "name"]
 """Physical order of the tensors in a file."""
@@ -41,9 +40,9 @@ class Options:
     max_shard_size: int | str | None = None
     order: Order = "source"
 
-    def target(self, wanted: Format) -> Keys:
+    def target(self, wanted: Format) -> KeySpelling:
         """How the keys of the output are spelled."""
-        return None if wanted is Format.CUSTOM else Spelling(_LAYOUTS[self.layout], Experts(self.experts))
+        return CUSTOM if wanted is Format.CUSTOM else KeySpelling(_LAYOUTS[self.layout], Experts(self.experts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from internvl_bridge.convert.options import Execution, Options, check_applies, c
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.sizes import parse_size
 from internvl_bridge.errors import UnsupportedModelError
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
-from internvl_bridge.metadata.config.file import Format
 from internvl_bridge.metadata.files import CHAT_FILES, TOKENIZER_FILES, small_texts
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, repaired_contents, sidecar_contents
 from internvl_bridge.planning.output_head import OutputHead

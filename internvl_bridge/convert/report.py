@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.checkpoint.findings import Findings
-from internvl_bridge.verify.tensors import Comparison
+from internvl_bridge.verification.tensors import Comparison
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from internvl_bridge.storage.reading import FileReader, file_checksum, uncached
 from internvl_bridge.storage.small_files import copy_file, json_pieces, write_bytes, write_json
 from internvl_bridge.storage.source_shards import INDEX_FILE, Checkpoint
 from internvl_bridge.storage.stamps import check_unchanged
-from internvl_bridge.verify.directories import compare_models
-from internvl_bridge.verify.tensors import Comparison
+from internvl_bridge.verification.directories import compare_models
+from internvl_bridge.verification.tensors import Comparison
 from internvl_bridge.work.interrupts import interrupts_held
 from internvl_bridge.work.progress import Progress, nothing, silent, stoppable
 from internvl_bridge.work.workers import check_workers

@@ -18,7 +18,7 @@ from internvl_bridge.storage.output_shards import FileJob, coalesced
 from internvl_bridge.storage.publishing import Workspace
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.source_shards import ByteRange, Checkpoint, StoredTensor
-from internvl_bridge.verify.tensors import Pair
+from internvl_bridge.verification.tensors import Pair
 from internvl_bridge.work.progress import Advance, Progress
 from internvl_bridge.work.workers import in_parallel
 

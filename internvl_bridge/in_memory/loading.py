@@ -16,9 +16,9 @@ from internvl_bridge.convert.companions.beside import hf_files, repaired_files
 from internvl_bridge.errors import ConfigError, DifferenceError, first_few
 from internvl_bridge.in_memory.mapped_tensors import mapped_tensors
 from internvl_bridge.mapping.families import Experts
-from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, Spelling
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, KeySpelling
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
-from internvl_bridge.metadata.config.file import Format
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.small_files import copy_file, write_bytes
 
@@ -97,11 +97,11 @@ def _read(path_or_repo: str | Path, kwargs: dict[str, Any]) -> Model:
         ) from error
 
 
-def _readable(source: Model) -> Spelling:
+def _readable(source: Model) -> KeySpelling:
     """The spelling that the installed transformers reads: versions 5.0 to 5.3 lose experts that are not fused."""
     version = tuple(int(number) for number in transformers.__version__.split(".")[:2])
     if source.description.family.split_experts and (5, 0) <= version <= (5, 3):
-        return Spelling(MOST_COMPATIBLE.layout, Experts.FUSED)
+        return KeySpelling(MOST_COMPATIBLE.layout, Experts.FUSED)
     return MOST_COMPATIBLE
 
 

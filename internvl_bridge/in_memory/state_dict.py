@@ -10,13 +10,14 @@ import torch
 from internvl_bridge.convert.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
 from internvl_bridge.errors import ConfigError, ContradictionError, first_few
 from internvl_bridge.mapping.family_from_keys import guessed_route
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
-from internvl_bridge.mapping.routes import Keys, plan_route
-from internvl_bridge.mapping.spellings import spelling_of
+from internvl_bridge.mapping.routes import plan_route
+from internvl_bridge.mapping.spellings import spelling_in
 from internvl_bridge.metadata.config.description import ModelDescription, describe
-from internvl_bridge.metadata.config.file import ConfigFile, Format
+from internvl_bridge.metadata.config.file import ConfigFile
 from internvl_bridge.planning.tensor_plan import plan_tensors
-from internvl_bridge.verify.distance import squared_distance
+from internvl_bridge.verification.distance import squared_distance
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -56,7 +57,7 @@ def convert_state_dict(
 def _plan(
     model: ModelDescription, tensors: StateDict, specs: Mapping[str, TensorSpec], wanted: Format, options: Options
 ) -> Plan:
-    source: Keys = None if wanted is Format.HF else spelling_of(specs, model.family)
+    source = spelling_in(wanted.other, specs, model.family)
     return plan_tensors(
         model,
         specs,

@@ -11,14 +11,14 @@ from internvl_bridge.errors import DuplicateKeyError, IncompleteGroupError, Mixe
 from internvl_bridge.in_memory.state_dict import described_by, gathered, same_bits, spec_of
 from internvl_bridge.mapping.families import INTERNLM3, INTERNLM3_GROUPED
 from internvl_bridge.mapping.family_from_keys import ambiguous, check_guessable, guessable_models, possible_routes
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import RowLookup, explain_unknown_keys
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.routes import Keys, Route
-from internvl_bridge.mapping.spellings import spelling_of
+from internvl_bridge.mapping.routes import Route
+from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, spelling_in
 from internvl_bridge.mapping.tied_head import tied_head
-from internvl_bridge.mapping.transforms import Transform
+from internvl_bridge.mapping.transforms import Transform, group_into, recipes_into
 from internvl_bridge.metadata.config.description import ModelDescription
-from internvl_bridge.metadata.config.file import Format
 from internvl_bridge.planning.checked_plan import check_config, checked_plan
 
 NamedTensors = Iterable[tuple[str, torch.Tensor]]
@@ -66,7 +66,7 @@ def _described(
     made = _converted(named_tensors, routes, seen)
     yield from _with_head(made, model, target, options) if model.may_be_tied else made
     model = described_by(config, seen)
-    checked_plan(model, seen, None if wanted is Format.HF else spelling_of(seen, model.family), target)
+    checked_plan(model, seen, spelling_in(wanted.other, seen, model.family), target)
 
 
 @dataclass(slots=True)
@@ -82,15 +82,14 @@ def _converted(
     named_tensors: NamedTensors, routes: Sequence[Route], seen: dict[str, TensorSpec]
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The targets of the one of ``routes`` that explains all tensors; ``seen`` collects their specs."""
-    tables = [table for table, _ in (route.entrance for route in routes)]
-    direction = routes[0].entrance[1]
-    owners = [RowLookup(table, direction) for table in tables]
+    tables, wanted = [route.first_table for route in routes], routes[0].target.format
+    lookups = [RowLookup(table, wanted) for table in tables]
     alive = list(range(len(tables)))
     waiting: dict[str, _Group] = {}
     for key, tensor in named_tensors:
         if key in seen:
             raise DuplicateKeyError(f"{key} came twice.", "Pass each tensor once.")
-        claims = {number: found[0] for number in range(len(tables)) if (found := owners[number].of(key))}
+        claims = {number: found[0] for number in range(len(tables)) if (found := lookups[number].of(key))}
         alive = [number for number in alive if number in claims]
         if not alive:
             raise _unexpected(key, seen) if claims else explain_unknown_keys([key])
@@ -98,10 +97,10 @@ def _converted(
         if len({type(row) for row in rows}) > 1:
             raise ambiguous(key)
         seen[key] = spec_of(tensor)
-        group = waiting.pop(key, None) or _Group(rows[0], direction.group(rows[0], key))
+        group = waiting.pop(key, None) or _Group(rows[0], group_into(wanted, rows[0], key))
         group.come[key] = tensor
         if len(group.come) == len(group.keys):
-            plan = direction.recipes(group.row)({key: seen[key] for key in group.keys})
+            plan = recipes_into(wanted, group.row, {key: seen[key] for key in group.keys})
             yield from ((target, gathered(recipe, group.come)) for target, recipe in plan.items())
         elif len(group.come) == 1:
             waiting.update((other, group) for other in group.keys if other != key)
@@ -129,11 +128,11 @@ def _unexpected(key: str, seen: Collection[str]) -> MixedSpellingError:
 
 
 def _with_head(
-    made: Iterator[tuple[str, torch.Tensor]], model: ModelDescription, target: Keys, options: Options
+    made: Iterator[tuple[str, torch.Tensor]], model: ModelDescription, target: KeySpelling, options: Options
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """``made``, with or without an output head that is a copy of the input embeddings, as ``target`` has it."""
     tie = tied_head(model.family, model.dims.text, target)
-    stores_copy = target is None and options.tied != "keep"
+    stores_copy = target == CUSTOM and options.tied != "keep"
     pair: dict[str, torch.Tensor] = {}
     for key, tensor in made:
         if key in (tie.head, tie.embeddings):

@@ -14,30 +14,30 @@ from internvl_bridge.mapping.families import (
     Family,
 )
 from internvl_bridge.mapping.make_plan import unmatched_keys
-from internvl_bridge.mapping.routes import Keys, Route
-from internvl_bridge.mapping.spellings import LAYOUTS, Spelling, layout_of, spelling_of
+from internvl_bridge.mapping.routes import Route
+from internvl_bridge.mapping.spellings import CUSTOM, LAYOUTS, KeySpelling, layout_of, spelling_of
 
 _UNKNOWN = TextDims("", 1, 1, 1, 1, 1, 1, 1, attention_bias=False, mlp_bias=False, experts=None)
 _GROUPED = (INTERNLM2, INTERNLM3_GROUPED)
 
 
-def possible_routes(target: Keys, models: Collection[tuple[Family, TextDims]]) -> Iterator[Route]:
+def possible_routes(target: KeySpelling, models: Collection[tuple[Family, TextDims]]) -> Iterator[Route]:
     """The routes between the formats that keys of one of ``models`` may take to ``target``."""
     for family, dims in models:
-        if target is not None:
-            yield Route(family, dims, None, target)
+        if target != CUSTOM:
+            yield Route(family, dims, CUSTOM, target)
             continue
         for layout in LAYOUTS:
             for experts in family.expert_choices:
-                yield Route(family, dims, Spelling(layout, experts), None)
+                yield Route(family, dims, KeySpelling(layout, experts), CUSTOM)
 
 
-def guessable_models(target: Keys) -> list[tuple[Family, TextDims]]:
+def guessable_models(target: KeySpelling) -> list[tuple[Family, TextDims]]:
     """The families that keys may be of; HF's do not tell an InternLM2 from a Llama, which they are taken for."""
-    return [(family, _UNKNOWN) for family in FAMILIES if target is not None or family not in _GROUPED]
+    return [(family, _UNKNOWN) for family in FAMILIES if target != CUSTOM or family not in _GROUPED]
 
 
-def guessed_route(keys: Collection[str], target: Keys) -> Route:
+def guessed_route(keys: Collection[str], target: KeySpelling) -> Route:
     """The route between the formats that explains most of ``keys``.
 
     Raises ConfigError for keys that several families have and convert otherwise, and UnknownKeyError or
@@ -45,16 +45,16 @@ def guessed_route(keys: Collection[str], target: Keys) -> Route:
     """
     for key in keys:
         check_guessable(key)
-    layout = None if target is not None else layout_of(keys)
+    layout = layout_of(keys) if target == CUSTOM else CUSTOM.layout
     possible = possible_routes(target, guessable_models(target))
-    routes = [route for route in possible if route.source is None or route.source.layout is layout]
-    unexplained = {route: len(unmatched_keys(*route.entrance, keys)) for route in routes}
+    routes = [route for route in possible if route.source.layout == layout]
+    unexplained = {route: len(unmatched_keys(route.first_table, target.format, keys)) for route in routes}
     nearest = [route for route in routes if unexplained[route] == min(unexplained.values())]
     if {QWEN3_MOE, GPT_OSS} <= {route.family for route in nearest}:
         for key in keys:
             if key.endswith(FUSED_EXPERTS):
                 raise ambiguous(key)
-    if layout is not None:
+    if target == CUSTOM:
         spelling_of(keys, nearest[0].family)
     return nearest[0]
 

@@ -1,48 +1,25 @@
 """From tensor specs to a proven plan, or to a refusal that names the keys."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import Enum
 
 from internvl_bridge.errors import AmbiguousKeyError, DuplicateKeyError, ProofError, UnknownKeyError, first_few
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.patterns import KeyPattern
 from internvl_bridge.mapping.plan import Plan, TensorSpec, restored
-from internvl_bridge.mapping.transforms import Recipes, Transform
+from internvl_bridge.mapping.transforms import Recipes, Transform, recipes_into, source_patterns
 from internvl_bridge.mapping.unknown_keys import explain_unknown_key
 
 
-class Direction(Enum):
-    """Which of the two formats a conversion ends in."""
-
-    TO_HF = "to-hf"
-    TO_CUSTOM = "to-custom"
-
-    @property
-    def reverse(self) -> "Direction":
-        return Direction.TO_CUSTOM if self is Direction.TO_HF else Direction.TO_HF
-
-    def patterns(self, transform: Transform) -> tuple[KeyPattern, ...]:
-        """The keys that ``transform`` starts from in this direction."""
-        return transform.custom_patterns if self is Direction.TO_HF else transform.hf_patterns
-
-    def recipes(self, transform: Transform) -> Callable[[Mapping[str, TensorSpec]], Recipes]:
-        """What ``transform`` does in this direction."""
-        return transform.forward if self is Direction.TO_HF else transform.inverse
-
-    def group(self, transform: Transform, key: str) -> tuple[str, ...]:
-        """The keys that ``transform`` needs together with ``key``, which it claims, in this direction."""
-        return transform.forward_group(key) if self is Direction.TO_HF else transform.inverse_group(key)
-
-
-def make_plan(table: Sequence[Transform], specs: Mapping[str, TensorSpec], direction: Direction) -> Plan:
-    """Plan the conversion of ``specs`` by the rows of ``table``.
+def make_plan(table: Sequence[Transform], specs: Mapping[str, TensorSpec], wanted: Format) -> Plan:
+    """Plan the conversion of ``specs`` into the format ``wanted`` by the rows of ``table``.
 
     Raises UnknownKeyError or AmbiguousKeyError unless every key matches exactly one row,
     IncompleteGroupError or ContradictionError for parts that do not fit together, and
     DuplicateKeyError when two rows make the same tensor.
     """
     recipes: Recipes = {}
-    for transform, claimed in _claims(table, specs, direction):
-        for key, recipe in direction.recipes(transform)(claimed).items():
+    for transform, claimed in _claims(table, specs, wanted):
+        for key, recipe in recipes_into(wanted, transform, claimed).items():
             if key in recipes:
                 sources = sorted({run.key for run in (*recipes[key].runs, *recipe.runs)})
                 raise DuplicateKeyError(
@@ -52,10 +29,10 @@ def make_plan(table: Sequence[Transform], specs: Mapping[str, TensorSpec], direc
     return Plan(specs, recipes)
 
 
-def unmatched_keys(table: Sequence[Transform], direction: Direction, keys: Iterable[str]) -> list[str]:
+def unmatched_keys(table: Sequence[Transform], wanted: Format, keys: Iterable[str]) -> list[str]:
     """The keys that no row of ``table`` claims."""
-    owners = RowLookup(table, direction)
-    return [key for key in keys if not owners.of(key)]
+    lookup = RowLookup(table, wanted)
+    return [key for key in keys if not lookup.of(key)]
 
 
 def prove(plan: Plan, back: Callable[[Mapping[str, TensorSpec]], Plan]) -> None:
@@ -76,13 +53,13 @@ def prove(plan: Plan, back: Callable[[Mapping[str, TensorSpec]], Plan]) -> None:
 
 
 def _claims(
-    table: Sequence[Transform], specs: Mapping[str, TensorSpec], direction: Direction
+    table: Sequence[Transform], specs: Mapping[str, TensorSpec], wanted: Format
 ) -> list[tuple[Transform, dict[str, TensorSpec]]]:
-    owners = RowLookup(table, direction)
+    lookup = RowLookup(table, wanted)
     claims: list[dict[str, TensorSpec]] = [{} for _ in table]
     unknown: list[str] = []
     for key, spec in specs.items():
-        rows = owners.of(key)
+        rows = lookup.of(key)
         if len(rows) > 1:
             raise AmbiguousKeyError(
                 f"{key} is claimed by {len(rows)} transforms.",
@@ -98,14 +75,17 @@ def _claims(
 
 
 class RowLookup:
-    """Which rows of a table claim a key; only patterns with as many segments as the key are tried."""
+    """Which rows of a table claim a key, on the way into the format ``wanted``.
+
+    Only patterns with as many segments as the key are tried.
+    """
 
     __slots__ = ("_patterns",)
 
-    def __init__(self, table: Sequence[Transform], direction: Direction) -> None:
+    def __init__(self, table: Sequence[Transform], wanted: Format) -> None:
         self._patterns: dict[int | None, list[tuple[int, KeyPattern]]] = {None: []}
         for row, transform in enumerate(table):
-            for pattern in direction.patterns(transform):
+            for pattern in source_patterns(wanted, transform):
                 self._patterns.setdefault(pattern.segments, []).append((row, pattern))
 
     def of(self, key: str) -> list[int]:

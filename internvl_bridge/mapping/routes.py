@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import Family, Table
-from internvl_bridge.mapping.make_plan import Direction, make_plan
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.make_plan import make_plan
 from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity
-from internvl_bridge.mapping.spellings import Spelling, spelled_table
-
-Keys = Spelling | None
-"""How keys are spelled: in one of HF's ways, or (None) as the custom format has them, which has one way."""
+from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, spelled_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,34 +17,32 @@ class Route:
 
     family: Family
     dims: TextDims
-    source: Keys
-    target: Keys
+    source: KeySpelling
+    target: KeySpelling
 
     @property
     def reverse(self) -> "Route":
-        return Route(self.family, self.dims, self.target, self.source)
+        return replace(self, source=self.target, target=self.source)
 
     @property
-    def entrance(self) -> tuple[Table, Direction]:
-        """The rows that claim the source's keys, and the direction in which they do."""
-        if self.source is not None:
-            return spelled_table(self.family, self.dims, self.source), Direction.TO_CUSTOM
-        return self.reverse.entrance[0] if self.target is not None else (), Direction.TO_HF
+    def first_table(self) -> Table:
+        """The rows that claim the source's keys: they lead into the other format than the source's."""
+        hf = self.target if self.source == CUSTOM else self.source
+        return () if hf == CUSTOM else spelled_table(self.family, self.dims, hf)
 
 
 def plan_route(route: Route, specs: Mapping[str, TensorSpec]) -> Plan:
     """Plan the way of ``specs`` along ``route``.
 
-    Raises what :func:`internvl_bridge.mapping.planning.make_plan` raises, about keys of ``specs``; about experts that
+    Raises what :func:`internvl_bridge.mapping.make_plan.make_plan` raises, about keys of ``specs``; about experts that
     cannot be fused, between two HF spellings, with the names that the custom format has for them.
     """
-    if route.source is None and route.target is None:
+    if route.source == route.target == CUSTOM:
         return identity(specs)
-    table, direction = route.entrance
-    plan = make_plan(table, specs, direction)
-    if route.source is None or route.target is None:
-        return plan
-    return compose(plan_route(replace(route, source=None), plan.targets), plan)
+    plan = make_plan(route.first_table, specs, route.source.format.other)
+    if Format.HF is route.source.format is route.target.format:
+        return compose(plan_route(replace(route, source=CUSTOM), plan.targets), plan)
+    return plan
 
 
 def renamed(route: Route, key: str) -> str:

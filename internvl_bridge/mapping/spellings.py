@@ -1,4 +1,4 @@
-"""The spellings in which HF checkpoints are found: where their keys begin, and how they hold experts.
+"""How keys are spelled: where they begin, and how they hold experts.
 
 L1 is what transformers 4.52-4.57, 5.0-5.3 and 5.6+ write; L2 is a raw ``state_dict()``; L3 is what
 transformers 5.4-5.5 write. A head that 5.23 made up, because the checkpoint it had read had none, gets L2's name
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from internvl_bridge.errors import MixedSpellingError, first_few
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import Experts, Family, Table
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import explain_unknown_keys
 from internvl_bridge.mapping.patterns import KeyPattern
 from internvl_bridge.mapping.transforms import Rename, Transform
@@ -18,10 +19,14 @@ from internvl_bridge.mapping.transforms import Rename, Transform
 
 @dataclass(frozen=True, slots=True)
 class KeyLayout:
-    """How HF keys begin: renames from L1 (their custom side) to this layout (their HF side)."""
+    """How keys begin: renames from L1 (their custom side) to this layout of HF keys (their HF side).
+
+    The custom format has one layout, and no rename leads to it: the tables do.
+    """
 
     name: str
     renames: tuple[Rename, ...]
+    format: Format = Format.HF
 
     def explains(self, key: str) -> bool:
         """Whether a key of this layout can be ``key``."""
@@ -29,11 +34,16 @@ class KeyLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class Spelling:
-    """A way to spell HF keys."""
+class KeySpelling:
+    """A way to spell keys: one of HF's, or that of the custom format (:data:`CUSTOM`)."""
 
     layout: KeyLayout
     experts: Experts = Experts.SPLIT
+
+    @property
+    def format(self) -> Format:
+        """The format whose keys are spelled so."""
+        return self.layout.format
 
     @property
     def name(self) -> str:
@@ -69,12 +79,16 @@ L1_BARE_HEAD = _layout(
     "L1, bare head", (_HEAD, "lm_head.weight"), (_TEXT, _TEXT), (_VISION, _VISION), (_PROJECTOR, _PROJECTOR)
 )
 LAYOUTS = (L1, L2, L3, L1_BARE_HEAD)
+"""Those of HF keys."""
 
-MOST_COMPATIBLE = Spelling(L1)
+CUSTOM = KeySpelling(KeyLayout("custom", (), Format.CUSTOM))
+"""The one spelling of the custom format."""
+
+MOST_COMPATIBLE = KeySpelling(L1)
 """What every transformers from 4.52 on reads."""
 
 
-def spelled_table(family: Family, dims: TextDims, spelling: Spelling) -> Table:
+def spelled_table(family: Family, dims: TextDims, spelling: KeySpelling) -> Table:
     """All rows of ``family``, with HF keys in ``spelling``."""
     return spelled(family.table(dims, spelling.experts), spelling.layout)
 
@@ -95,17 +109,22 @@ def spelled(table: Iterable[Transform], layout: KeyLayout) -> Table:
     return tuple(transform.spelled(spell) for transform in table)
 
 
-def spelling_of(keys: Collection[str], family: Family) -> Spelling:
+def spelling_in(format_: Format, keys: Collection[str], family: Family) -> KeySpelling:
+    """The spelling of ``keys``, which are of the given format. Raises as :func:`spelling_of`."""
+    return CUSTOM if format_ is Format.CUSTOM else spelling_of(keys, family)
+
+
+def spelling_of(keys: Collection[str], family: Family) -> KeySpelling:
     """The spelling of the HF ``keys`` of a model of ``family``.
 
     Raises UnknownKeyError for keys that no layout explains, and MixedSpellingError, naming the fewer
     ones, if each is explained, but not all by one spelling.
     """
     layout = layout_of(keys)
-    found = {experts: _of_experts(keys, family, Spelling(layout, experts)) for experts in Experts}
+    found = {experts: _of_experts(keys, family, KeySpelling(layout, experts)) for experts in Experts}
     if all(found.values()):
         raise _mixed({f"{experts.value} experts": those for experts, those in found.items()})
-    return Spelling(layout, Experts.FUSED if found[Experts.FUSED] else Experts.SPLIT)
+    return KeySpelling(layout, Experts.FUSED if found[Experts.FUSED] else Experts.SPLIT)
 
 
 def layout_of(keys: Collection[str]) -> KeyLayout:
@@ -122,7 +141,7 @@ def layout_of(keys: Collection[str]) -> KeyLayout:
     raise _mixed({name: odd, most: explained[most]})
 
 
-def _of_experts(keys: Iterable[str], family: Family, spelling: Spelling) -> list[str]:
+def _of_experts(keys: Iterable[str], family: Family, spelling: KeySpelling) -> list[str]:
     """Those of ``keys`` that hold experts as ``spelling`` has them."""
     rows = spelled(family.expert_rows(spelling.experts, None), spelling.layout)
     patterns = [pattern for row in rows for pattern in row.hf_patterns]

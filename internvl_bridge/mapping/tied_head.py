@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.mapping.plan import Plan, TensorSpec
-from internvl_bridge.mapping.routes import Keys, Route, renamed
+from internvl_bridge.mapping.routes import Route, renamed
 from internvl_bridge.mapping.schema import EMBEDDINGS, HEAD
-from internvl_bridge.mapping.spellings import MOST_COMPATIBLE
+from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, KeySpelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class TiedHead:
         return Plan(plan.sources, {**plan.recipes, self.head: plan.recipes[self.embeddings]})
 
 
-def tied_head(family: Family, dims: TextDims, keys: Keys) -> TiedHead:
+def tied_head(family: Family, dims: TextDims, keys: KeySpelling) -> TiedHead:
     """The names of both tensors, spelled as ``keys``."""
     route = Route(family, dims, MOST_COMPATIBLE, keys)
     return TiedHead(renamed(route, EMBEDDINGS), renamed(route, HEAD))

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from internvl_bridge.errors import ConfigError, ContradictionError, IncompleteGroupError
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.patterns import Bindings, KeyPattern
 from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, joined, whole
 from internvl_bridge.mapping.qkv_layouts import Layout
@@ -277,6 +278,21 @@ class Stack:
         rows, width = first.shape
         spec = TensorSpec(first.dtype, (experts, len(self.parts) * rows, width))
         return Recipe(spec, tuple(Run(key, 0, first.elements) for key in keys))
+
+
+def source_patterns(wanted: Format, transform: Transform) -> tuple[KeyPattern, ...]:
+    """The keys that ``transform`` claims on the way into the format ``wanted``."""
+    return transform.custom_patterns if wanted is Format.HF else transform.hf_patterns
+
+
+def recipes_into(wanted: Format, transform: Transform, specs: Specs) -> Recipes:
+    """The tensors of the format ``wanted`` that ``transform`` makes of claimed ones."""
+    return transform.forward(specs) if wanted is Format.HF else transform.inverse(specs)
+
+
+def group_into(wanted: Format, transform: Transform, key: str) -> tuple[str, ...]:
+    """The keys that ``transform`` needs together with the claimed ``key``, on the way into ``wanted``."""
+    return transform.forward_group(key) if wanted is Format.HF else transform.inverse_group(key)
 
 
 def _renamed(specs: Specs, old: KeyPattern, new: KeyPattern) -> Recipes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import BridgeError, ConfigError, shown
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.config.family import family_named
@@ -14,7 +15,6 @@ from internvl_bridge.metadata.config.file import (
     CONFIG_FILE,
     LARGEST_JSON,
     ConfigFile,
-    Format,
     is_present,
     parse_shallow_object,
     read_json_file,

@@ -8,10 +8,10 @@ from internvl_bridge.errors import ContradictionError
 from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.make_plan import prove
 from internvl_bridge.mapping.plan import Plan, TensorSpec
-from internvl_bridge.mapping.routes import Keys, Route, plan_route
+from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.schema import HEAD, has_head, has_mxfp4, hf_schema
 from internvl_bridge.mapping.schema_check import check_against
-from internvl_bridge.mapping.spellings import MOST_COMPATIBLE
+from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE, KeySpelling
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.unsupported import check_expressible
 
@@ -33,16 +33,16 @@ class CheckedPlan:
     mxfp4: bool
 
 
-def checked_plan(model: ModelDescription, specs: Specs, source: Keys, target: Keys) -> CheckedPlan:
+def checked_plan(model: ModelDescription, specs: Specs, source: KeySpelling, target: KeySpelling) -> CheckedPlan:
     """Plan the conversion of all tensors of ``model`` from keys spelled as ``source`` into those of ``target``.
 
     ``model`` may be described in either format. Raises UnsupportedModelError for what the other format
     cannot express, and UnknownKeyError, IncompleteGroupError, MissingKeyError or ContradictionError,
     naming keys of ``specs``; ProofError if converting back would not restore every element.
     """
-    if source is None or target is None:
+    if CUSTOM in (source, target):
         check_expressible(model)
-    _check_sizes(model, specs, fused=source is not None and source.experts is Experts.FUSED)
+    _check_sizes(model, specs, fused=source.experts is Experts.FUSED)
     _check_experts(model)
     route = Route(model.family, model.dims.text, source, target)
     direct = MOST_COMPATIBLE in (source, target)  # then one plan tells both what is expected and what to do

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.routes import Keys
+from internvl_bridge.mapping.spellings import KeySpelling
 from internvl_bridge.mapping.tied_head import tied_head
 from internvl_bridge.metadata.config.description import ModelDescription
 
@@ -21,7 +21,7 @@ class OutputHead(Enum):
 
 
 def output_head(
-    model: ModelDescription, specs: Mapping[str, TensorSpec], keys: Keys, same_bits: SameBits
+    model: ModelDescription, specs: Mapping[str, TensorSpec], keys: KeySpelling, same_bits: SameBits
 ) -> OutputHead:
     """What the output head is among tensors of ``specs``, with keys spelled as ``keys``.
 

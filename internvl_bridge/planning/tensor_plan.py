@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from internvl_bridge.mapping.plan import Plan, TensorSpec
-from internvl_bridge.mapping.routes import Keys
+from internvl_bridge.mapping.spellings import KeySpelling
 from internvl_bridge.mapping.tied_head import TiedHead, tied_head
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.planning.checked_plan import checked_plan
@@ -43,7 +43,7 @@ class ModelPlan:
 def plan_tensors(
     model: ModelDescription,
     specs: Mapping[str, TensorSpec],
-    route: tuple[Keys, Keys],
+    route: tuple[KeySpelling, KeySpelling],
     same: SameBits,
     *,
     stores_copy: bool,

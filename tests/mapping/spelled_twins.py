@@ -5,13 +5,13 @@ from mapping_enumerator import HEAD, LANGUAGES, Twin
 
 from internvl_bridge.mapping.families import FAMILIES, Experts, Family
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.routes import Keys, Route
-from internvl_bridge.mapping.spellings import L1, L1_BARE_HEAD, LAYOUTS, Spelling
+from internvl_bridge.mapping.routes import Route
+from internvl_bridge.mapping.spellings import CUSTOM, L1, L1_BARE_HEAD, LAYOUTS, KeySpelling
 
 Specs = dict[str, TensorSpec]
 
-SPELLINGS = tuple(Spelling(layout, experts) for layout in LAYOUTS for experts in Experts)
-ALL_KEYS: tuple[Keys, ...] = (None, *SPELLINGS)
+SPELLINGS = tuple(KeySpelling(layout, experts) for layout in LAYOUTS for experts in Experts)
+ALL_KEYS: tuple[KeySpelling, ...] = (CUSTOM, *SPELLINGS)
 
 every_language = pytest.mark.parametrize("language", LANGUAGES)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
@@ -23,20 +23,20 @@ def family_of(twin: Twin) -> Family:
     return family
 
 
-def specs_as(twin: Twin, keys: Keys) -> Specs:
+def specs_as(twin: Twin, keys: KeySpelling) -> Specs:
     """The tensors that the enumerator lists for these keys."""
-    if keys is None:
+    if keys == CUSTOM:
         return dict(twin.custom)
     return twin.spelled(keys.layout.name, fused=keys.experts is Experts.FUSED)
 
 
-def route_of(twin: Twin, source: Keys, target: Keys) -> Route:
+def route_of(twin: Twin, source: KeySpelling, target: KeySpelling) -> Route:
     return Route(family_of(twin), twin.dims.text, source, target)
 
 
-def recognised(twin: Twin, spelling: Spelling) -> Spelling:
+def recognised(twin: Twin, spelling: KeySpelling) -> KeySpelling:
     """What a twin's keys in ``spelling`` tell: only a head can be bare, and only experts can be fused."""
-    return Spelling(
+    return KeySpelling(
         L1 if spelling.layout is L1_BARE_HEAD and HEAD not in twin.hf else spelling.layout,
         spelling.experts if twin.stacked else Experts.SPLIT,
     )

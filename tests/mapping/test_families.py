@@ -9,10 +9,10 @@ from mapping.spelled_twins import SPELLINGS, every_layout, every_spelling, famil
 from mapping_enumerator import LANGUAGES, TOWERS, laid_out, sample
 
 from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, PHI3, QWEN3_MOE, Experts, Family
-from internvl_bridge.mapping.make_plan import Direction
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.patterns import KeyPattern
-from internvl_bridge.mapping.spellings import LAYOUTS, MOST_COMPATIBLE, KeyLayout, Spelling, spelled, spelled_table
-from internvl_bridge.mapping.transforms import Stack
+from internvl_bridge.mapping.spellings import LAYOUTS, MOST_COMPATIBLE, KeyLayout, KeySpelling, spelled, spelled_table
+from internvl_bridge.mapping.transforms import Stack, source_patterns
 
 _TEXT = sample("qwen3_moe").dims.text
 TABLES = {
@@ -55,10 +55,10 @@ def spelled_out(pattern: KeyPattern) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("direction", Format)
 @pytest.mark.parametrize("name", TABLES)
-def test_no_two_patterns_of_a_table_overlap(name: str, direction: Direction) -> None:
-    patterns = [pattern for row in TABLES[name] for pattern in direction.patterns(row)]
+def test_no_two_patterns_of_a_table_overlap(name: str, direction: Format) -> None:
+    patterns = [pattern for row in TABLES[name] for pattern in source_patterns(direction, row)]
 
     for pattern in patterns:
         for key in spelled_out(pattern):
@@ -91,13 +91,13 @@ def test_the_numbers_that_tables_spell_literally_are_among_those_tried() -> None
 @every_spelling
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_tensor_of_every_model_has_exactly_one_row(language: str, tower: str, spelling: Spelling) -> None:
+def test_every_tensor_of_every_model_has_exactly_one_row(language: str, tower: str, spelling: KeySpelling) -> None:
     twin = sample(language, tower)
     table = spelled_table(family_of(twin), twin.dims.text, spelling)
 
-    for direction, keys in ((Direction.TO_HF, twin.custom), (Direction.TO_CUSTOM, specs_as(twin, spelling))):
+    for direction, keys in ((Format.HF, twin.custom), (Format.CUSTOM, specs_as(twin, spelling))):
         for key in keys:
-            rows = [row for row in table if any(p.matches(key) for p in direction.patterns(row))]
+            rows = [row for row in table if any(p.matches(key) for p in source_patterns(direction, row))]
             assert len(rows) == 1, key
 
 
@@ -115,7 +115,7 @@ def test_only_qwen3_moe_has_a_choice_of_experts() -> None:
 def test_experts_are_split_unless_fused_ones_are_asked_for(family: Family) -> None:
     assert family.table(_TEXT) == family.table(_TEXT, Experts.SPLIT)
     assert not any(isinstance(row, Stack) for row in family.table(_TEXT))
-    assert Spelling(LAYOUTS[0], Experts.SPLIT) == MOST_COMPATIBLE
+    assert KeySpelling(LAYOUTS[0], Experts.SPLIT) == MOST_COMPATIBLE
     assert spelled_table(family, _TEXT, MOST_COMPATIBLE) == family.table(_TEXT)
 
 

@@ -36,17 +36,17 @@ from internvl_bridge.mapping.family_from_keys import (
     possible_routes,
 )
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.routes import Keys, Route, plan_route
-from internvl_bridge.mapping.spellings import L1, L2, L3, LAYOUTS, MOST_COMPATIBLE, KeyLayout, Spelling
+from internvl_bridge.mapping.routes import Route, plan_route
+from internvl_bridge.mapping.spellings import CUSTOM, L1, L2, L3, LAYOUTS, MOST_COMPATIBLE, KeyLayout, KeySpelling
 
-FUSED = tuple(Spelling(layout, Experts.FUSED) for layout in (L1, L2, L3))
+FUSED = tuple(KeySpelling(layout, Experts.FUSED) for layout in (L1, L2, L3))
 LAYER = "language_model.model.layers.0.mlp.experts"
 GROUPED = [language for language in LANGUAGES if "wqkv" in str(sample(language).custom)]
 every_target = pytest.mark.parametrize("target", SPELLINGS, ids=lambda spelling: spelling.name)
 every_fused = pytest.mark.parametrize("spelling", FUSED, ids=lambda spelling: spelling.name)
 
 
-def converted(specs: Specs, target: Keys) -> Specs:
+def converted(specs: Specs, target: KeySpelling) -> Specs:
     return plan_route(guessed_route(specs, target), specs).targets
 
 
@@ -54,14 +54,14 @@ def converted(specs: Specs, target: Keys) -> Specs:
 @every_spelling
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("tied", [False, True])
-def test_hf_keys_convert_without_a_config(language: str, spelling: Spelling, tower: str, tied: bool) -> None:
+def test_hf_keys_convert_without_a_config(language: str, spelling: KeySpelling, tower: str, tied: bool) -> None:
     """Those of an InternLM2 or InternLM3 as those of the Llama that they are in HF."""
     twin = sample(language, tower, tied=tied)
-    route = guessed_route(specs_as(twin, spelling), None)
+    route = guessed_route(specs_as(twin, spelling), CUSTOM)
 
     made = plan_route(route, specs_as(twin, spelling)).targets
 
-    assert route.target is None
+    assert route.target == CUSTOM
     assert route.source == recognised(twin, spelling)
     assert route.family not in (INTERNLM2, INTERNLM3_GROUPED)
     if language not in GROUPED:
@@ -72,11 +72,11 @@ def test_hf_keys_convert_without_a_config(language: str, spelling: Spelling, tow
 @pytest.mark.parametrize("language", [language for language in LANGUAGES if language not in GROUPED])
 @every_target
 @pytest.mark.parametrize("tower", TOWERS)
-def test_custom_keys_convert_without_a_config(language: str, target: Spelling, tower: str) -> None:
+def test_custom_keys_convert_without_a_config(language: str, target: KeySpelling, tower: str) -> None:
     twin = sample(language, tower)
     route = guessed_route(twin.custom, target)
 
-    assert (route.source, route.target) == (None, target)
+    assert (route.source, route.target) == (CUSTOM, target)
     assert plan_route(route, twin.custom).targets == specs_as(twin, target)
 
 
@@ -85,9 +85,9 @@ def test_custom_keys_convert_without_a_config(language: str, target: Spelling, t
     [("qwen3", QWEN3), ("qwen3_moe", QWEN3_MOE), ("phi3", PHI3), ("gpt_oss", GPT_OSS), ("gpt_oss mxfp4", GPT_OSS)],
 )
 @pytest.mark.parametrize("keys", ALL_KEYS, ids=lambda keys: keys.name if keys else "custom")
-def test_families_with_tensors_of_their_own_are_told_apart(language: str, family, keys: Keys) -> None:
+def test_families_with_tensors_of_their_own_are_told_apart(language: str, family, keys: KeySpelling) -> None:
     twin = sample(language)
-    targets = SPELLINGS if keys is None else (None,)
+    targets = SPELLINGS if keys == CUSTOM else (CUSTOM,)
 
     assert family_of(twin) is family
     for target in targets:
@@ -98,7 +98,7 @@ def test_families_with_tensors_of_their_own_are_told_apart(language: str, family
 
 @pytest.mark.parametrize("language", GROUPED)
 @every_target
-def test_internlm2_keys_are_refused_for_their_fused_projection(language: str, target: Spelling) -> None:
+def test_internlm2_keys_are_refused_for_their_fused_projection(language: str, target: KeySpelling) -> None:
     with pytest.raises(ConfigError, match=r"^language_model\.model\.layers\.0\.attention\.wqkv\.weight is InternLM2's"):
         guessed_route(sample(language).custom, target)
 
@@ -139,7 +139,7 @@ def test_an_internlm2_without_its_projections_is_one() -> None:
 
 @pytest.mark.parametrize("prefix", ["vision_model.", "mlp1."])
 @every_target
-def test_a_part_of_a_custom_model_is_enough(prefix: str, target: Spelling) -> None:
+def test_a_part_of_a_custom_model_is_enough(prefix: str, target: KeySpelling) -> None:
     twin = sample("internlm2", "6b")
     specs = {key: spec for key, spec in twin.custom.items() if key.startswith(prefix)}
     hf_prefix = {"vision_model.": "vision_tower.", "mlp1.": "multi_modal_projector."}[prefix]
@@ -152,11 +152,11 @@ def test_a_part_of_a_custom_model_is_enough(prefix: str, target: Spelling) -> No
 @every_language
 @every_spelling
 @pytest.mark.parametrize("part", ["vision_tower.", "multi_modal_projector.", "language_model.model.layers.1.input"])
-def test_a_part_of_an_hf_model_is_enough(language: str, spelling: Spelling, part: str) -> None:
+def test_a_part_of_an_hf_model_is_enough(language: str, spelling: KeySpelling, part: str) -> None:
     twin = sample(language)
     specs = {laid_out(key, spelling.layout.name): spec for key, spec in twin.hf.items() if key.startswith(part)}
 
-    made = converted(specs, None)
+    made = converted(specs, CUSTOM)
 
     if language not in GROUPED or not part.startswith("language_model"):
         assert made
@@ -165,13 +165,13 @@ def test_a_part_of_an_hf_model_is_enough(language: str, spelling: Spelling, part
 
 
 def test_nothing_at_all_becomes_nothing() -> None:
-    assert converted({}, None) == converted({}, MOST_COMPATIBLE) == {}
+    assert converted({}, CUSTOM) == converted({}, MOST_COMPATIBLE) == {}
 
 
 @every_fused
 @pytest.mark.parametrize("part", ["gate_up_proj", "down_proj"])
 @pytest.mark.parametrize("others", [False, True])
-def test_lone_stacks_may_be_of_two_families_and_are_refused(spelling: Spelling, part: str, others: bool) -> None:
+def test_lone_stacks_may_be_of_two_families_and_are_refused(spelling: KeySpelling, part: str, others: bool) -> None:
     stack = laid_out(f"{LAYER}.{part}", spelling.layout.name)
     specs = {stack: TensorSpec("BF16", (2, 8, 5))}
     if others:  # which both families have
@@ -183,7 +183,7 @@ def test_lone_stacks_may_be_of_two_families_and_are_refused(spelling: Spelling, 
         }
 
     with pytest.raises(ConfigError) as error:
-        guessed_route(specs, None)
+        guessed_route(specs, CUSTOM)
 
     assert error.value.reason == (
         f"{stack} holds experts, but nothing tells whether they are those of Qwen3-MoE or of GPT-OSS."
@@ -203,13 +203,15 @@ def test_lone_stacks_may_be_of_two_families_and_are_refused(spelling: Spelling, 
         ("mlp.gate.weight", QWEN3_MOE, Experts.FUSED),
     ],
 )
-def test_one_tensor_that_only_one_family_has_is_enough(spelling: Spelling, hint: str, family, experts: Experts) -> None:
+def test_one_tensor_that_only_one_family_has_is_enough(
+    spelling: KeySpelling, hint: str, family, experts: Experts
+) -> None:
     keys = [f"{LAYER}.gate_up_proj", f"{LAYER}.down_proj", f"language_model.model.layers.0.{hint}"]
 
-    route = guessed_route([laid_out(key, spelling.layout.name) for key in keys], None)
+    route = guessed_route([laid_out(key, spelling.layout.name) for key in keys], CUSTOM)
 
     assert route.family is family
-    assert route.source == Spelling(spelling.layout, experts)
+    assert route.source == KeySpelling(spelling.layout, experts)
 
 
 def test_stacks_among_custom_keys_are_gpt_oss_own() -> None:
@@ -219,11 +221,11 @@ def test_stacks_among_custom_keys_are_gpt_oss_own() -> None:
 
 @pytest.mark.parametrize("language", ["qwen3_moe", "gpt_oss"])
 @every_fused
-def test_stacks_of_whole_models_are_told_apart(language: str, spelling: Spelling) -> None:
+def test_stacks_of_whole_models_are_told_apart(language: str, spelling: KeySpelling) -> None:
     twin = sample(language)
 
-    assert guessed_route(specs_as(twin, spelling), None).family is family_of(twin)
-    assert converted(specs_as(twin, spelling), None) == twin.custom
+    assert guessed_route(specs_as(twin, spelling), CUSTOM).family is family_of(twin)
+    assert converted(specs_as(twin, spelling), CUSTOM) == twin.custom
 
 
 def test_experts_without_a_number_are_counted_by_their_tensors() -> None:
@@ -242,28 +244,28 @@ def test_a_missing_expert_is_noticed_without_a_number() -> None:
 
 
 @every_spelling
-def test_hf_keys_must_be_of_one_layout(spelling: Spelling) -> None:
+def test_hf_keys_must_be_of_one_layout(spelling: KeySpelling) -> None:
     keys = list(specs_as(sample("qwen2"), spelling))
     others = [head for head in ("lm_head.weight", "language_model.lm_head.weight") if head not in keys]
 
     with pytest.raises(MixedSpellingError, match=r"lm_head\.weight as "):
-        guessed_route([*keys, *others], None)
+        guessed_route([*keys, *others], CUSTOM)
     with pytest.raises(UnknownKeyError, match=r"^Unknown tensor mlp2\.0\.weight: "):
-        guessed_route([*keys, *others, "mlp2.0.weight"], None)
+        guessed_route([*keys, *others, "mlp2.0.weight"], CUSTOM)
 
 
 @pytest.mark.parametrize("part", ["gate_up_proj", "down_proj"])
 @every_layout
 def test_a_stack_among_split_experts_is_refused(part: str, layout: KeyLayout) -> None:
     stack = laid_out(f"{LAYER}.{part}", layout.name)
-    specs = {**specs_as(sample("qwen3_moe"), Spelling(layout)), stack: TensorSpec("BF16", (2, 8, 5))}
+    specs = {**specs_as(sample("qwen3_moe"), KeySpelling(layout)), stack: TensorSpec("BF16", (2, 8, 5))}
 
     with pytest.raises((MixedSpellingError, UnknownKeyError), match=stack):
-        converted(specs, None)
+        converted(specs, CUSTOM)
 
 
 @every_target
-def test_a_foreign_custom_key_does_not_change_the_family(target: Spelling) -> None:
+def test_a_foreign_custom_key_does_not_change_the_family(target: KeySpelling) -> None:
     specs = sample("qwen3").custom | {"mlp2.0.weight": TensorSpec("BF16", (1,))}
     route = guessed_route(specs, target)
 
@@ -278,7 +280,7 @@ def test_the_family_that_explains_most_is_the_one(missing: int) -> None:
     twin = sample("phi3")
     odd = f"language_model.model.layers.{missing}.self_attn.q_norm.weight"
 
-    assert guessed_route([*twin.hf, odd], None).family is PHI3
+    assert guessed_route([*twin.hf, odd], CUSTOM).family is PHI3
     assert guessed_route([*twin.custom, odd], MOST_COMPATIBLE).family is PHI3
 
 
@@ -287,7 +289,7 @@ def test_all_families_may_be_guessed_from_custom_keys() -> None:
 
 
 def test_hf_keys_of_a_llama_are_never_taken_for_an_internlm2() -> None:
-    assert [family for family, _ in guessable_models(None)] == [
+    assert [family for family, _ in guessable_models(CUSTOM)] == [
         QWEN2,
         QWEN3,
         QWEN3_MOE,
@@ -298,27 +300,27 @@ def test_hf_keys_of_a_llama_are_never_taken_for_an_internlm2() -> None:
     ]
 
 
-@pytest.mark.parametrize("target", [None, MOST_COMPATIBLE])
-def test_nothing_is_known_of_the_numbers_of_a_guessed_model(target: Keys) -> None:
+@pytest.mark.parametrize("target", [CUSTOM, MOST_COMPATIBLE])
+def test_nothing_is_known_of_the_numbers_of_a_guessed_model(target: KeySpelling) -> None:
     assert all(dims.experts is None for _, dims in guessable_models(target))
 
 
 @every_target
-def test_custom_keys_have_one_route_to_a_spelling_for_each_model(target: Spelling) -> None:
+def test_custom_keys_have_one_route_to_a_spelling_for_each_model(target: KeySpelling) -> None:
     models = [(QWEN3_MOE, sample("qwen3_moe").dims.text), (LLAMA, sample("llama").dims.text)]
 
-    assert list(possible_routes(target, models)) == [Route(family, dims, None, target) for family, dims in models]
+    assert list(possible_routes(target, models)) == [Route(family, dims, CUSTOM, target) for family, dims in models]
 
 
 def test_hf_keys_have_a_route_from_every_spelling_that_the_family_has() -> None:
     moe, llama = sample("qwen3_moe").dims.text, sample("llama").dims.text
 
-    routes = list(possible_routes(None, [(QWEN3_MOE, moe), (LLAMA, llama), (GPT_OSS, moe)]))
+    routes = list(possible_routes(CUSTOM, [(QWEN3_MOE, moe), (LLAMA, llama), (GPT_OSS, moe)]))
 
     assert routes == [
-        *(Route(QWEN3_MOE, moe, spelling, None) for spelling in SPELLINGS),
-        *(Route(LLAMA, llama, Spelling(layout), None) for layout in LAYOUTS),
-        *(Route(GPT_OSS, moe, Spelling(layout), None) for layout in LAYOUTS),
+        *(Route(QWEN3_MOE, moe, spelling, CUSTOM) for spelling in SPELLINGS),
+        *(Route(LLAMA, llama, KeySpelling(layout), CUSTOM) for layout in LAYOUTS),
+        *(Route(GPT_OSS, moe, KeySpelling(layout), CUSTOM) for layout in LAYOUTS),
     ]
 
 
@@ -329,8 +331,8 @@ def test_the_layout_of_hf_keys_is_theirs_even_if_no_row_claims_them(layout: KeyL
     head = laid_out("language_model.lm_head.weight", layout.name)
     specs = dict.fromkeys([odd, head], TensorSpec("BF16", (1,)))
 
-    route = guessed_route(specs, None)
+    route = guessed_route(specs, CUSTOM)
 
-    assert route.source == Spelling(layout)
+    assert route.source == KeySpelling(layout)
     with pytest.raises(UnknownKeyError, match=rf"^Unknown tensor {odd}: "):
         plan_route(route, specs)

@@ -18,13 +18,15 @@ from mapping.spelled_twins import (
 )
 from mapping_enumerator import Twin, sample, twins
 
-from internvl_bridge.mapping.make_plan import Direction, make_plan, prove
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.make_plan import make_plan, prove
 from internvl_bridge.mapping.plan import TensorSpec, compose, identity, invert, is_identity
-from internvl_bridge.mapping.routes import Keys, plan_route
+from internvl_bridge.mapping.routes import plan_route
 from internvl_bridge.mapping.schema import hf_schema
-from internvl_bridge.mapping.spellings import Spelling, spelled_table, spelling_of
+from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, spelled_table, spelling_of
+from internvl_bridge.mapping.transforms import group_into, recipes_into, source_patterns
 
-TO_HF, TO_CUSTOM = Direction.TO_HF, Direction.TO_CUSTOM
+TO_HF, TO_CUSTOM = Format.HF, Format.CUSTOM
 
 few = settings(max_examples=15)
 any_keys = st.sampled_from(ALL_KEYS)
@@ -107,7 +109,9 @@ def test_the_schema_lists_exactly_the_hf_tensors(language: str, data: st.DataObj
 @every_spelling
 @settings(max_examples=5)
 @given(data=st.data())
-def test_a_spelled_table_ends_in_its_spelling_and_back(language: str, spelling: Spelling, data: st.DataObject) -> None:
+def test_a_spelled_table_ends_in_its_spelling_and_back(
+    language: str, spelling: KeySpelling, data: st.DataObject
+) -> None:
     twin = data.draw(twins(language))
     table = spelled_table(family_of(twin), twin.dims.text, spelling)
     there = make_plan(table, twin.custom, TO_HF)
@@ -120,7 +124,7 @@ def test_a_spelled_table_ends_in_its_spelling_and_back(language: str, spelling: 
 @every_spelling
 @settings(max_examples=5)
 @given(data=st.data())
-def test_the_spelling_of_every_model_is_recognised(language: str, spelling: Spelling, data: st.DataObject) -> None:
+def test_the_spelling_of_every_model_is_recognised(language: str, spelling: KeySpelling, data: st.DataObject) -> None:
     twin = data.draw(twins(language))
 
     assert spelling_of(specs_as(twin, spelling), family_of(twin)) == recognised(twin, spelling)
@@ -130,7 +134,7 @@ def test_the_spelling_of_every_model_is_recognised(language: str, spelling: Spel
 @few
 @given(data=st.data(), source=any_keys, target=any_keys)
 def test_a_route_ends_in_exactly_the_tensors_of_its_target(
-    language: str, data: st.DataObject, source: Keys, target: Keys
+    language: str, data: st.DataObject, source: KeySpelling, target: KeySpelling
 ) -> None:
     twin = data.draw(twins(language))
     plan = plan_route(route_of(twin, source, target), specs_as(twin, source))
@@ -143,7 +147,7 @@ def test_a_route_ends_in_exactly_the_tensors_of_its_target(
 @few
 @given(data=st.data(), source=any_keys, target=any_keys)
 def test_a_route_and_its_reverse_undo_each_other(
-    language: str, data: st.DataObject, source: Keys, target: Keys
+    language: str, data: st.DataObject, source: KeySpelling, target: KeySpelling
 ) -> None:
     twin = data.draw(twins(language))
     route = route_of(twin, source, target)
@@ -159,7 +163,7 @@ def test_a_route_and_its_reverse_undo_each_other(
 @every_language
 @few
 @given(data=st.data(), keys=any_keys)
-def test_a_route_that_ends_where_it_starts_moves_nothing(language: str, data: st.DataObject, keys: Keys) -> None:
+def test_a_route_that_ends_where_it_starts_moves_nothing(language: str, data: st.DataObject, keys: KeySpelling) -> None:
     twin = data.draw(twins(language))
 
     assert plan_route(route_of(twin, keys, keys), specs_as(twin, keys)) == identity(specs_as(twin, keys))
@@ -168,7 +172,9 @@ def test_a_route_that_ends_where_it_starts_moves_nothing(language: str, data: st
 @every_language
 @few
 @given(data=st.data(), source=any_keys, way=any_keys, target=any_keys)
-def test_a_detour_changes_nothing(language: str, data: st.DataObject, source: Keys, way: Keys, target: Keys) -> None:
+def test_a_detour_changes_nothing(
+    language: str, data: st.DataObject, source: KeySpelling, way: KeySpelling, target: KeySpelling
+) -> None:
     twin = data.draw(twins(language))
     first = plan_route(route_of(twin, source, way), specs_as(twin, source))
     second = plan_route(route_of(twin, way, target), first.targets)
@@ -179,22 +185,22 @@ def test_a_detour_changes_nothing(language: str, data: st.DataObject, source: Ke
 @every_language
 @few
 @given(data=st.data(), spelling=st.sampled_from(SPELLINGS))
-def test_groups_are_converted_as_they_are_among_all(language: str, data: st.DataObject, spelling: Spelling) -> None:
+def test_groups_are_converted_as_they_are_among_all(language: str, data: st.DataObject, spelling: KeySpelling) -> None:
     """What streaming relies on: the keys that a row needs together with one are those that need it."""
     twin = data.draw(twins(language))
-    for route in (route_of(twin, None, spelling), route_of(twin, spelling, None)):
-        table, direction = route.entrance
+    for route in (route_of(twin, CUSTOM, spelling), route_of(twin, spelling, CUSTOM)):
+        table, direction = route.first_table, route.source.format.other
         specs = specs_as(twin, route.source)
         key = data.draw(st.sampled_from(sorted(specs)))
-        [row] = [row for row in table if any(pattern.matches(key) for pattern in direction.patterns(row))]
-        group = direction.group(row, key)
+        [row] = [row for row in table if any(pattern.matches(key) for pattern in source_patterns(direction, row))]
+        group = group_into(direction, row, key)
 
         assert key in group
         assert len(set(group)) == len(group)
-        assert all(direction.group(row, other) == group for other in group)
+        assert all(group_into(direction, row, other) == group for other in group)
         alone: dict[str, TensorSpec] = {other: specs[other] for other in group}
         whole = plan_route(route, specs)
-        assert direction.recipes(row)(alone) == {
+        assert recipes_into(direction, row, alone) == {
             made: recipe for made, recipe in whole.recipes.items() if any(run.key in alone for run in recipe.runs)
         }
 
@@ -206,8 +212,8 @@ def test_every_pair_of_spellings_has_a_route_and_a_proof(language: str) -> None:
         route = route_of(twin, source, target)
         plan = plan_route(route, specs_as(twin, source))
         by_way_of_custom = compose(
-            plan_route(replace(route, source=None), twin.custom),
-            plan_route(replace(route, target=None), specs_as(twin, source)),
+            plan_route(replace(route, source=CUSTOM), twin.custom),
+            plan_route(replace(route, target=CUSTOM), specs_as(twin, source)),
         )
 
         assert plan.targets == specs_as(twin, target)

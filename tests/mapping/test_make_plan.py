@@ -12,11 +12,12 @@ from internvl_bridge.errors import (
 )
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import GPT_OSS, INTERNLM2, QWEN2, QWEN3_MOE, Experts, fuse, rename
-from internvl_bridge.mapping.make_plan import Direction, RowLookup, explain_unknown_keys, make_plan, unmatched_keys
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.make_plan import RowLookup, explain_unknown_keys, make_plan, unmatched_keys
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.qkv_layouts import Thirds
 
-TO_HF, TO_CUSTOM = Direction.TO_HF, Direction.TO_CUSTOM
+TO_HF, TO_CUSTOM = Format.HF, Format.CUSTOM
 SPEC = TensorSpec("BF16", (6, 2))
 TEXT = TextDims("llama", 7, 5, 6, 1, 4, 2, 3, False, False, None)
 
@@ -93,8 +94,8 @@ TEXT = TextDims("llama", 7, 5, 6, 1, 4, 2, 3, False, False, None)
         ("", "neither checkpoint format", "Remove the tensor if it does not"),
     ],
 )
-@pytest.mark.parametrize("direction", Direction)
-def test_a_foreign_key_is_diagnosed(key: str, reason: str, remedy: str, direction: Direction) -> None:
+@pytest.mark.parametrize("direction", Format)
+def test_a_foreign_key_is_diagnosed(key: str, reason: str, remedy: str, direction: Format) -> None:
     with pytest.raises(UnknownKeyError) as error:
         make_plan(
             QWEN3_MOE.table(TEXT),
@@ -301,8 +302,3 @@ def test_parts_that_contradict_the_head_counts_are_refused_even_if_their_sum_fit
 
     with pytest.raises(ContradictionError, match=r"q_proj\.weight has shape \[6, 5\], which is not its share"):
         make_plan(INTERNLM2.table(TEXT), specs, TO_CUSTOM)
-
-
-def test_the_directions_are_each_others_reverse() -> None:
-    assert TO_HF.reverse is TO_CUSTOM
-    assert TO_CUSTOM.reverse is TO_HF

@@ -12,7 +12,7 @@ from internvl_bridge.mapping.families import QWEN3_MOE, Experts
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.schema import HEAD, has_head, has_mxfp4, hf_schema
-from internvl_bridge.mapping.spellings import L2, MOST_COMPATIBLE, Spelling
+from internvl_bridge.mapping.spellings import L2, MOST_COMPATIBLE, KeySpelling
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -106,7 +106,7 @@ def test_stacked_experts_are_those_of_the_state_dicts_of_transformers(text: dict
     dims = description(config).dims
     split = {key: TensorSpec("BF16", shape) for key, shape in hf_schema(dims, {HEAD}).items()}
 
-    plan = plan_route(Route(QWEN3_MOE, dims.text, MOST_COMPATIBLE, Spelling(L2, Experts.FUSED)), split)
+    plan = plan_route(Route(QWEN3_MOE, dims.text, MOST_COMPATIBLE, KeySpelling(L2, Experts.FUSED)), split)
 
     assert {key: spec.shape for key, spec in plan.targets.items()} == shapes
 

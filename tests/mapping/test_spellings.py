@@ -23,10 +23,12 @@ from internvl_bridge.checkpoint.byte_ranges import specs_of
 from internvl_bridge.errors import ContradictionError, IncompleteGroupError, MixedSpellingError, UnknownKeyError
 from internvl_bridge.mapping.dimensions import ExpertDims
 from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, QWEN2, QWEN3, QWEN3_MOE, Experts, Family
-from internvl_bridge.mapping.make_plan import Direction, make_plan
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.make_plan import make_plan
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.spellings import (
+    CUSTOM,
     L1,
     L1_BARE_HEAD,
     L2,
@@ -34,7 +36,7 @@ from internvl_bridge.mapping.spellings import (
     LAYOUTS,
     MOST_COMPATIBLE,
     KeyLayout,
-    Spelling,
+    KeySpelling,
     layout_of,
     spelled,
     spelling_of,
@@ -75,7 +77,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: fa
 @every_layout
 def test_keys_are_spelled_as_transformers_writes_them(layout: KeyLayout) -> None:
     spec = TensorSpec("BF16", (1,))
-    route = Route(QWEN2, TWIN.dims.text, MOST_COMPATIBLE, Spelling(layout))
+    route = Route(QWEN2, TWIN.dims.text, MOST_COMPATIBLE, KeySpelling(layout))
 
     plan = plan_route(route, dict.fromkeys(EXAMPLES["L1"], spec))
 
@@ -87,7 +89,7 @@ def test_keys_are_spelled_as_transformers_writes_them(layout: KeyLayout) -> None
 def test_there_are_four_layouts_and_the_first_is_the_portable_one() -> None:
     assert LAYOUTS == (L1, L2, L3, L1_BARE_HEAD)
     assert [layout.name for layout in LAYOUTS] == ["L1", "L2", "L3", "L1, bare head"] == list(ORACLE)
-    assert Spelling(L1) == MOST_COMPATIBLE
+    assert KeySpelling(L1) == MOST_COMPATIBLE
     assert MOST_COMPATIBLE.experts is SPLIT
 
 
@@ -111,7 +113,7 @@ def test_a_layout_is_recognised_with_and_without_a_head(layout: KeyLayout, tied:
 
     found = L1 if layout is L1_BARE_HEAD and tied else layout
     assert layout_of(keys) is found
-    assert spelling_of(keys, QWEN2) == Spelling(found)
+    assert spelling_of(keys, QWEN2) == KeySpelling(found)
 
 
 @every_layout
@@ -127,7 +129,7 @@ def test_a_layout_explains_its_own_keys(layout: KeyLayout, number: int) -> None:
 @every_spelling
 @pytest.mark.parametrize("tied", [False, True])
 @every_language
-def test_the_spelling_of_every_family_is_recognised(language: str, tied: bool, spelling: Spelling) -> None:
+def test_the_spelling_of_every_family_is_recognised(language: str, tied: bool, spelling: KeySpelling) -> None:
     twin = sample(language, tied=tied)
     keys = list(specs_as(twin, spelling))
 
@@ -139,11 +141,11 @@ def test_the_spelling_of_every_family_is_recognised(language: str, tied: bool, s
 
 @every_layout
 def test_gpt_oss_has_no_fused_experts_though_its_keys_look_so(layout: KeyLayout) -> None:
-    keys = list(specs_as(sample("gpt_oss"), Spelling(layout)))
+    keys = list(specs_as(sample("gpt_oss"), KeySpelling(layout)))
 
     assert any(key.endswith(".mlp.experts.gate_up_proj") for key in keys)
-    assert spelling_of(keys, GPT_OSS) == Spelling(layout, SPLIT)
-    assert spelling_of(keys, QWEN3_MOE) == Spelling(layout, FUSED)
+    assert spelling_of(keys, GPT_OSS) == KeySpelling(layout, SPLIT)
+    assert spelling_of(keys, QWEN3_MOE) == KeySpelling(layout, FUSED)
 
 
 @every_layout
@@ -152,15 +154,15 @@ def test_one_stack_is_enough_to_have_fused_experts(layout: KeyLayout, part: str)
     key = laid_out(f"language_model.model.layers.1.mlp.experts.{part}", layout.name)
 
     found = L1 if layout is L1_BARE_HEAD else layout
-    assert spelling_of([key], QWEN3_MOE) == Spelling(found, FUSED)
-    assert spelling_of([key], QWEN3) == Spelling(found, SPLIT)
+    assert spelling_of([key], QWEN3_MOE) == KeySpelling(found, FUSED)
+    assert spelling_of([key], QWEN3) == KeySpelling(found, SPLIT)
 
 
 @every_spelling
-def test_a_mixture_of_experts_without_any_has_none_fused(spelling: Spelling) -> None:
+def test_a_mixture_of_experts_without_any_has_none_fused(spelling: KeySpelling) -> None:
     keys = [key for key in specs_as(sample("qwen3_moe"), spelling) if ".experts." not in key]
 
-    assert spelling_of(keys, QWEN3_MOE) == Spelling(spelling.layout, SPLIT)
+    assert spelling_of(keys, QWEN3_MOE) == KeySpelling(spelling.layout, SPLIT)
 
 
 @every_family
@@ -258,7 +260,7 @@ def test_half_and_half_is_refused_naming_both(tie: tuple[str, str]) -> None:
     ids=["L2", "L3"],
 )
 def test_a_head_of_another_layout_is_named(layout: KeyLayout, head: str, other: str) -> None:
-    specs = [*specs_as(sample("qwen2", tied=True), Spelling(layout)), head]
+    specs = [*specs_as(sample("qwen2", tied=True), KeySpelling(layout)), head]
 
     with pytest.raises(MixedSpellingError, match=rf"mixes spellings: {head} as {other}, but .* as {layout.name}\."):
         layout_of(specs)
@@ -266,7 +268,7 @@ def test_a_head_of_another_layout_is_named(layout: KeyLayout, head: str, other: 
 
 @every_layout
 def test_two_heads_are_of_two_layouts(layout: KeyLayout) -> None:
-    keys = [*specs_as(sample("qwen2", tied=True), Spelling(layout)), HEAD, "lm_head.weight"]
+    keys = [*specs_as(sample("qwen2", tied=True), KeySpelling(layout)), HEAD, "lm_head.weight"]
 
     with pytest.raises(MixedSpellingError, match=r"mixes spellings: (language_model\.)?lm_head\.weight as L"):
         layout_of(keys)
@@ -304,9 +306,9 @@ def test_refusing_a_mixture_of_a_large_model_takes_no_time() -> None:
 class TestMixturesOfExpertsAreRefused:
     twin = sample("qwen3_moe")
 
-    def keys(self, spelling: Spelling, *stacked_layers: int) -> list[str]:
+    def keys(self, spelling: KeySpelling, *stacked_layers: int) -> list[str]:
         """Keys in which some layers have fused experts, the others split ones."""
-        split, fused = (specs_as(self.twin, Spelling(spelling.layout, experts)) for experts in (SPLIT, FUSED))
+        split, fused = (specs_as(self.twin, KeySpelling(spelling.layout, experts)) for experts in (SPLIT, FUSED))
         layers = tuple(f".layers.{layer}." for layer in stacked_layers)
         kept = [key for key in split if ".experts." not in key or not any(layer in key for layer in layers)]
         return kept + [key for key in fused if ".experts." in key and any(layer in key for layer in layers)]
@@ -314,7 +316,7 @@ class TestMixturesOfExpertsAreRefused:
     @every_layout
     @pytest.mark.parametrize("layer", [0, 1])
     def test_in_different_layers(self, layout: KeyLayout, layer: int) -> None:
-        keys = self.keys(Spelling(layout), layer)
+        keys = self.keys(KeySpelling(layout), layer)
         stacks = [key for key in keys if key.endswith(("experts.gate_up_proj", "experts.down_proj"))]
         split = [key for key in keys if ".experts." in key and key not in stacks]
 
@@ -330,7 +332,7 @@ class TestMixturesOfExpertsAreRefused:
     @pytest.mark.parametrize("part", ["gate_up_proj", "down_proj"])
     def test_in_one_layer(self, layout: KeyLayout, part: str) -> None:
         stack = laid_out(f"language_model.model.layers.0.mlp.experts.{part}", layout.name)
-        keys = [stack, *self.keys(Spelling(layout))]
+        keys = [stack, *self.keys(KeySpelling(layout))]
 
         with pytest.raises(
             MixedSpellingError, match=rf"mixes spellings: {stack} as fused experts, but .* as split exp"
@@ -340,7 +342,7 @@ class TestMixturesOfExpertsAreRefused:
     @every_layout
     def test_one_expert_among_stacks(self, layout: KeyLayout) -> None:
         odd = laid_out("language_model.model.layers.1.mlp.experts.1.up_proj.weight", layout.name)
-        keys = [*self.keys(Spelling(layout), 0, 1), odd]
+        keys = [*self.keys(KeySpelling(layout), 0, 1), odd]
 
         with pytest.raises(MixedSpellingError, match=rf"mixes spellings: {odd} as split experts, but .* as fused exp"):
             spelling_of(keys, QWEN3_MOE)
@@ -406,41 +408,41 @@ def test_the_language_model_of_l3_is_none_of_l2() -> None:
 
     assert not L2.explains("model.language_model.model.norm.weight")
     with pytest.raises(UnknownKeyError, match=r"^Unknown tensor model\.language_model\.model\.norm\.weight: "):
-        make_plan(spelled(QWEN2.table(TWIN.dims.text), L2), specs, Direction.TO_CUSTOM)
+        make_plan(spelled(QWEN2.table(TWIN.dims.text), L2), specs, Format.CUSTOM)
 
 
 @every_spelling
-def test_respelling_into_the_same_spelling_changes_nothing(spelling: Spelling) -> None:
+def test_respelling_into_the_same_spelling_changes_nothing(spelling: KeySpelling) -> None:
     specs = specs_as(TWIN, spelling)
 
     assert plan_route(route_of(TWIN, spelling, spelling), specs).targets == specs
 
 
-@pytest.mark.parametrize("target", [None, *SPELLINGS], ids=lambda keys: keys.name if keys else "custom")
-def test_respelling_names_the_key_that_is_not_of_the_spelling(target: Spelling | None) -> None:
+@pytest.mark.parametrize("target", [CUSTOM, *SPELLINGS], ids=lambda keys: keys.name)
+def test_respelling_names_the_key_that_is_not_of_the_spelling(target: KeySpelling) -> None:
     with pytest.raises(UnknownKeyError, match=r"^Unknown tensor vision_tower\.x: "):
-        plan_route(route_of(TWIN, Spelling(L2), target), {"vision_tower.x": TensorSpec("BF16", (1,))})
+        plan_route(route_of(TWIN, KeySpelling(L2), target), {"vision_tower.x": TensorSpec("BF16", (1,))})
 
 
-@pytest.mark.parametrize("target", [None, *SPELLINGS], ids=lambda keys: keys.name if keys else "custom")
+@pytest.mark.parametrize("target", [CUSTOM, *SPELLINGS], ids=lambda keys: keys.name)
 @pytest.mark.parametrize("layout", [L2, L3], ids=lambda layout: layout.name)
 class TestRefusalsNameTheKeysOfTheCheckpoint:
     """Not those of the portable spelling, which the user's files do not have; whatever is made of them."""
 
     def specs(self, layout: KeyLayout) -> dict[str, TensorSpec]:
-        return specs_as(TWIN, Spelling(layout))
+        return specs_as(TWIN, KeySpelling(layout))
 
-    def plan(self, specs: dict[str, TensorSpec], layout: KeyLayout, target: Spelling | None) -> None:
-        plan_route(route_of(TWIN, Spelling(layout), target), specs)
+    def plan(self, specs: dict[str, TensorSpec], layout: KeyLayout, target: KeySpelling) -> None:
+        plan_route(route_of(TWIN, KeySpelling(layout), target), specs)
 
-    def test_an_unknown_key(self, layout: KeyLayout, target: Spelling | None) -> None:
+    def test_an_unknown_key(self, layout: KeyLayout, target: KeySpelling) -> None:
         key = "model.vision_tower.encoder.layer.0.odd"
         specs = {**self.specs(layout), key: TensorSpec("BF16", (1,))}
 
         with pytest.raises(UnknownKeyError, match=rf"^Unknown tensor {key}: "):
             self.plan(specs, layout, target)
 
-    def test_a_missing_part(self, layout: KeyLayout, target: Spelling | None) -> None:
+    def test_a_missing_part(self, layout: KeyLayout, target: KeySpelling) -> None:
         specs = self.specs(layout)
         key = "model.vision_tower.encoder.layer.0.attention.k_proj.weight"
         del specs[key]
@@ -448,7 +450,7 @@ class TestRefusalsNameTheKeysOfTheCheckpoint:
         with pytest.raises(IncompleteGroupError, match=rf"(^|\s){key} is missing"):
             self.plan(specs, layout, target)
 
-    def test_parts_of_different_dtypes(self, layout: KeyLayout, target: Spelling | None) -> None:
+    def test_parts_of_different_dtypes(self, layout: KeyLayout, target: KeySpelling) -> None:
         specs = self.specs(layout)
         key = "model.vision_tower.encoder.layer.0.attention.k_proj.weight"
         specs[key] = TensorSpec("F32", specs[key].shape)
@@ -456,8 +458,8 @@ class TestRefusalsNameTheKeysOfTheCheckpoint:
         with pytest.raises(ContradictionError, match=rf"\s{key} F32"):
             self.plan(specs, layout, target)
 
-    def test_a_stack_of_an_odd_shape(self, layout: KeyLayout, target: Spelling | None) -> None:
-        twin, source = sample("qwen3_moe"), Spelling(layout, FUSED)
+    def test_a_stack_of_an_odd_shape(self, layout: KeyLayout, target: KeySpelling) -> None:
+        twin, source = sample("qwen3_moe"), KeySpelling(layout, FUSED)
         key = laid_out("language_model.model.layers.1.mlp.experts.gate_up_proj", layout.name)
         specs = {**specs_as(twin, source), key: TensorSpec("BF16", (3, 8, 5))}
 
@@ -470,7 +472,7 @@ def test_the_head_is_an_ordinary_tensor_of_every_layout() -> None:
     heads = {
         layout.name: [
             key
-            for key in plan_route(route_of(TWIN, MOST_COMPATIBLE, Spelling(layout)), TWIN.hf).targets
+            for key in plan_route(route_of(TWIN, MOST_COMPATIBLE, KeySpelling(layout)), TWIN.hf).targets
             if "lm_head" in key
         ]
         for layout in LAYOUTS
@@ -481,14 +483,16 @@ def test_the_head_is_an_ordinary_tensor_of_every_layout() -> None:
 @pytest.mark.parametrize(
     ("name", "family", "spelling"),
     [
-        ("qwen2-300m@state-dict", QWEN2, Spelling(L2)),
+        ("qwen2-300m@state-dict", QWEN2, KeySpelling(L2)),
         ("qwen3-300m-tied@5.0.0", QWEN3, MOST_COMPATIBLE),
-        ("qwen3-300m-tied@5.4.0", QWEN3, Spelling(L3)),
-        ("qwen3moe-6b@5.0.0", QWEN3_MOE, Spelling(L1, FUSED)),
-        ("qwen3moe-6b@5.4.0", QWEN3_MOE, Spelling(L3)),
+        ("qwen3-300m-tied@5.4.0", QWEN3, KeySpelling(L3)),
+        ("qwen3moe-6b@5.0.0", QWEN3_MOE, KeySpelling(L1, FUSED)),
+        ("qwen3moe-6b@5.4.0", QWEN3_MOE, KeySpelling(L3)),
     ],
 )
-def test_the_spelling_of_what_transformers_wrote_is_recognised(name: str, family: Family, spelling: Spelling) -> None:
+def test_the_spelling_of_what_transformers_wrote_is_recognised(
+    name: str, family: Family, spelling: KeySpelling
+) -> None:
     specs = specs_of(open_checkpoint(DATA / "hf" / name))
 
     assert spelling_of(specs, family) == spelling

@@ -7,20 +7,21 @@ from mapping_enumerator import LANGUAGES, Twin, twins
 
 from internvl_bridge.errors import ContradictionError, IncompleteGroupError, MissingKeyError, UnknownKeyError
 from internvl_bridge.mapping.families import FAMILIES
-from internvl_bridge.mapping.make_plan import Direction, make_plan
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.make_plan import make_plan
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.schema_check import check_against
 
 every_language = pytest.mark.parametrize("language", LANGUAGES)
 few = settings(max_examples=12)
-directions = st.sampled_from(Direction)
+directions = st.sampled_from(Format)
 
 
-def source(twin: Twin, direction: Direction) -> dict[str, TensorSpec]:
-    return dict(twin.custom if direction is Direction.TO_HF else twin.hf)
+def source(twin: Twin, direction: Format) -> dict[str, TensorSpec]:
+    return dict(twin.custom if direction is Format.HF else twin.hf)
 
 
-def plan_and_check(twin: Twin, specs: dict[str, TensorSpec], direction: Direction) -> None:
+def plan_and_check(twin: Twin, specs: dict[str, TensorSpec], direction: Format) -> None:
     [family] = [family for family in FAMILIES if family.name == twin.family]
     make_plan(family.table(twin.dims.text), specs, direction)
     check_against({key: spec.shape for key, spec in source(twin, direction).items()}, specs)
@@ -46,7 +47,7 @@ def test_a_dropped_key_is_missed(language: str, data: st.DataObject, direction) 
     specs = source(twin, direction)
     key = data.draw(st.sampled_from(sorted(specs)))
     del specs[key]
-    in_group = direction is Direction.TO_CUSTOM and is_part_of_a_fused_tensor(twin, key)
+    in_group = direction is Format.CUSTOM and is_part_of_a_fused_tensor(twin, key)
 
     with pytest.raises(IncompleteGroupError if in_group else MissingKeyError) as error:
         plan_and_check(twin, specs, direction)
@@ -97,7 +98,7 @@ def test_a_layer_more_than_config_json_says_is_a_contradiction(language: str, da
         st.sampled_from(
             [
                 "language_model.model.layers.",
-                "vision_model.encoder.layers." if direction is Direction.TO_HF else "vision_tower.encoder.layer.",
+                "vision_model.encoder.layers." if direction is Format.HF else "vision_tower.encoder.layer.",
             ]
         )
     )
@@ -119,6 +120,6 @@ def test_a_tensor_of_another_shape_is_a_contradiction(language: str, data: st.Da
     specs = {**twin.custom, key: TensorSpec("BF16", (*shape, 1))}
 
     with pytest.raises(ContradictionError) as error:
-        plan_and_check(twin, specs, Direction.TO_HF)
+        plan_and_check(twin, specs, Format.HF)
 
     assert str(error.value).startswith(f"{key} has shape {[*shape, 1]}, but config.json describes {[*shape]}.")

@@ -7,7 +7,8 @@ from mapping_enumerator import HEAD, laid_out, sample
 from internvl_bridge.errors import ProofError
 from internvl_bridge.mapping.families import FAMILIES, INTERNLM2, INTERNLM3_GROUPED, Family
 from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, identity, invert
-from internvl_bridge.mapping.routes import Keys, plan_route
+from internvl_bridge.mapping.routes import KeySpelling, plan_route
+from internvl_bridge.mapping.spellings import CUSTOM
 from internvl_bridge.mapping.tied_head import TiedHead, tied_head
 
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
@@ -16,9 +17,9 @@ every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: fa
 all_keys = pytest.mark.parametrize("keys", ALL_KEYS, ids=lambda keys: keys.name if keys else "custom")
 
 
-def names(keys: Keys, family: Family) -> TiedHead:
+def names(keys: KeySpelling, family: Family) -> TiedHead:
     """Both names, from the format description."""
-    if keys is not None:
+    if keys != CUSTOM:
         return TiedHead(laid_out(EMBEDDINGS, keys.layout.name), laid_out(HEAD, keys.layout.name))
     if family in (INTERNLM2, INTERNLM3_GROUPED):
         return TiedHead("language_model.model.tok_embeddings.weight", "language_model.output.weight")
@@ -27,13 +28,13 @@ def names(keys: Keys, family: Family) -> TiedHead:
 
 @every_family
 @all_keys
-def test_both_tensors_have_the_names_of_their_spelling(family: Family, keys: Keys) -> None:
+def test_both_tensors_have_the_names_of_their_spelling(family: Family, keys: KeySpelling) -> None:
     assert tied_head(family, TEXT, keys) == names(keys, family)
 
 
 @every_language
 @all_keys
-def test_both_tensors_are_those_of_the_model(language: str, keys: Keys) -> None:
+def test_both_tensors_are_those_of_the_model(language: str, keys: KeySpelling) -> None:
     twin = sample(language)
     tie = tied_head(family_of(twin), twin.dims.text, keys)
     specs = specs_as(twin, keys)
@@ -43,7 +44,7 @@ def test_both_tensors_are_those_of_the_model(language: str, keys: Keys) -> None:
 
 @every_language
 @all_keys
-def test_a_model_without_the_copy_is_a_tied_one(language: str, keys: Keys) -> None:
+def test_a_model_without_the_copy_is_a_tied_one(language: str, keys: KeySpelling) -> None:
     twin = sample(language)
     tie, specs = tied_head(family_of(twin), twin.dims.text, keys), specs_as(twin, keys)
     before = dict(specs)
@@ -56,11 +57,11 @@ def test_a_model_without_the_copy_is_a_tied_one(language: str, keys: Keys) -> No
 
 @every_language
 @pytest.mark.parametrize("source", ALL_KEYS, ids=lambda keys: keys.name if keys else "custom")
-def test_a_copied_head_is_the_whole_embeddings(language: str, source: Keys) -> None:
+def test_a_copied_head_is_the_whole_embeddings(language: str, source: KeySpelling) -> None:
     tied, whole = sample(language, tied=True), sample(language)
-    tie = tied_head(family_of(tied), tied.dims.text, None)
+    tie = tied_head(family_of(tied), tied.dims.text, CUSTOM)
     here = tied_head(family_of(tied), tied.dims.text, source)
-    plan = plan_route(route_of(tied, source, None), specs_as(tied, source))
+    plan = plan_route(route_of(tied, source, CUSTOM), specs_as(tied, source))
 
     copied = tie.copied(plan)
 

@@ -8,7 +8,8 @@ import pytest
 
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3_GROUPED, QWEN2, Family
-from internvl_bridge.mapping.make_plan import Direction, make_plan
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.make_plan import make_plan
 from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec
 
 # heads 4, key-value heads 2, head_dim 3, hidden 5
@@ -21,14 +22,14 @@ def test_vision_weights_are_three_thirds() -> None:
     specs = {fused: TensorSpec("BF16", (6, 2))}
     third = TensorSpec("BF16", (2, 2))
 
-    to_hf = make_plan(QWEN2.table(TEXT), specs, Direction.TO_HF)
+    to_hf = make_plan(QWEN2.table(TEXT), specs, Format.HF)
 
     assert to_hf.recipes == {
         f"{part}.q_proj.weight": Recipe(third, (Run(fused, 0, 4),)),
         f"{part}.k_proj.weight": Recipe(third, (Run(fused, 4, 8),)),
         f"{part}.v_proj.weight": Recipe(third, (Run(fused, 8, 12),)),
     }
-    assert make_plan(QWEN2.table(TEXT), to_hf.targets, Direction.TO_CUSTOM).recipes == {
+    assert make_plan(QWEN2.table(TEXT), to_hf.targets, Format.CUSTOM).recipes == {
         fused: Recipe(
             TensorSpec("BF16", (6, 2)),
             (
@@ -46,14 +47,14 @@ def test_vision_biases_are_three_thirds() -> None:
     specs = {fused: TensorSpec("F16", (6,))}
     third = TensorSpec("F16", (2,))
 
-    to_hf = make_plan(QWEN2.table(TEXT), specs, Direction.TO_HF)
+    to_hf = make_plan(QWEN2.table(TEXT), specs, Format.HF)
 
     assert to_hf.recipes == {
         f"{part}.q_proj.bias": Recipe(third, (Run(fused, 0, 2),)),
         f"{part}.k_proj.bias": Recipe(third, (Run(fused, 2, 4),)),
         f"{part}.v_proj.bias": Recipe(third, (Run(fused, 4, 6),)),
     }
-    assert make_plan(QWEN2.table(TEXT), to_hf.targets, Direction.TO_CUSTOM).recipes == {
+    assert make_plan(QWEN2.table(TEXT), to_hf.targets, Format.CUSTOM).recipes == {
         fused: Recipe(
             TensorSpec("F16", (6,)),
             (
@@ -74,14 +75,14 @@ def test_grouped_weights_alternate_by_key_value_head(family: Family) -> None:
     part = "language_model.model.layers.3.self_attn"
     specs = {fused: TensorSpec("BF16", (24, 5))}
 
-    to_hf = make_plan(family.table(TEXT), specs, Direction.TO_HF)
+    to_hf = make_plan(family.table(TEXT), specs, Format.HF)
 
     assert to_hf.recipes == {
         f"{part}.q_proj.weight": Recipe(TensorSpec("BF16", (12, 5)), (Run(fused, 0, 30), Run(fused, 60, 90))),
         f"{part}.k_proj.weight": Recipe(TensorSpec("BF16", (6, 5)), (Run(fused, 30, 45), Run(fused, 90, 105))),
         f"{part}.v_proj.weight": Recipe(TensorSpec("BF16", (6, 5)), (Run(fused, 45, 60), Run(fused, 105, 120))),
     }
-    assert make_plan(family.table(TEXT), to_hf.targets, Direction.TO_CUSTOM).recipes == {
+    assert make_plan(family.table(TEXT), to_hf.targets, Format.CUSTOM).recipes == {
         fused: Recipe(
             TensorSpec("BF16", (24, 5)),
             (
@@ -102,14 +103,14 @@ def test_grouped_biases_alternate_by_key_value_head(family: Family) -> None:
     part = "language_model.model.layers.0.self_attn"
     specs = {fused: TensorSpec("BF16", (24,))}
 
-    to_hf = make_plan(family.table(TEXT), specs, Direction.TO_HF)
+    to_hf = make_plan(family.table(TEXT), specs, Format.HF)
 
     assert to_hf.recipes == {
         f"{part}.q_proj.bias": Recipe(TensorSpec("BF16", (12,)), (Run(fused, 0, 6), Run(fused, 12, 18))),
         f"{part}.k_proj.bias": Recipe(TensorSpec("BF16", (6,)), (Run(fused, 6, 9), Run(fused, 18, 21))),
         f"{part}.v_proj.bias": Recipe(TensorSpec("BF16", (6,)), (Run(fused, 9, 12), Run(fused, 21, 24))),
     }
-    assert make_plan(family.table(TEXT), to_hf.targets, Direction.TO_CUSTOM).recipes == {
+    assert make_plan(family.table(TEXT), to_hf.targets, Format.CUSTOM).recipes == {
         fused: Recipe(
             TensorSpec("BF16", (24,)),
             (
@@ -139,7 +140,7 @@ def test_grouped_biases_alternate_by_key_value_head(family: Family) -> None:
 def test_internlm2_names_become_llama_names(custom: str, hf: str) -> None:
     layer, spec = "language_model.model.layers.0", TensorSpec("BF16", (5, 5))
 
-    plan = make_plan(INTERNLM2.table(TEXT), {f"{layer}.{custom}": spec}, Direction.TO_HF)
+    plan = make_plan(INTERNLM2.table(TEXT), {f"{layer}.{custom}": spec}, Format.HF)
 
     assert plan.recipes == {f"{layer}.{hf}": Recipe(spec, (Run(f"{layer}.{custom}", 0, 25),))}
 
@@ -161,6 +162,6 @@ def test_vision_names_are_translated(custom: str, hf: str) -> None:
     old, new = f"vision_model.encoder.layers.1.{custom}", f"vision_tower.encoder.layer.1.{hf}"
     spec = TensorSpec("BF16", (4,))
 
-    plan = make_plan(QWEN2.table(TEXT), {old: spec}, Direction.TO_HF)
+    plan = make_plan(QWEN2.table(TEXT), {old: spec}, Format.HF)
 
     assert plan.recipes == {new: Recipe(spec, (Run(old, 0, 4),))}

@@ -12,12 +12,13 @@ from mapping_enumerator import laid_out, sample
 
 from internvl_bridge.errors import BridgeError, ConfigError, ContradictionError, IncompleteGroupError
 from internvl_bridge.mapping.families import INTERNLM2, QWEN2, QWEN3_MOE, Experts, stack
-from internvl_bridge.mapping.make_plan import Direction, make_plan
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.make_plan import make_plan
 from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec
 from internvl_bridge.mapping.spellings import L2, KeyLayout, spelled
-from internvl_bridge.mapping.transforms import Stack, Transform
+from internvl_bridge.mapping.transforms import Stack, Transform, group_into, source_patterns
 
-TO_HF, TO_CUSTOM = Direction.TO_HF, Direction.TO_CUSTOM
+TO_HF, TO_CUSTOM = Format.HF, Format.CUSTOM
 
 # 2 experts, M = 2 rows of gate and of up, H = 3
 LAYER = "language_model.model.layers.5.mlp.experts"
@@ -310,14 +311,14 @@ def test_without_a_number_of_experts_there_are_as_many_as_the_stack_has(experts:
 # Groups
 
 
-def row_of(table: tuple[Transform, ...], key: str, direction: Direction) -> Transform:
-    [row] = [row for row in table if any(pattern.matches(key) for pattern in direction.patterns(row))]
+def row_of(table: tuple[Transform, ...], key: str, direction: Format) -> Transform:
+    [row] = [row for row in table if any(pattern.matches(key) for pattern in source_patterns(direction, row))]
     return row
 
 
 @pytest.mark.parametrize("key", gate_up_specs())
 def test_all_gates_and_ups_of_a_layer_are_a_group(key: str) -> None:
-    assert TO_HF.group(row_of(FUSED, key, TO_HF), key) == (
+    assert group_into(TO_HF, row_of(FUSED, key, TO_HF), key) == (
         f"{LAYER}.0.gate_proj.weight",
         f"{LAYER}.0.up_proj.weight",
         f"{LAYER}.1.gate_proj.weight",
@@ -327,7 +328,7 @@ def test_all_gates_and_ups_of_a_layer_are_a_group(key: str) -> None:
 
 @pytest.mark.parametrize("key", down_specs())
 def test_all_downs_of_a_layer_are_a_group(key: str) -> None:
-    assert TO_HF.group(row_of(FUSED, key, TO_HF), key) == tuple(down_specs())
+    assert group_into(TO_HF, row_of(FUSED, key, TO_HF), key) == tuple(down_specs())
 
 
 @pytest.mark.parametrize("role", ["gate", "up", "down"])
@@ -335,7 +336,7 @@ def test_a_group_of_nobody_knows_how_many_experts_is_refused(role: str) -> None:
     key = f"{LAYER}.1.{role}_proj.weight"
 
     with pytest.raises(ConfigError) as error:
-        TO_HF.group(row_of(OF_ANY_NUMBER, key, TO_HF), key)
+        group_into(TO_HF, row_of(OF_ANY_NUMBER, key, TO_HF), key)
 
     assert error.value.reason == f"{key} is one of several experts, and nothing tells how many there are."
     assert "config.json" in error.value.remedy
@@ -345,7 +346,7 @@ def test_a_group_of_nobody_knows_how_many_experts_is_refused(role: str) -> None:
 def test_a_stack_is_a_group_of_its_own(part: str) -> None:
     key = f"{LAYER}.{part}_proj"
 
-    assert TO_CUSTOM.group(row_of(OF_ANY_NUMBER, key, TO_CUSTOM), key) == (key,)
+    assert group_into(TO_CUSTOM, row_of(OF_ANY_NUMBER, key, TO_CUSTOM), key) == (key,)
 
 
 @pytest.mark.parametrize("role", "qkv")
@@ -355,18 +356,18 @@ def test_query_key_and_value_are_a_group_on_the_hf_side_only(role: str, param: s
     part = "model.vision_tower.encoder.layer.4.attention.{}_proj." + param
     table = spelled(QWEN2.table(TEXT), L2)
 
-    assert TO_CUSTOM.group(row_of(table, part.format(role), TO_CUSTOM), part.format(role)) == tuple(
+    assert group_into(TO_CUSTOM, row_of(table, part.format(role), TO_CUSTOM), part.format(role)) == tuple(
         part.format(role) for role in "qkv"
     )
-    assert TO_HF.group(row_of(table, fused, TO_HF), fused) == (fused,)
+    assert group_into(TO_HF, row_of(table, fused, TO_HF), fused) == (fused,)
 
 
 def test_a_renamed_tensor_is_a_group_of_its_own() -> None:
     custom, hf = "language_model.output.weight", "language_model.lm_head.weight"
     table = INTERNLM2.table(TEXT)
 
-    assert TO_HF.group(row_of(table, custom, TO_HF), custom) == (custom,)
-    assert TO_CUSTOM.group(row_of(table, hf, TO_CUSTOM), hf) == (hf,)
+    assert group_into(TO_HF, row_of(table, custom, TO_HF), custom) == (custom,)
+    assert group_into(TO_CUSTOM, row_of(table, hf, TO_CUSTOM), hf) == (hf,)
 
 
 def test_a_stack_is_described_by_its_templates() -> None:
@@ -391,7 +392,7 @@ def test_an_expert_too_many_is_in_no_group() -> None:
     key = f"{LAYER}.2.gate_proj.weight"
 
     with pytest.raises(BridgeError, match=rf"{LAYER}\.2\."):
-        TO_HF.group(row_of(FUSED, key, TO_HF), key)
+        group_into(TO_HF, row_of(FUSED, key, TO_HF), key)
 
 
 def test_all_elements_of_a_model_are_in_its_stacks() -> None:

@@ -11,7 +11,8 @@ from support import DATA, copy_custom
 import internvl_bridge
 from internvl_bridge.errors import BridgeError, ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, INTERNLM3_GROUPED, LLAMA, QWEN2
-from internvl_bridge.metadata.config.file import Format, read_config
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.metadata.config.file import read_config
 from internvl_bridge.metadata.files import small_texts
 from internvl_bridge.metadata.sidecar import (
     SIDECAR_FILE,

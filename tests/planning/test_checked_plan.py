@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from mapping.spelled_twins import ALL_KEYS, SPELLINGS, Specs, every_spelling
-from metadata.describing import CUSTOM, changed, description
+from metadata.describing import CUSTOM as STORED_CUSTOM
+from metadata.describing import changed, description
 from support import DATA
 
 from internvl_bridge.checkpoint.byte_ranges import specs_of
@@ -23,8 +24,8 @@ from internvl_bridge.errors import (
 from internvl_bridge.mapping.families import INTERNLM3_GROUPED, Experts, Family
 from internvl_bridge.mapping.patterns import KeyPattern
 from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, compose, is_identity
-from internvl_bridge.mapping.routes import Keys, Route, plan_route
-from internvl_bridge.mapping.spellings import L2, L3, MOST_COMPATIBLE, Spelling
+from internvl_bridge.mapping.routes import Route, plan_route
+from internvl_bridge.mapping.spellings import CUSTOM, L2, L3, MOST_COMPATIBLE, KeySpelling
 from internvl_bridge.mapping.transforms import Rename, Stack
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts, to_hf_config
@@ -80,15 +81,15 @@ def experts_of(count: int) -> dict[str, int]:
 
 
 def custom_of(name: str = "qwen2-300m", section: str | None = None, **values: Any) -> ModelDescription:
-    return description(changed(CUSTOM[name].values, section, **values), specs_at(name))
+    return description(changed(STORED_CUSTOM[name].values, section, **values), specs_at(name))
 
 
-def to_hf(model: ModelDescription, specs: Specs, spelling: Spelling = MOST_COMPATIBLE) -> CheckedPlan:
-    return checked_plan(model, specs, None, spelling)
+def to_hf(model: ModelDescription, specs: Specs, spelling: KeySpelling = MOST_COMPATIBLE) -> CheckedPlan:
+    return checked_plan(model, specs, CUSTOM, spelling)
 
 
 def hf_of(
-    name: str = "qwen2-300m", spelling: Spelling = MOST_COMPATIBLE, **text: Any
+    name: str = "qwen2-300m", spelling: KeySpelling = MOST_COMPATIBLE, **text: Any
 ) -> tuple[ModelDescription, Specs]:
     """The HF twin of a stored checkpoint: its description and its tensors."""
     custom = custom_of(name)
@@ -98,12 +99,12 @@ def hf_of(
 
 
 @every_spelling
-@pytest.mark.parametrize("name", CUSTOM)
-def test_every_stored_checkpoint_has_a_plan_and_a_way_back(name: str, spelling: Spelling) -> None:
+@pytest.mark.parametrize("name", STORED_CUSTOM)
+def test_every_stored_checkpoint_has_a_plan_and_a_way_back(name: str, spelling: KeySpelling) -> None:
     there = to_hf(custom_of(name), specs_at(name), spelling)
     hf, specs = hf_of(name, spelling)
 
-    back = checked_plan(hf, specs, spelling, None)
+    back = checked_plan(hf, specs, spelling, CUSTOM)
 
     assert is_identity(compose(back.plan, there.plan))
     assert there.tied is back.tied is name.endswith("-tied")
@@ -194,54 +195,54 @@ def test_a_head_in_spite_of_a_tie_flag_is_a_head() -> None:
 
 
 @every_spelling
-def test_an_untied_hf_model_must_have_a_head_and_a_tied_one_need_not(spelling: Spelling) -> None:
+def test_an_untied_hf_model_must_have_a_head_and_a_tied_one_need_not(spelling: KeySpelling) -> None:
     hf, specs = hf_of(spelling=spelling)
     del specs[HEADS[spelling.layout.name]]
 
     with pytest.raises(MissingKeyError) as error:
-        checked_plan(hf, specs, spelling, None)
+        checked_plan(hf, specs, spelling, CUSTOM)
 
     assert error.value.reason.startswith(f"config.json describes {HEADS[spelling.layout.name]}, but")
     tied, _ = hf_of(spelling=spelling, tie_word_embeddings=True)
-    assert checked_plan(tied, specs, spelling, None).tied is True
+    assert checked_plan(tied, specs, spelling, CUSTOM).tied is True
 
 
 @every_spelling
-def test_a_missing_tensor_is_named_in_the_spelling_at_hand(spelling: Spelling) -> None:
+def test_a_missing_tensor_is_named_in_the_spelling_at_hand(spelling: KeySpelling) -> None:
     hf, specs = hf_of(spelling=spelling)
     del specs[NORMS[spelling.layout.name]]
 
     with pytest.raises(MissingKeyError) as error:
-        checked_plan(hf, specs, spelling, None)
+        checked_plan(hf, specs, spelling, CUSTOM)
 
     assert error.value.reason.startswith(f"config.json describes {NORMS[spelling.layout.name]}, but")
 
 
 @every_spelling
-def test_a_tensor_of_another_shape_is_named_in_the_spelling_at_hand(spelling: Spelling) -> None:
+def test_a_tensor_of_another_shape_is_named_in_the_spelling_at_hand(spelling: KeySpelling) -> None:
     hf, specs = hf_of(spelling=spelling)
     specs[NORMS[spelling.layout.name]] = TensorSpec("BF16", (65,))
 
     with pytest.raises(ContradictionError) as error:
-        checked_plan(hf, specs, spelling, None)
+        checked_plan(hf, specs, spelling, CUSTOM)
 
     assert error.value.reason == f"{NORMS[spelling.layout.name]} has shape [65], but config.json describes [64]."
 
 
 @every_spelling
-def test_a_missing_part_of_a_fused_tensor_is_named_in_the_spelling_at_hand(spelling: Spelling) -> None:
+def test_a_missing_part_of_a_fused_tensor_is_named_in_the_spelling_at_hand(spelling: KeySpelling) -> None:
     hf, specs = hf_of(spelling=spelling)
     key = f"{TOWERS[spelling.layout.name]}.encoder.layer.1.attention.k_proj.bias"
     del specs[key]
 
     with pytest.raises(IncompleteGroupError) as error:
-        checked_plan(hf, specs, spelling, None)
+        checked_plan(hf, specs, spelling, CUSTOM)
 
     assert error.value.reason.startswith(f"{key} is missing, but")
 
 
 @every_spelling
-def test_custom_tensors_are_named_as_they_are_whatever_is_written(spelling: Spelling) -> None:
+def test_custom_tensors_are_named_as_they_are_whatever_is_written(spelling: KeySpelling) -> None:
     key = "vision_model.encoder.layers.1.attn.qkv.bias"
     specs = specs_at("qwen2-300m")
     missing = {name: spec for name, spec in specs.items() if name != key}
@@ -275,7 +276,7 @@ def test_an_internlm3_with_grouped_biases_is_refused_in_words_about_its_own_tens
     model = replace(
         description(
             changed(
-                CUSTOM["internlm2-300m"].values,
+                STORED_CUSTOM["internlm2-300m"].values,
                 "llm_config",
                 architectures=["InternLM3ForCausalLM"],
                 qkv_bias=True,
@@ -328,24 +329,36 @@ def with_odd_rows(family: Family, row: type[Rename]) -> Family:
     return replace(family, language_table=odd_table)
 
 
-def source_of(keys: Keys, name: str = "qwen2-300m") -> tuple[ModelDescription, Specs]:
-    return (custom_of(name), specs_at(name)) if keys is None else hf_of(name, keys)
+def source_of(keys: KeySpelling, name: str = "qwen2-300m") -> tuple[ModelDescription, Specs]:
+    return (custom_of(name), specs_at(name)) if keys == CUSTOM else hf_of(name, keys)
 
 
 @pytest.mark.parametrize(
     ("row", "source", "target", "said"),
     [
-        (Turned, None, MOST_COMPATIBLE, "Converting back would not restore language_model.model.norm.weight."),
-        (Turned, None, Spelling(L2), "Converting back would not restore language_model.model.norm.weight."),
-        (Turned, MOST_COMPATIBLE, None, "Converting back would not restore language_model.model.norm.weight."),
-        (Turned, Spelling(L2), None, "Converting back would not restore model.language_model.norm.weight."),
-        (Turned, Spelling(L2), MOST_COMPATIBLE, "Converting back would not restore model.language_model.norm.weight."),
-        (Halved, None, MOST_COMPATIBLE, "Element 0 of language_model.model.norm.weight is used twice."),
-        (Halved, None, Spelling(L3), "Element 0 of language_model.model.norm.weight is used twice."),
-        (Halved, Spelling(L3), MOST_COMPATIBLE, "Element 0 of model.language_model.model.norm.weight is used twice."),
+        (Turned, CUSTOM, MOST_COMPATIBLE, "Converting back would not restore language_model.model.norm.weight."),
+        (Turned, CUSTOM, KeySpelling(L2), "Converting back would not restore language_model.model.norm.weight."),
+        (Turned, MOST_COMPATIBLE, CUSTOM, "Converting back would not restore language_model.model.norm.weight."),
+        (Turned, KeySpelling(L2), CUSTOM, "Converting back would not restore model.language_model.norm.weight."),
+        (
+            Turned,
+            KeySpelling(L2),
+            MOST_COMPATIBLE,
+            "Converting back would not restore model.language_model.norm.weight.",
+        ),
+        (Halved, CUSTOM, MOST_COMPATIBLE, "Element 0 of language_model.model.norm.weight is used twice."),
+        (Halved, CUSTOM, KeySpelling(L3), "Element 0 of language_model.model.norm.weight is used twice."),
+        (
+            Halved,
+            KeySpelling(L3),
+            MOST_COMPATIBLE,
+            "Element 0 of model.language_model.model.norm.weight is used twice.",
+        ),
     ],
 )
-def test_a_table_that_cannot_be_undone_is_refused(row: type[Rename], source: Keys, target: Keys, said: str) -> None:
+def test_a_table_that_cannot_be_undone_is_refused(
+    row: type[Rename], source: KeySpelling, target: KeySpelling, said: str
+) -> None:
     model, specs = source_of(source)
 
     with pytest.raises(ProofError) as error:
@@ -362,8 +375,8 @@ class Crossed(Stack):
         return {key: Recipe(recipe.spec, recipe.runs[::-1]) for key, recipe in made.items()}
 
 
-@pytest.mark.parametrize("source", [None, MOST_COMPATIBLE, FUSED[0]])
-def test_stacks_that_cannot_be_undone_are_refused(source: Keys) -> None:
+@pytest.mark.parametrize("source", [CUSTOM, MOST_COMPATIBLE, FUSED[0]])
+def test_stacks_that_cannot_be_undone_are_refused(source: KeySpelling) -> None:
     model, specs = source_of(source, "qwen3moe-6b")
 
     def crossed(count: int | None) -> tuple[Any, ...]:
@@ -385,7 +398,7 @@ def test_stacks_that_cannot_be_undone_are_refused(source: Keys) -> None:
 @every_spelling
 @every_target
 @pytest.mark.parametrize("name", ["qwen3moe-6b", "qwen3-300m-tied", "gptoss-300m", "internlm2-300m"])
-def test_every_spelling_becomes_every_other(name: str, spelling: Spelling, target: Keys) -> None:
+def test_every_spelling_becomes_every_other(name: str, spelling: KeySpelling, target: KeySpelling) -> None:
     hf, specs = hf_of(name, spelling)
 
     there = checked_plan(hf, specs, spelling, target)
@@ -401,7 +414,7 @@ def test_every_spelling_becomes_every_other(name: str, spelling: Spelling, targe
 
 @every_spelling
 @pytest.mark.parametrize("target", SPELLINGS, ids=lambda spelling: f"to {spelling.name}")
-def test_experts_in_blocks_are_noticed_in_every_spelling(spelling: Spelling, target: Spelling) -> None:
+def test_experts_in_blocks_are_noticed_in_every_spelling(spelling: KeySpelling, target: KeySpelling) -> None:
     name = "gptoss-300m"
     hf, specs = hf_of(name, spelling)
     for key in [key for key in specs if key.endswith(("gate_up_proj", "down_proj"))]:
@@ -410,7 +423,7 @@ def test_experts_in_blocks_are_noticed_in_every_spelling(spelling: Spelling, tar
         specs[f"{key}_scales"] = TensorSpec("U8", (count, outputs, inputs // 32))
 
     assert checked_plan(hf, specs, spelling, target).mxfp4 is True
-    assert checked_plan(hf, specs, spelling, None).mxfp4 is True
+    assert checked_plan(hf, specs, spelling, CUSTOM).mxfp4 is True
 
 
 @every_spelling
@@ -418,10 +431,10 @@ def test_experts_in_blocks_are_noticed_in_every_spelling(spelling: Spelling, tar
 class TestWhatIsWrongIsNamedInTheSpellingAtHand:
     """Whatever is made of it: the files that a user has at hand are the source's."""
 
-    def model(self, spelling: Spelling) -> tuple[ModelDescription, Specs]:
+    def model(self, spelling: KeySpelling) -> tuple[ModelDescription, Specs]:
         return hf_of("qwen3moe-6b", spelling)
 
-    def test_a_missing_tensor(self, spelling: Spelling, target: Keys) -> None:
+    def test_a_missing_tensor(self, spelling: KeySpelling, target: KeySpelling) -> None:
         hf, specs = self.model(spelling)
         key = NORMS[spelling.layout.name]
         del specs[key]
@@ -431,7 +444,7 @@ class TestWhatIsWrongIsNamedInTheSpellingAtHand:
 
         assert error.value.reason == f"config.json describes {key}, but the checkpoint does not have it."
 
-    def test_a_missing_head(self, spelling: Spelling, target: Keys) -> None:
+    def test_a_missing_head(self, spelling: KeySpelling, target: KeySpelling) -> None:
         hf, specs = self.model(spelling)
         key = HEADS[spelling.layout.name]
         del specs[key]
@@ -442,7 +455,7 @@ class TestWhatIsWrongIsNamedInTheSpellingAtHand:
         assert error.value.reason == f"config.json describes {key}, but the checkpoint does not have it."
         assert "set tie_word_embeddings to true" in error.value.remedy
 
-    def test_a_tensor_of_another_shape(self, spelling: Spelling, target: Keys) -> None:
+    def test_a_tensor_of_another_shape(self, spelling: KeySpelling, target: KeySpelling) -> None:
         hf, specs = self.model(spelling)
         key = NORMS[spelling.layout.name]
         specs[key] = TensorSpec("BF16", (65,))
@@ -450,7 +463,7 @@ class TestWhatIsWrongIsNamedInTheSpellingAtHand:
         with pytest.raises(ContradictionError, match=rf"^{key} has shape \[65\], but config\.json describes \[64\]\."):
             checked_plan(hf, specs, spelling, target)
 
-    def test_a_tensor_too_many(self, spelling: Spelling, target: Keys) -> None:
+    def test_a_tensor_too_many(self, spelling: KeySpelling, target: KeySpelling) -> None:
         hf, specs = self.model(spelling)
         key = f"{LAYERS[spelling.layout.name]}.0.self_attn.q_proj.bias"
         specs[key] = TensorSpec("BF16", (64,))
@@ -458,7 +471,7 @@ class TestWhatIsWrongIsNamedInTheSpellingAtHand:
         with pytest.raises(ContradictionError, match=rf"^The checkpoint has {key}, but config\.json describes a model"):
             checked_plan(hf, specs, spelling, target)
 
-    def test_a_tensor_without_elements(self, spelling: Spelling, target: Keys) -> None:
+    def test_a_tensor_without_elements(self, spelling: KeySpelling, target: KeySpelling) -> None:
         hf, specs = self.model(spelling)
         key = NORMS[spelling.layout.name]
         specs[key] = TensorSpec("BF16", (0,))
@@ -466,7 +479,7 @@ class TestWhatIsWrongIsNamedInTheSpellingAtHand:
         with pytest.raises(ContradictionError, match=rf"^{key} has shape \[0\], which holds nothing\."):
             checked_plan(hf, specs, spelling, target)
 
-    def test_a_layer_too_many(self, spelling: Spelling, target: Keys) -> None:
+    def test_a_layer_too_many(self, spelling: KeySpelling, target: KeySpelling) -> None:
         hf, specs = self.model(spelling)
         layers = LAYERS[spelling.layout.name]
         specs |= {
@@ -486,11 +499,11 @@ class TestWhatIsWrongIsNamedInTheSpellingAtHand:
 @every_fused
 @every_target
 class TestWhatIsWrongWithStacksIsNamed:
-    def model(self, spelling: Spelling) -> tuple[ModelDescription, Specs]:
+    def model(self, spelling: KeySpelling) -> tuple[ModelDescription, Specs]:
         return hf_of("qwen3moe-6b", spelling)
 
     @pytest.mark.parametrize("part", ["gate_up_proj", "down_proj"])
-    def test_a_missing_stack(self, spelling: Spelling, target: Keys, part: str) -> None:
+    def test_a_missing_stack(self, spelling: KeySpelling, target: KeySpelling, part: str) -> None:
         hf, specs = self.model(spelling)
         key = f"{LAYERS[spelling.layout.name]}.1.mlp.experts.{part}"
         del specs[key]
@@ -500,7 +513,7 @@ class TestWhatIsWrongWithStacksIsNamed:
 
         assert error.value.reason == f"config.json describes {key}, but the checkpoint does not have it."
 
-    def test_all_stacks(self, spelling: Spelling, target: Keys) -> None:
+    def test_all_stacks(self, spelling: KeySpelling, target: KeySpelling) -> None:
         hf, specs = self.model(spelling)
         stacks = [key for key in specs if key.endswith((".gate_up_proj", ".down_proj"))]
         rest = {key: spec for key, spec in specs.items() if key not in stacks}
@@ -516,7 +529,7 @@ class TestWhatIsWrongWithStacksIsNamed:
         [("gate_up_proj", 1, -2), ("gate_up_proj", 2, 1), ("down_proj", 1, 1), ("down_proj", 2, -1)],
     )
     def test_a_stack_of_another_shape(
-        self, spelling: Spelling, target: Keys, part: str, place: int, change: int
+        self, spelling: KeySpelling, target: KeySpelling, part: str, place: int, change: int
     ) -> None:
         hf, specs = self.model(spelling)
         key = f"{LAYERS[spelling.layout.name]}.1.mlp.experts.{part}"
@@ -530,7 +543,9 @@ class TestWhatIsWrongWithStacksIsNamed:
         assert error.value.reason == f"{key} has shape {shape}, but config.json describes {described_shape}."
 
     @pytest.mark.parametrize("change", [-1, 1])
-    def test_a_stack_of_another_number_of_experts(self, spelling: Spelling, target: Keys, change: int) -> None:
+    def test_a_stack_of_another_number_of_experts(
+        self, spelling: KeySpelling, target: KeySpelling, change: int
+    ) -> None:
         hf, specs = self.model(spelling)
         key = f"{LAYERS[spelling.layout.name]}.1.mlp.experts.down_proj"
         experts, *matrix = specs[key].shape
@@ -545,14 +560,14 @@ class TestWhatIsWrongWithStacksIsNamed:
         )
         assert "num_experts" in error.value.remedy
 
-    def test_config_json_with_another_number_of_experts(self, spelling: Spelling, target: Keys) -> None:
+    def test_config_json_with_another_number_of_experts(self, spelling: KeySpelling, target: KeySpelling) -> None:
         hf, specs = hf_of("qwen3moe-6b", spelling, **experts_of(3))
 
         with pytest.raises(ContradictionError, match="matrices for each of 3 experts"):
             checked_plan(hf, specs, spelling, target)
 
     @pytest.mark.parametrize("count", [100_001, 300_000, 2**31 - 1])
-    def test_an_absurd_number_of_experts_at_once(self, spelling: Spelling, target: Keys, count: int) -> None:
+    def test_an_absurd_number_of_experts_at_once(self, spelling: KeySpelling, target: KeySpelling, count: int) -> None:
         hf, specs = hf_of("qwen3moe-6b", spelling, **experts_of(count))
 
         start = time.process_time()
@@ -564,7 +579,7 @@ class TestWhatIsWrongWithStacksIsNamed:
             f"config.json says that num_experts of all layers together is {2 * count}: no model has so many."
         )
 
-    def test_as_many_experts_as_are_allowed(self, spelling: Spelling, target: Keys) -> None:
+    def test_as_many_experts_as_are_allowed(self, spelling: KeySpelling, target: KeySpelling) -> None:
         """Twelve times those of the largest release; of 2 layers."""
         hf, specs = hf_of("qwen3moe-6b", spelling, **experts_of(100_000))
 
@@ -583,7 +598,7 @@ def test_fused_experts_may_outnumber_the_tensors() -> None:
         if key.endswith((".mlp.gate.weight", ".experts.gate_up_proj", ".experts.down_proj")):
             specs[key] = TensorSpec(spec.dtype, (count, *spec.shape[1:]))
 
-    made = checked_plan(hf, specs, FUSED[0], None).plan.targets
+    made = checked_plan(hf, specs, FUSED[0], CUSTOM).plan.targets
 
     assert 2 * count > len(specs)
     assert sum(".experts." in key for key in made) == 3 * 2 * count
@@ -605,9 +620,9 @@ def test_experts_of_gpt_oss_may_outnumber_the_tensors() -> None:
 
 @every_split_source
 @every_target
-def test_split_experts_are_never_more_than_tensors(source: Keys, target: Keys) -> None:
-    if source is None:
-        if target is None:
+def test_split_experts_are_never_more_than_tensors(source: KeySpelling, target: KeySpelling) -> None:
+    if source == CUSTOM:
+        if target == CUSTOM:
             return
         model, specs = custom_of("qwen3moe-6b", "llm_config", num_experts=300), specs_at("qwen3moe-6b")
     else:
@@ -620,12 +635,12 @@ def test_split_experts_are_never_more_than_tensors(source: Keys, target: Keys) -
 @pytest.mark.parametrize("part", ["gate", "down"])
 @every_split_source
 @every_target
-def test_a_missing_expert_is_named_before_it_is_stacked(source: Keys, target: Keys, part: str) -> None:
+def test_a_missing_expert_is_named_before_it_is_stacked(source: KeySpelling, target: KeySpelling, part: str) -> None:
     model, specs = source_of(source, "qwen3moe-6b")
-    key = f"{LAYERS[source.layout.name if source else 'L1']}.1.mlp.experts.0.{part}_proj.weight"
+    key = f"{LAYERS[source.layout.name if source != CUSTOM else 'L1']}.1.mlp.experts.0.{part}_proj.weight"
     del specs[key]
 
-    if (source, target) != (None, None):
+    if (source, target) != (CUSTOM, CUSTOM):
         with pytest.raises((MissingKeyError, IncompleteGroupError)) as error:
             checked_plan(model, specs, source, target)
 
@@ -635,7 +650,7 @@ def test_a_missing_expert_is_named_before_it_is_stacked(source: Keys, target: Ke
 
 
 @every_fused
-def test_an_expert_too_many_is_named_before_they_are_stacked(spelling: Spelling) -> None:
+def test_an_expert_too_many_is_named_before_they_are_stacked(spelling: KeySpelling) -> None:
     specs = specs_at("qwen3moe-6b")
     key = "language_model.model.layers.1.mlp.experts.{}.down_proj.weight"
     experts = sum(key.format(number) in specs for number in range(100))
@@ -648,11 +663,13 @@ def test_an_expert_too_many_is_named_before_they_are_stacked(spelling: Spelling)
 @pytest.mark.parametrize("source", SPELLINGS, ids=lambda spelling: spelling.name)
 @every_target
 @pytest.mark.parametrize("value", ["relu", "gelu_new"])
-def test_what_only_the_custom_format_cannot_express_may_stay_in_hf(source: Spelling, target: Keys, value: str) -> None:
+def test_what_only_the_custom_format_cannot_express_may_stay_in_hf(
+    source: KeySpelling, target: KeySpelling, value: str
+) -> None:
     hf, specs = hf_of(spelling=source)
     odd = description(changed(hf.values, None, projector_hidden_act=value))
 
-    if target is None:
+    if target == CUSTOM:
         with pytest.raises(UnsupportedModelError, match=f"has projector_hidden_act '{value}'; the custom format knows"):
             checked_plan(odd, specs, source, target)
     else:
@@ -660,45 +677,45 @@ def test_what_only_the_custom_format_cannot_express_may_stay_in_hf(source: Spell
 
 
 @every_spelling
-def test_what_cannot_be_expressed_is_refused_in_every_spelling(spelling: Spelling) -> None:
+def test_what_cannot_be_expressed_is_refused_in_every_spelling(spelling: KeySpelling) -> None:
     with pytest.raises(UnsupportedModelError, match="has ps_version 'v1'"):
         to_hf(custom_of(ps_version="v1"), {}, spelling)
 
 
 @every_spelling
-def test_a_model_described_by_the_other_format_is_checked_alike(spelling: Spelling) -> None:
+def test_a_model_described_by_the_other_format_is_checked_alike(spelling: KeySpelling) -> None:
     """Which config.json says it does not matter: a model in memory may come with either."""
     custom, hf = custom_of("qwen3moe-6b"), hf_of("qwen3moe-6b", spelling)[0]
     there, back = specs_at("qwen3moe-6b"), hf_of("qwen3moe-6b", spelling)[1]
 
-    assert checked_plan(hf, there, None, spelling) == checked_plan(custom, there, None, spelling)
-    assert checked_plan(custom, back, spelling, None) == checked_plan(hf, back, spelling, None)
+    assert checked_plan(hf, there, CUSTOM, spelling) == checked_plan(custom, there, CUSTOM, spelling)
+    assert checked_plan(custom, back, spelling, CUSTOM) == checked_plan(hf, back, spelling, CUSTOM)
 
 
 def test_no_more_is_planned_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan of all tensors is the most expensive step: one there, one back, and one for the check if need be."""
-    planned: list[tuple[Keys, Keys]] = []
+    planned: list[tuple[KeySpelling, KeySpelling]] = []
 
     def counting(route: Route, specs: Any) -> Any:
         planned.append((route.source, route.target))
         return plan_route(route, specs)
 
-    monkeypatch.setattr("internvl_bridge.checked_plan.plan_route", counting)
-    l2 = Spelling(L2)
+    monkeypatch.setattr("internvl_bridge.planning.checked_plan.plan_route", counting)
+    l2 = KeySpelling(L2)
 
     to_hf(custom_of(), specs_at("qwen2-300m"))
-    assert planned == [(None, MOST_COMPATIBLE), (MOST_COMPATIBLE, None)]
+    assert planned == [(CUSTOM, MOST_COMPATIBLE), (MOST_COMPATIBLE, CUSTOM)]
     planned.clear()
     to_hf(custom_of(), specs_at("qwen2-300m"), l2)
-    assert planned == [(None, MOST_COMPATIBLE), (None, l2), (l2, None)]
+    assert planned == [(CUSTOM, MOST_COMPATIBLE), (CUSTOM, l2), (l2, CUSTOM)]
     planned.clear()
     model, specs = hf_of(spelling=l2)
     planned.clear()
     checked_plan(model, specs, l2, MOST_COMPATIBLE)
     assert planned == [(l2, MOST_COMPATIBLE), (MOST_COMPATIBLE, l2)]
     planned.clear()
-    checked_plan(model, specs, l2, None)
-    assert planned == [(l2, MOST_COMPATIBLE), (l2, None), (None, l2)]
+    checked_plan(model, specs, l2, CUSTOM)
+    assert planned == [(l2, MOST_COMPATIBLE), (l2, CUSTOM), (CUSTOM, l2)]
     model, specs = hf_of()
     planned.clear()
     checked_plan(model, specs, MOST_COMPATIBLE, l2)

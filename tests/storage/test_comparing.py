@@ -20,7 +20,7 @@ from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.source_shards import ByteRange, StoredTensor
-from internvl_bridge.verify.tensors import Comparison, Pair, compare, differences
+from internvl_bridge.verification.tensors import Comparison, Pair, compare, differences
 from internvl_bridge.work.progress import nothing
 
 CUTS = st.lists(st.integers(0, 200), max_size=6)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from internvl_bridge.work import workers as concurrency
 from internvl_bridge.work.progress import Advance, nothing
-from internvl_bridge.work.workers import in_parallel, check_workers
+from internvl_bridge.work.workers import check_workers, in_parallel
 
 PATIENCE = 20
 """Seconds after which a thread that is waited for has failed."""

@@ -1,8 +1,9 @@
 """The sidecar of an HF directory, which a repair hands on: the way back to the custom format needs it."""
 
 from internvl_bridge.errors import BridgeError
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.family import hf_family
-from internvl_bridge.metadata.config.file import ConfigFile, Format, read_json_file
+from internvl_bridge.metadata.config.file import ConfigFile, read_json_file
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, OtherFormat, read_sidecar
 
 

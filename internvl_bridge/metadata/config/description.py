@@ -7,11 +7,12 @@ from typing import Any
 from internvl_bridge.errors import ConfigError, shown
 from internvl_bridge.mapping.dimensions import ModelDims
 from internvl_bridge.mapping.families import Family
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config import value_checks
 from internvl_bridge.metadata.config.dimensions import model_dims
 from internvl_bridge.metadata.config.family import custom_family, hf_family
 from internvl_bridge.metadata.config.fields import ABSENT, TOP_FIELDS, VISION_FIELDS, Field, pair_of_sides, text_fields
-from internvl_bridge.metadata.config.file import Config, ConfigFile, Format, detect_format, section
+from internvl_bridge.metadata.config.file import Config, ConfigFile, detect_format, section
 from internvl_bridge.metadata.config.rope import in_old_spelling
 from internvl_bridge.metadata.config.value_checks import ValueCheck, optional
 

@@ -4,11 +4,11 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.strict_json import parse_json_object
 
 Config = Mapping[str, Any]
@@ -17,17 +17,6 @@ CONFIG_FILE = "config.json"
 
 LARGEST_JSON = 64 << 20
 _DEEPEST = 64
-
-
-class Format(Enum):
-    """The two checkpoint formats of InternVL."""
-
-    CUSTOM = "custom"
-    HF = "hf"
-
-    @property
-    def other(self) -> "Format":
-        return Format.HF if self is Format.CUSTOM else Format.CUSTOM
 
 
 _MODEL_TYPES = {"internvl_chat": Format.CUSTOM, "internvl": Format.HF}

@@ -2,8 +2,8 @@
 
 from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
 from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, PHI3
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.description import ModelDescription
-from internvl_bridge.metadata.config.file import Format
 from internvl_bridge.metadata.config.rope import canonical_scaling
 from internvl_bridge.metadata.config.tiling import custom_tiling
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from internvl_bridge.convert.companions.remote_code import missing_modules, tokenizer_at_hub
 from internvl_bridge.errors import ConfigError
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.chat.choice import choose_chat
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import (
@@ -25,7 +26,7 @@ from internvl_bridge.metadata.chat.template import (
     with_system_message,
     without_system_message,
 )
-from internvl_bridge.metadata.config.file import Format, read_config
+from internvl_bridge.metadata.config.file import read_config
 from internvl_bridge.metadata.config.tiling import Tiling, hf_tiling
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, OtherFormat, read_sidecar, reference_as_other_format
 from internvl_bridge.metadata.tokenizer.files import can_load

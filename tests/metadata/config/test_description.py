@@ -7,9 +7,9 @@ from metadata.describing import changed, custom_config, description, hf_config
 
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.mapping.families import FAMILIES, INTERNLM2, INTERNLM3_GROUPED, LLAMA, Family
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.description import in_old_spelling_throughout
 from internvl_bridge.metadata.config.fields import TOP_FIELDS, VISION_FIELDS, text_fields
-from internvl_bridge.metadata.config.file import Format
 
 TEXT = {
     "vocab_size": 600,

@@ -9,8 +9,9 @@ import pytest
 from support import DATA
 
 from internvl_bridge.errors import ConfigError, UnsupportedModelError
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.description import describe
-from internvl_bridge.metadata.config.file import ConfigFile, Format, detect_format, read_config, read_json_file, section
+from internvl_bridge.metadata.config.file import ConfigFile, detect_format, read_config, read_json_file, section
 
 
 def config_of(**values: Any) -> ConfigFile:

@@ -5,11 +5,12 @@ from pathlib import Path
 from internvl_bridge.checkpoint.byte_ranges import target_tensors
 from internvl_bridge.checkpoint.model import Model, read_model
 from internvl_bridge.checkpoint.weights import open_weights, same_bits, stored_plan, tensor_locations, whole_specs
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan, identity
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.tied_head import tied_head
-from internvl_bridge.metadata.config.file import CONFIG_FILE, Format
-from internvl_bridge.verify.tensors import Comparison, compare
+from internvl_bridge.metadata.config.file import CONFIG_FILE
+from internvl_bridge.verification.tensors import Comparison, compare
 from internvl_bridge.work.progress import Progress, silent
 from internvl_bridge.work.workers import check_workers
 

@@ -124,7 +124,7 @@ def differences(pairs: Sequence[Pair], advance: Advance) -> Iterator[TensorDiffe
 
 def describe_difference(pair: Pair, offset: int) -> TensorDifference:
     """The difference of a pair whose bytes differ from ``offset`` on."""
-    from internvl_bridge.verify.distance import streamed_distance  # torch takes a second to import  # noqa: PLC0415
+    from internvl_bridge.verification.distance import streamed_distance  # torch takes a second to import  # noqa: PLC0415
 
     dtype = pair.expected.dtype
     with FileReader() as readers:
