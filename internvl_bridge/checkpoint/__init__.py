@@ -1,1 +1,1 @@
-"""Room."""
+"""A checkpoint directory, opened and understood. It writes nothing, and does not know what becomes of it."""

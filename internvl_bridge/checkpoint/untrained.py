@@ -49,9 +49,9 @@ def notes_on_untrained(model: Model, planned: ModelPlan) -> Iterator[str]:
         )
     elif experts and _REPLACES_EXPERTS.match(str(model.description.values.get("transformers_version"))):
         yield (
-            f"transformers {model.description.values['transformers_version']} wrote this checkpoint. That version draws "
-            f"experts anew when it loads one tensor per expert. These do not look so, but training hides it: if they "
-            f"were loaded so, compare them with those of the base model ('internvl-bridge verify')."
+            f"transformers {model.description.values['transformers_version']} wrote this checkpoint. That version "
+            f"draws experts anew when it loads one tensor per expert. These do not look so, but training hides it: if "
+            f"they were loaded so, compare them with those of the base model ('internvl-bridge verify')."
         )
 
 

@@ -1,1 +1,1 @@
-"""Room."""
+"""One checkpoint directory becomes another. It knows neither torch nor transformers, nor who asked."""

@@ -1,1 +1,1 @@
-"""What corresponds to what. Pure: no files, no torch, no transformers."""
+"""What corresponds to what, tensor by tensor. Pure: no files, no torch, no transformers."""

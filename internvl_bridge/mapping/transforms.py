@@ -1,7 +1,7 @@
 """Transforms: what corresponds to what, described once and walked in both directions.
 
 ``forward`` turns custom tensors into HF tensors and ``inverse`` undoes it; both take only keys that
-the transform claims (see :mod:`internvl_bridge.mapping.planning`) and return recipes.
+the transform claims (see :mod:`internvl_bridge.mapping.make_plan`) and return recipes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

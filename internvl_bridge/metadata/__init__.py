@@ -1,1 +1,1 @@
-"""What stands beside the weights: config.json, tokenizer, sidecar."""
+"""The small files of a checkpoint: what they say, in each format. It knows no tensor data and no torch."""

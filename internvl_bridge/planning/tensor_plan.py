@@ -51,7 +51,7 @@ def plan_tensors(
     """Plan the conversion of ``specs`` along ``route``, checked against config.json and proved.
 
     ``stores_copy``: where the input embeddings serve as output head, the target stores a copy of them. Raises
-    what :func:`internvl_bridge.checked_plan.checked_plan` raises.
+    what :func:`internvl_bridge.planning.checked_plan.checked_plan` raises.
     """
     source, target = route
     here, there = (tied_head(model.family, model.dims.text, keys) for keys in route)

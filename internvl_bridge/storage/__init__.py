@@ -1,1 +1,1 @@
-"""Safetensors bytes on disk: headers, shards, copying, publishing. Knows no InternVL."""
+"""Safetensors bytes on disk: read, arranged, copied, compared, published. It knows no InternVL and no torch."""

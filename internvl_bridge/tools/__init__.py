@@ -1,1 +1,1 @@
-"""Drop-in replacements for the conversion scripts of the InternVL repository, with the same flags."""
+"""Drop-in replacements for the two conversion scripts of the InternVL repository. They know only public functions."""

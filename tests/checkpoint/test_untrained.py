@@ -560,7 +560,7 @@ def test_neither_torch_nor_numpy_is_imported(command: str, tmp_path: Path):
     code = """if True:
         import sys
         sys.argv[0] = "internvl-bridge"
-        from internvl_bridge.cli import main
+        from internvl_bridge.cli.app import main
         try:
             main()
         except SystemExit as end:

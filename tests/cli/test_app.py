@@ -29,7 +29,7 @@ def invoke(*arguments: object):
 def modules_after(*arguments: object) -> set[str]:
     """Run a command in a new interpreter; the top-level modules that it had imported at its end."""
     script = (
-        "import sys\nfrom internvl_bridge.cli import app\n"
+        "import sys\nfrom internvl_bridge.cli.app import app\n"
         "try:\n    app(sys.argv[1:])\n"
         "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
         "print('\\n' + ' '.join({name.partition('.')[0] for name in sys.modules}))"
@@ -314,7 +314,7 @@ def test_progress_is_shown_on_a_terminal(custom: Custom, tmp_path: Path):
 def test_an_interrupted_conversion_leaves_nothing(number: signal.Signals, custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     script = (
-        "import sys, time\nfrom internvl_bridge import conversion\nfrom internvl_bridge.cli import main\n"
+        "import sys, time\nfrom internvl_bridge.convert import run as conversion\nfrom internvl_bridge.cli.app import main\n"
         "write = conversion.write_bytes\n"
         "def slow(*arguments):\n    write(*arguments)\n    print('writing', flush=True)\n    time.sleep(1)\n"
         "conversion.write_bytes = slow\nmain()\n"
@@ -340,7 +340,7 @@ def test_a_conversion_that_must_not_hang_up_does_not(custom: Custom, tmp_path: P
     """As ``nohup`` starts it."""
     source = custom("qwen2-300m")
     script = (
-        "import os, signal\nfrom internvl_bridge import conversion\nfrom internvl_bridge.__main__ import main\n"
+        "import os, signal\nfrom internvl_bridge.convert import run as conversion\nfrom internvl_bridge.__main__ import main\n"
         "write = conversion.write_bytes\n"
         "def hangup(*arguments):\n    write(*arguments)\n    os.kill(os.getpid(), signal.SIGHUP)\n"
         "conversion.write_bytes = hangup\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nmain()\n"
@@ -354,7 +354,7 @@ def test_a_conversion_that_must_not_hang_up_does_not(custom: Custom, tmp_path: P
 def test_an_interrupt_that_comes_too_late_says_that_the_output_is_complete(custom: Custom, tmp_path: Path):
     source, output = custom("qwen2-300m"), tmp_path / "hf"
     script = (
-        "import os, signal\nfrom internvl_bridge import conversion\nfrom internvl_bridge.__main__ import main\n"
+        "import os, signal\nfrom internvl_bridge.convert import run as conversion\nfrom internvl_bridge.__main__ import main\n"
         "write = conversion.write_bytes\n"
         "def late(path, data):\n    write(path, data)\n"
         "    if path.name == 'internvl_bridge.json':\n        os.kill(os.getpid(), signal.SIGINT)\n"

@@ -31,8 +31,8 @@ LONGEST = 60
 # where it is told to: in the middle of a write, or before anything else.
 SERVER = """
 import itertools, json, os, signal, sys
-import internvl_bridge.commands
-from internvl_bridge import cli
+import internvl_bridge.cli.commands
+from internvl_bridge.cli import app as cli
 
 def count_calls(deadly):
     numbers = itertools.count(1)
@@ -331,7 +331,8 @@ def test_killed_from_outside_at_any_time(source, tmp_path, seed):
 # says that it is stopping when it has heard that it must. Then it stops in one and the same place every time.
 WAITING = """
 import signal, sys
-from internvl_bridge import cli, shards
+from internvl_bridge.cli import app as cli
+from internvl_bridge.convert import write_weights as shards
 from internvl_bridge.storage.journal import Journal
 
 place = sys.argv.pop(1)

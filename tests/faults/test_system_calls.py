@@ -308,8 +308,8 @@ def test_one_paragraph(call: str, error: int, part: float, sources: Path, counte
 # The same from outside, by the kernel's hand
 
 LAUNCHER = """
-from internvl_bridge.storage import reading, stretches
-reading.WINDOW, stretches._LONG = 1 << 14, 1 << 13
+from internvl_bridge.storage import reading, block_alignment
+reading.WINDOW, block_alignment._LONG = 1 << 14, 1 << 13
 from internvl_bridge.__main__ import main
 main()
 """

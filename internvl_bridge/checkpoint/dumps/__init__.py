@@ -1,1 +1,1 @@
-"""Weights as trainers dump them: pickled, or cut up by torch.distributed.checkpoint; located, never loaded."""
+"""Weights in other containers: pytorch_model*.bin, torch.distributed.checkpoint. Tensors are found, not loaded."""

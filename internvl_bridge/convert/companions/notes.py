@@ -75,8 +75,8 @@ def notes_to_custom(model: Model, assumed: Mapping[str, Any], tokenizer_home: Pa
     if description.family.hf_model_type == LLAMA.hf_model_type:
         if other_format is None:
             yield (
-                f"HF does not tell InternLM2 from Llama: the language model has {description.family.name}'s names, as no "
-                f"sidecar or --reference says otherwise. If it was an InternLM2 (InternVL2 and 2.5 of 2B, 8B and 26B), "
+                f"HF does not tell InternLM2 from Llama: the language model has {description.family.name}'s names, as "
+                f"no sidecar or --reference says otherwise. If it was an InternLM2 (InternVL2 and 2.5 of 2B, 8B and 26B), "
                 f"convert again with the original model as --reference."
             )
         else:

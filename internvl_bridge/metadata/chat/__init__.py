@@ -1,1 +1,1 @@
-"""Room."""
+"""How a model is prompted: conversations, chat templates, where an answer ends. It knows no tokenizer file."""

@@ -1,1 +1,1 @@
-"""Room."""
+"""config.json: read, checked and translated. It knows no other file."""

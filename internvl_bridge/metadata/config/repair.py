@@ -21,7 +21,7 @@ def repaired_config(hf: ModelDescription, tensors: TensorFacts, tokens: TokenFac
     """The config.json of ``hf``, saying the same in the words of transformers 4 and of 5, and leaving no default open.
 
     What it does not know it keeps. Names stay in their order, and those that were missing follow in that of
-    :func:`internvl_bridge.metadata.translation.to_hf_config`: what that or this function made stays as it is.
+    :func:`internvl_bridge.metadata.config.translation.to_hf_config`: what that or this function made stays as it is.
 
     Raises UnsupportedModelError if config.json says that the weights are quantised in a way that they are not.
     """

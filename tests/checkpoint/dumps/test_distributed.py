@@ -130,7 +130,7 @@ def test_importing_and_opening_warns_of_nothing(tmp_path):
     save(tmp_path, example())
     code = """if True:
         import sys, pathlib
-        from internvl_bridge.dumps.distributed import open_distributed
+        from internvl_bridge.checkpoint.dumps.distributed import open_distributed
         print(len(open_distributed(pathlib.Path(sys.argv[1]), bool).checkpoint.tensors))
     """
     run = subprocess.run(

@@ -218,10 +218,10 @@ def test_nothing_warns_and_detection_needs_no_torch(tmp_path):
     assert not has_distributed_weights(tmp_path)
     code = """if True:
         import sys, pathlib
-        from internvl_bridge.dumps import detection, dump
+        from internvl_bridge.checkpoint.dumps import detection, dump
         assert detection.has_pickled_weights(pathlib.Path(sys.argv[1]))
         assert "torch" not in sys.modules
-        from internvl_bridge.dumps.pickled import open_pickled
+        from internvl_bridge.checkpoint.dumps.pickled import open_pickled
         print(list(open_pickled(pathlib.Path(sys.argv[1])).checkpoint.tensors))
     """
     run = subprocess.run(
