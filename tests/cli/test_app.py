@@ -314,10 +314,10 @@ def test_progress_is_shown_on_a_terminal(custom: Custom, tmp_path: Path):
 def test_an_interrupted_conversion_leaves_nothing(number: signal.Signals, custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     script = (
-        "import sys, time\nfrom internvl_bridge.convert import run as conversion\nfrom internvl_bridge.cli.app import main\n"
-        "write = conversion.write_bytes\n"
+        "import sys, time\nfrom internvl_bridge.convert import run\nfrom internvl_bridge.cli.app import main\n"
+        "write = run.write_bytes\n"
         "def slow(*arguments):\n    write(*arguments)\n    print('writing', flush=True)\n    time.sleep(1)\n"
-        "conversion.write_bytes = slow\nmain()\n"
+        "run.write_bytes = slow\nmain()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, "to-hf", str(source), str(tmp_path / "hf")],
@@ -340,10 +340,10 @@ def test_a_conversion_that_must_not_hang_up_does_not(custom: Custom, tmp_path: P
     """As ``nohup`` starts it."""
     source = custom("qwen2-300m")
     script = (
-        "import os, signal\nfrom internvl_bridge.convert import run as conversion\nfrom internvl_bridge.__main__ import main\n"
-        "write = conversion.write_bytes\n"
+        "import os, signal\nfrom internvl_bridge.convert import run\nfrom internvl_bridge.__main__ import main\n"
+        "write = run.write_bytes\n"
         "def hangup(*arguments):\n    write(*arguments)\n    os.kill(os.getpid(), signal.SIGHUP)\n"
-        "conversion.write_bytes = hangup\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nmain()\n"
+        "run.write_bytes = hangup\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nmain()\n"
     )
     command = [sys.executable, "-c", script, "to-hf", str(source), str(tmp_path / "hf"), "--quiet"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -354,11 +354,11 @@ def test_a_conversion_that_must_not_hang_up_does_not(custom: Custom, tmp_path: P
 def test_an_interrupt_that_comes_too_late_says_that_the_output_is_complete(custom: Custom, tmp_path: Path):
     source, output = custom("qwen2-300m"), tmp_path / "hf"
     script = (
-        "import os, signal\nfrom internvl_bridge.convert import run as conversion\nfrom internvl_bridge.__main__ import main\n"
-        "write = conversion.write_bytes\n"
+        "import os, signal\nfrom internvl_bridge.convert import run\nfrom internvl_bridge.__main__ import main\n"
+        "write = run.write_bytes\n"
         "def late(path, data):\n    write(path, data)\n"
         "    if path.name == 'internvl_bridge.json':\n        os.kill(os.getpid(), signal.SIGINT)\n"
-        "conversion.write_bytes = late\nmain()\n"
+        "run.write_bytes = late\nmain()\n"
     )
     command = [sys.executable, "-c", script, "to-hf", str(source), str(output)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -35,7 +35,6 @@ from transformers import AutoConfig, AutoProcessor, GenerationConfig, InternVLFo
 from transformers.utils import logging as transformers_logging
 
 import internvl_bridge
-from internvl_bridge.checkpoint.model import read_model
 from internvl_bridge.in_memory import loading
 from internvl_bridge.in_memory.mapped_tensors import mapped_tensors
 from internvl_bridge.mapping.plan import identity

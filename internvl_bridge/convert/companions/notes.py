@@ -76,8 +76,8 @@ def notes_to_custom(model: Model, assumed: Mapping[str, Any], tokenizer_home: Pa
         if other_format is None:
             yield (
                 f"HF does not tell InternLM2 from Llama: the language model has {description.family.name}'s names, as "
-                f"no sidecar or --reference says otherwise. If it was an InternLM2 (InternVL2 and 2.5 of 2B, 8B and 26B), "
-                f"convert again with the original model as --reference."
+                f"no sidecar or --reference says otherwise. If it was an InternLM2 (InternVL2 and 2.5 of 2B, 8B and "
+                f"26B), convert again with the original model as --reference."
             )
         else:
             yield f"The language model has {description.family.name}'s names, as {other_format.origin} says."
