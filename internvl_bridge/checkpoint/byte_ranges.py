@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from internvl_bridge.errors import ContradictionError
 from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec
+from internvl_bridge.storage.byte_range import ByteRange, coalesced
 from internvl_bridge.storage.header import byte_length
-from internvl_bridge.storage.output_shards import ShardContents, TargetTensor, coalesced
-from internvl_bridge.storage.source_shards import ByteRange, Checkpoint, StoredTensor
+from internvl_bridge.storage.output_shards import ShardContents, TargetTensor
+from internvl_bridge.storage.source_shards import Checkpoint, StoredTensor
 
 
 def specs_of(checkpoint: Checkpoint) -> dict[str, TensorSpec]:

@@ -115,9 +115,9 @@ def plan_lines(conversion: Conversion, budget: Budget) -> Iterator[str]:
     for line, count in _recipe_lines(conversion.plan).items():
         yield f"  {count:>6} x {line}"
     yield "Would write:"
-    for job in conversion.jobs:
-        yield f"  {job.name}: {len(job.keys)} tensors, {human_size(job.size)}"
-    for name in sorted({*conversion.files} - {job.name for job in conversion.jobs}):
+    for shard in conversion.shards:
+        yield f"  {shard.name}: {len(shard.keys)} tensors, {human_size(shard.size)}"
+    for name in sorted({*conversion.files} - {shard.name for shard in conversion.shards}):
         yield f"  {name}"
     yield from _budget_lines(budget)
     if conversion.left_behind:
@@ -145,7 +145,9 @@ def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
         "format": conversion.wanted.value,
         "family": conversion.model.description.family.name,
         "found": asdict(conversion.found),
-        "weights": [{"name": job.name, "bytes": job.size, "tensors": list(job.keys)} for job in conversion.jobs],
+        "weights": [
+            {"name": shard.name, "bytes": shard.size, "tensors": list(shard.keys)} for shard in conversion.shards
+        ],
         "files": list(conversion.files),
         "budget": {**asdict(budget), "fits": budget.fits},
         "left_behind": list(conversion.left_behind),

@@ -9,10 +9,10 @@ from internvl_bridge.convert.sizes import human_size
 from internvl_bridge.errors import OutputError
 from internvl_bridge.metadata.sidecar import sidecar_text
 from internvl_bridge.storage.block_alignment import file_segments
+from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.cloning import can_clone
 from internvl_bridge.storage.free_space import existing_ancestor, free_bytes
-from internvl_bridge.storage.output_shards import FileJob
-from internvl_bridge.storage.source_shards import ByteRange
+from internvl_bridge.storage.output_shards import OutputShard
 
 _LINE = 64
 """Bytes that a line of the index or of the checksums takes at most, beside the names in it."""
@@ -44,13 +44,13 @@ def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
 
     Whether blocks can be shared is tried, in a file without a name beside the output.
     """
-    todo = [job for job in conversion.jobs if job.name not in finished]
-    size = sum(job.size for job in conversion.jobs)
-    remaining = sum(job.size for job in todo)
+    todo = [shard for shard in conversion.shards if shard.name not in finished]
+    size = sum(shard.size for shard in conversion.shards)
+    remaining = sum(shard.size for shard in todo)
     cloned = _shareable(todo, existing_ancestor(conversion.output))
     beside = _companions(conversion)
     return Budget(
-        read=sum(job.data_size for job in todo) - cloned,
+        read=sum(shard.data_size for shard in todo) - cloned,
         written=remaining - cloned + beside,
         cloned=cloned,
         verified=size if conversion.execution.verify else size - remaining,
@@ -75,15 +75,15 @@ def _companions(conversion: Conversion) -> int:
     size = sum(len(text.encode()) for text in texts) + sum(path.stat().st_size for path in conversion.copies)
     size += sum(len(name) + _LINE for name in conversion.files)
     if conversion.index is not None:
-        size += _LINE + sum(len(key) + len(job.name) + _LINE for job in conversion.jobs for key in job.keys)
+        size += _LINE + sum(len(key) + len(shard.name) + _LINE for shard in conversion.shards for key in shard.keys)
     return size
 
 
-def _shareable(jobs: Collection[FileJob], directory: Path) -> int:
+def _shareable(shards: Collection[OutputShard], directory: Path) -> int:
     answers: dict[int, bool] = {}
     total = 0
-    for job in jobs:
-        for segment in file_segments(job.header, job.ranges):
+    for shard in shards:
+        for segment in file_segments(shard.header, shard.ranges):
             if segment.shareable and isinstance(segment.part, ByteRange):
                 device = segment.part.path.stat().st_dev
                 if device not in answers:

@@ -8,7 +8,7 @@ from internvl_bridge._version import __version__
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.storage.checksums import new_checksum
 from internvl_bridge.storage.journal import Identity
-from internvl_bridge.storage.output_shards import FileJob
+from internvl_bridge.storage.output_shards import OutputShard
 
 
 def identity_of(conversion: Conversion) -> Identity:
@@ -17,8 +17,8 @@ def identity_of(conversion: Conversion) -> Identity:
     for name in ("reference", "tokenizer"):
         options[name] = None if options[name] is None else str(Path(options[name]).resolve())
     plan = new_checksum()
-    for job in conversion.jobs:
-        plan.update(_described(job))
+    for shard in conversion.shards:
+        plan.update(_described(shard))
     shards = conversion.model.checkpoint.shards
     return Identity(
         program=__version__,
@@ -29,6 +29,8 @@ def identity_of(conversion: Conversion) -> Identity:
     )
 
 
-def _described(job: FileJob) -> bytes:
-    ranges = "\0".join(f"{byte_range.path.name}\0{byte_range.offset}\0{byte_range.length}" for byte_range in job.ranges)
-    return b"\0".join((job.name.encode(), job.header, ranges.encode()))
+def _described(shard: OutputShard) -> bytes:
+    ranges = "\0".join(
+        f"{byte_range.path.name}\0{byte_range.offset}\0{byte_range.length}" for byte_range in shard.ranges
+    )
+    return b"\0".join((shard.name.encode(), shard.header, ranges.encode()))

@@ -22,7 +22,15 @@ from internvl_bridge.metadata.files import CHAT_FILES, TOKENIZER_FILES, small_te
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, repaired_contents, sidecar_contents
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
-from internvl_bridge.storage.output_shards import FileJob, aligned, by_name, file_jobs, index_of, needs_index, reshard
+from internvl_bridge.storage.output_shards import (
+    OutputShard,
+    aligned,
+    by_name,
+    index_of,
+    needs_index,
+    output_shards,
+    reshard,
+)
 from internvl_bridge.storage.publishing import check_output
 from internvl_bridge.storage.source_shards import INDEX_FILE
 from internvl_bridge.work.workers import check_workers
@@ -36,7 +44,7 @@ _DUMP_SHARD = "5GB"
 class Conversion:
     """A conversion, decided and proved; nothing has been written.
 
-    ``inputs`` are the directories that it reads, ``jobs`` the safetensors files and ``index`` the contents of their
+    ``inputs`` are the directories that it reads, ``shards`` the safetensors files and ``index`` the contents of their
     index; ``texts`` are other files, by name, with their contents, ``copies`` files to copy as they are, and
     ``sidecar`` the contents of the sidecar, which gets the checksums of all. ``left_behind`` are files of the source
     that the output has neither as they are, nor converted, nor in its sidecar.
@@ -48,7 +56,7 @@ class Conversion:
     output: Path
     wanted: Format
     plan: Plan
-    jobs: tuple[FileJob, ...]
+    shards: tuple[OutputShard, ...]
     index: Mapping[str, object] | None
     texts: Mapping[str, str]
     copies: tuple[Path, ...]
@@ -61,11 +69,11 @@ class Conversion:
 
     @property
     def data_bytes(self) -> int:
-        return sum(job.data_size for job in self.jobs)
+        return sum(shard.data_size for shard in self.shards)
 
     @property
     def files(self) -> tuple[str, ...]:
-        weights = [job.name for job in self.jobs] + ([INDEX_FILE] if self.index else [])
+        weights = [shard.name for shard in self.shards] + ([INDEX_FILE] if self.index else [])
         return tuple(sorted({*weights, SIDECAR_FILE, *self.texts, *(path.name for path in self.copies)}))
 
 
@@ -93,7 +101,7 @@ def prepare(
     if reference is not None and holds_weights(reference):
         read_model(reference)  # a reference that cannot be compared with must not surprise at the end
     planned = plan_model(model, options.target(wanted), stores_copy=_stores_copy(model, options, wanted))
-    jobs = _jobs(model, planned, options)
+    shards = _output_shards(model, planned, options)
 
     home = tokenizer_home(source, reference, options.tokenizer)
     beside = _files(model, planned, options, wanted, home)
@@ -117,8 +125,8 @@ def prepare(
         output=output,
         wanted=wanted,
         plan=planned.plan,
-        jobs=jobs,
-        index=index_of(jobs, model.checkpoint.index_metadata) if needs_index(jobs) else None,
+        shards=shards,
+        index=index_of(shards, model.checkpoint.index_metadata) if needs_index(shards) else None,
         texts=texts,
         copies=copies,
         sidecar=sidecar,
@@ -144,14 +152,14 @@ def _wrong_format(model: Model) -> UnsupportedModelError:
     )
 
 
-def _jobs(model: Model, planned: ModelPlan, options: Options) -> tuple[FileJob, ...]:
+def _output_shards(model: Model, planned: ModelPlan, options: Options) -> tuple[OutputShard, ...]:
     """The safetensors files to write: the shards of the source and their order, unless the options say otherwise."""
     shards = in_source_shards(stored_plan(planned.plan, model.weights), model.checkpoint)
     usual = None if model.weights.has_shards else _DUMP_SHARD
     limit = usual if options.max_shard_size is None else options.max_shard_size
     if limit is not None:
         shards = reshard(shards, parse_size(limit))
-    return tuple(file_jobs([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards]))
+    return tuple(output_shards([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards]))
 
 
 def _files(model: Model, planned: ModelPlan, options: Options, wanted: Format, home: Path) -> CompanionFiles:

@@ -10,12 +10,14 @@ from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.report import ConversionReport
-from internvl_bridge.convert.write_weights import DAMAGED, WeightSource, WrittenShard, write_shards
+from internvl_bridge.convert.write_weights import check_layout, shard_jobs, write_shards
 from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of
+from internvl_bridge.storage.local_files import uncached
 from internvl_bridge.storage.publishing import Workspace, keep_only, publishing
-from internvl_bridge.storage.reading import FileReader, file_checksum, uncached
+from internvl_bridge.storage.reading import FileReader, file_checksum
+from internvl_bridge.storage.shard_jobs import DAMAGED, WrittenShard
 from internvl_bridge.storage.small_files import copy_file, json_pieces, write_bytes, write_json
 from internvl_bridge.storage.source_shards import INDEX_FILE, Checkpoint
 from internvl_bridge.storage.stamps import check_unchanged
@@ -41,7 +43,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         except BaseException as error:
             error.add_note(f"{output} is complete.")
             raise
-    keys = tuple(key for job in conversion.jobs for key in job.keys)
+    keys = tuple(key for shard in conversion.shards for key in shard.keys)
     return ConversionReport(
         source=model.directory,
         output=output,
@@ -66,15 +68,15 @@ def _write(
     """Write all files and publish them, or nothing if ``check`` raises; the workspace they were in, and the shards."""
     output, execution, model = conversion.output, conversion.execution, conversion.model
     identity = identity_of(conversion)
+    check_layout(conversion.shards, stored_plan(conversion.plan, model.weights), model.checkpoint)
     with publishing(output, identity, overwrite=execution.overwrite, restart=execution.restart) as workspace:
-        keep_only(workspace, {job.name for job in conversion.jobs})
+        keep_only(workspace, {shard.name for shard in conversion.shards})
         check_room(budget_of(conversion, workspace.journal.finished), output)
         checksums = _write_companions(conversion, workspace.files, check)
         cold = uncached(shard.path for shard in model.checkpoint.shards)
-        weights = WeightSource(stored_plan(conversion.plan, model.weights), model.checkpoint, cold)
-        workers = check_workers(execution.workers)
+        jobs = shard_jobs(conversion.shards, workspace.files, cold, verify=execution.verify)
         try:
-            shards = write_shards(conversion.jobs, weights, workspace, workers, progress, verify=execution.verify)
+            shards = write_shards(jobs, workspace, check_workers(execution.workers), progress)
         except BridgeError:
             _check_source(model.checkpoint, workspace)  # a change of it would be the reason
             raise
@@ -101,7 +103,7 @@ def _write_companions(conversion: Conversion, directory: Path, check: Callable[[
         write_json(directory / INDEX_FILE, conversion.index)
     meant = {name: checksum_of([text.encode()]) for name, text in conversion.texts.items()}
     if conversion.index is not None:
-        meant[INDEX_FILE] = checksum_of(byte_range.encode() for byte_range in json_pieces(conversion.index))
+        meant[INDEX_FILE] = checksum_of(piece.encode() for piece in json_pieces(conversion.index))
     with FileReader() as readers:
         meant |= {path.name: file_checksum(path, readers, nothing) for path in conversion.copies}
         made = {name: file_checksum(directory / name, readers, nothing) for name in meant}

@@ -1,11 +1,12 @@
 """Arrange target tensors into safetensors files: which shard, which order, which header."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from internvl_bridge.storage.block_alignment import congruent_start
+from internvl_bridge.storage.byte_range import ByteRange, coalesced
 from internvl_bridge.storage.header import DTYPE_BITS, Entry, canonical_order, encode_header, padded
-from internvl_bridge.storage.source_shards import SINGLE_FILE, ByteRange
+from internvl_bridge.storage.source_shards import SINGLE_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class ShardContents:
 
 
 @dataclass(frozen=True, slots=True)
-class FileJob:
+class OutputShard:
     """One file to write: its first bytes, then byte ranges to copy behind them."""
 
     name: str
@@ -82,7 +83,7 @@ def aligned(shard: ShardContents) -> ShardContents:
     return ShardContents(dict(order), shard.metadata)
 
 
-def file_jobs(shards: Sequence[ShardContents]) -> list[FileJob]:
+def output_shards(shards: Sequence[ShardContents]) -> list[OutputShard]:
     """Name the files as transformers does and work out the bytes of each."""
     count = len(shards)
     names = (
@@ -90,36 +91,24 @@ def file_jobs(shards: Sequence[ShardContents]) -> list[FileJob]:
         if count == 1
         else [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
     )
-    return [_file_job(name, shard) for name, shard in zip(names, shards, strict=True)]
+    return [_output_shard(name, shard) for name, shard in zip(names, shards, strict=True)]
 
 
-def index_of(jobs: Sequence[FileJob], metadata: Mapping[str, object]) -> dict[str, object]:
-    """The contents of the index file for ``jobs``, as transformers writes it."""
-    weight_map = {key: job.name for job in jobs for key in job.keys}
+def index_of(shards: Sequence[OutputShard], metadata: Mapping[str, object]) -> dict[str, object]:
+    """The contents of the index file for ``shards``, as transformers writes it."""
+    weight_map = {key: shard.name for shard in shards for key in shard.keys}
     return {
-        "metadata": {**metadata, "total_size": sum(job.data_size for job in jobs)},
+        "metadata": {**metadata, "total_size": sum(shard.data_size for shard in shards)},
         "weight_map": dict(sorted(weight_map.items())),
     }
 
 
-def needs_index(jobs: Sequence[FileJob]) -> bool:
-    """Whether readers need an index file to find the tensors of ``jobs``."""
-    return len(jobs) > 1
+def needs_index(shards: Sequence[OutputShard]) -> bool:
+    """Whether readers need an index file to find the tensors of ``shards``."""
+    return len(shards) > 1
 
 
-def coalesced(ranges: Iterable[ByteRange]) -> tuple[ByteRange, ...]:
-    """The same bytes in the fewest ranges."""
-    result: list[ByteRange] = []
-    for byte_range in ranges:
-        last = result[-1] if result else None
-        if last and last.path == byte_range.path and last.offset + last.length == byte_range.offset:
-            result[-1] = ByteRange(last.path, last.offset, last.length + byte_range.length)
-        elif byte_range.length:
-            result.append(byte_range)
-    return tuple(result)
-
-
-def _file_job(name: str, shard: ShardContents) -> FileJob:
+def _output_shard(name: str, shard: ShardContents) -> OutputShard:
     entries: dict[str, Entry] = {}
     position = 0
     for key, tensor in shard.tensors.items():
@@ -129,4 +118,4 @@ def _file_job(name: str, shard: ShardContents) -> FileJob:
     header = encode_header(entries, shard.metadata)
     if not shard.canonical:
         header = padded(header, congruent_start(len(header), ranges))
-    return FileJob(name, header, ranges, tuple(shard.tensors))
+    return OutputShard(name, header, ranges, tuple(shard.tensors))

@@ -6,21 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError, first_few
+from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.header import read_header
 from internvl_bridge.storage.index import check_index, missing_shards, read_index, stale_files, stored_twice
 from internvl_bridge.storage.stamps import Stamp, stamp_of
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-
-
-@dataclass(frozen=True, slots=True)
-class ByteRange:
-    """The bytes ``[offset, offset + length)`` of a file."""
-
-    path: Path
-    offset: int
-    length: int
 
 
 @dataclass(frozen=True, slots=True)

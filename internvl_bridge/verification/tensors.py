@@ -7,9 +7,10 @@ from itertools import accumulate, groupby
 from math import hypot, isnan, nan
 from pathlib import Path
 
+from internvl_bridge.storage.byte_range import coalesced
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.header import DTYPE_BITS
-from internvl_bridge.storage.output_shards import TargetTensor, coalesced
+from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.source_shards import StoredTensor
 from internvl_bridge.work.progress import Advance

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 import internvl_bridge
 from internvl_bridge.cli.app import app
 from internvl_bridge.convert import disk_budget as module
-from internvl_bridge.convert import write_weights
 from internvl_bridge.errors import OutputError
+from internvl_bridge.storage import shard_jobs
 from internvl_bridge.storage.free_space import allocate, existing_ancestor, free_bytes
 from internvl_bridge.storage.publishing import partial_path
 
@@ -45,17 +45,17 @@ def sizes(directory: Path) -> Mapping[str, int]:
 
 def stopped(source: Path, output: Path, finished: int) -> None:
     """Convert until some files are finished, and a part of the next is written."""
-    done, write = [], write_weights.write_file
+    done, write = [], shard_jobs.write_file
 
-    def failing(directory: Path, job, *arguments: object):
+    def failing(path: Path, *arguments: object):
         if len(done) == finished:
-            (directory / job.name).write_bytes(bytes(1000))
+            path.write_bytes(bytes(1000))
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        done.append(job)
-        return write(directory, job, *arguments)
+        done.append(path)
+        return write(path, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write_weights, "write_file", failing)
+        patch.setattr(shard_jobs, "write_file", failing)
         with pytest.raises(OSError, match="Input/output"):
             internvl_bridge.to_hf(source, output, max_shard_size=SIZE, workers=1)
 
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(source, tmp_pat
     output = tmp_path / "new" / "output"
     room = budget(source, output)["room"]
     monkeypatch.setattr(module, "free_bytes", lambda _: room - 1)
-    monkeypatch.setattr(write_weights, "write_file", lambda *_: pytest.fail("it does not fit"))
+    monkeypatch.setattr(shard_jobs, "write_file", lambda *_: pytest.fail("it does not fit"))
     with pytest.raises(OutputError) as caught:
         internvl_bridge.to_hf(source, output)
     assert f"{output} needs 1.1 MiB, but its file system has only 1.1 MiB free." in str(caught.value)
@@ -231,16 +231,16 @@ def test_a_small_disk_takes_one_output_and_refuses_the_second(disk, source):
 
 
 def test_a_disk_that_somebody_else_fills_meanwhile(disk, source, monkeypatch):
-    output, write = disk / "output", write_weights.write_file
+    output, write = disk / "output", shard_jobs.write_file
 
-    def writing(directory: Path, job, *arguments: object):
-        if job.name.startswith("model-00004"):
+    def writing(path: Path, *arguments: object):
+        if path.name.startswith("model-00004"):
             with (disk / "other").open("wb") as other:
                 other.write(bytes(free_bytes(disk) - 8192))
-        return write(directory, job, *arguments)
+        return write(path, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(write_weights, "write_file", writing)
+        patch.setattr(shard_jobs, "write_file", writing)
         result = CliRunner().invoke(
             app, ["to-hf", str(source), str(output), "--max-shard-size", SIZE, "--workers", "1"]
         )

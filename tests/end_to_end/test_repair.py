@@ -532,15 +532,15 @@ def test_a_source_repaired_onto_itself(hf: Path):
 
 
 def test_a_failure_after_the_first_byte_leaves_nothing(hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from internvl_bridge.convert import write_weights
+    from internvl_bridge.storage import shard_jobs
 
-    real = write_weights.write_file
+    real = shard_jobs.write_file
 
     def fail(*arguments: Any) -> None:
         real(*arguments)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write_weights, "write_file", fail)
+    monkeypatch.setattr(shard_jobs, "write_file", fail)
     before = sorted(path.name for path in tmp_path.iterdir())
     result = invoke("repair", hf, tmp_path / "repaired")
     assert result.exit_code == 2
@@ -549,20 +549,20 @@ def test_a_failure_after_the_first_byte_leaves_nothing(hf: Path, tmp_path: Path,
 
 
 def test_what_was_written_is_read_back(hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from internvl_bridge.convert import write_weights
+    from internvl_bridge.storage import shard_jobs
 
-    real = write_weights.write_file
+    real = shard_jobs.write_file
 
-    def spoil(directory: Path, job: Any, *arguments: Any) -> Any:
-        written = real(directory, job, *arguments)
-        with (directory / job.name).open("r+b") as file:
+    def spoil(path: Path, *arguments: Any) -> Any:
+        written = real(path, *arguments)
+        with path.open("r+b") as file:
             file.seek(-1, 2)
             last = file.read(1)[0]
             file.seek(-1, 2)
             file.write(bytes([last ^ 1]))
         return written
 
-    monkeypatch.setattr(write_weights, "write_file", spoil)
+    monkeypatch.setattr(shard_jobs, "write_file", spoil)
     result = invoke("repair", hf, tmp_path / "repaired", "--experts", "fused")
     assert result.exit_code == 1
     assert "not what was read" in result.stderr

@@ -17,7 +17,9 @@ import internvl_bridge
 from internvl_bridge.cli.app import app
 from internvl_bridge.convert import identity, write_weights
 from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError, OutputError
+from internvl_bridge.storage import shard_jobs
 from internvl_bridge.storage.publishing import partial_path
+from internvl_bridge.storage.shard_jobs import ShardJob
 
 EXAMPLE = ROOT / "examples" / "synthetic.py"
 SIZE = "200KB"
@@ -56,17 +58,17 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def run(source: Path, output: Path, finished: int = FINISHED, **options: object) -> None:
         written = []
-        write = write_weights.write_file
+        write = shard_jobs.write_file
 
-        def failing(directory: Path, job, *arguments: object):
+        def failing(path: Path, *arguments: object):
             if len(written) == finished:
-                (directory / job.name).write_bytes(b"half")
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(directory / job.name))
-            written.append(job.name)
-            return write(directory, job, *arguments)
+                path.write_bytes(b"half")
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            written.append(path.name)
+            return write(path, *arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(write_weights, "write_file", failing)
+            patch.setattr(shard_jobs, "write_file", failing)
             with pytest.raises(OSError, match="Input/output error"):
                 internvl_bridge.to_hf(source, output, **{"max_shard_size": SIZE, "workers": 1, **options})
         assert journal_of(output)[1:] == [{"finished": name} for name in written]
@@ -78,13 +80,13 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files of weights that are written from here on."""
     names: list[str] = []
-    write = write_weights.write_file
+    write = shard_jobs.write_file
 
-    def writing(directory: Path, job, *arguments: object):
-        names.append(job.name)
-        return write(directory, job, *arguments)
+    def writing(path: Path, *arguments: object):
+        names.append(path.name)
+        return write(path, *arguments)
 
-    monkeypatch.setattr(write_weights, "write_file", writing)
+    monkeypatch.setattr(shard_jobs, "write_file", writing)
     return names
 
 
@@ -261,7 +263,7 @@ def test_the_other_commands_go_on_too(original, output, direction, tmp_path, mon
     )
     internvl_bridge.to_hf(original, source)
     convert(source, tmp_path / "whole")
-    write, calls = write_weights.write_file, []
+    write, calls = shard_jobs.write_file, []
 
     def failing(*arguments: object):
         calls.append(arguments)
@@ -270,7 +272,7 @@ def test_the_other_commands_go_on_too(original, output, direction, tmp_path, mon
         return write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(write_weights, "write_file", failing)
+        patch.setattr(shard_jobs, "write_file", failing)
         with pytest.raises(KeyboardInterrupt):
             convert(source, output, workers=1)
     assert convert(source, output).kept == ("model-00001-of-00003.safetensors",)
@@ -434,15 +436,15 @@ def test_restart_where_nothing_was_begun(source, output, expected):
 
 
 def test_a_source_that_changes_while_it_is_converted_is_refused_and_not_gone_on_with(source, output, monkeypatch):
-    write = write_weights.write_file
+    write = shard_jobs.write_file
 
-    def writing(directory: Path, job, *arguments: object):
-        done = write(directory, job, *arguments)
+    def writing(path: Path, *arguments: object):
+        done = write(path, *arguments)
         os.utime(min(source.glob("*.safetensors")))
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(write_weights, "write_file", writing)
+        patch.setattr(shard_jobs, "write_file", writing)
         with pytest.raises(CheckpointError, match="was changed while it was being converted"):
             hf(source, output)
     assert not output.exists()
@@ -452,15 +454,15 @@ def test_a_source_that_changes_while_it_is_converted_is_refused_and_not_gone_on_
 def test_a_finished_file_that_cannot_be_read_any_more_is_made_again(source, output, stop, expected, monkeypatch):
     stop(source, output)
     broken = min((partial_path(output) / "files").glob("*.safetensors"))
-    inode, read_back = broken.stat().st_ino, write_weights.read_back
+    inode, check = broken.stat().st_ino, write_weights.check
 
-    def reading(path: Path, *arguments: object) -> str:
-        if path.exists() and path.stat().st_ino == inode:
-            raise OSError(errno.EIO, "Input/output error", str(path))
-        return read_back(path, *arguments)
+    def reading(job: ShardJob, *arguments: object) -> str:
+        if job.path.exists() and job.path.stat().st_ino == inode:
+            raise OSError(errno.EIO, "Input/output error", str(job.path))
+        return check(job, *arguments)
 
     with broken.open("rb"):  # lest its inode is used again
-        monkeypatch.setattr(write_weights, "read_back", reading)
+        monkeypatch.setattr(write_weights, "check", reading)
         report = hf(source, output)
     assert broken.name not in report.kept
     assert report.kept
@@ -472,11 +474,11 @@ def test_a_damaged_file_that_is_being_made_again_does_not_count_as_finished(sour
     damaged = partial_path(output) / "files" / names(range(2, 3), count)[0]
     damaged.write_bytes(b"damaged")
 
-    def failing(directory: Path, job, *_: object):
-        raise OSError(errno.ENOSPC, "No space left on device", str(directory / job.name))
+    def failing(path: Path, *_: object):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(write_weights, "write_file", failing)
+        patch.setattr(shard_jobs, "write_file", failing)
         with pytest.raises(OSError, match="No space left") as caught:
             hf(source, output, workers=1)
     (note,) = caught.value.__notes__
@@ -490,14 +492,14 @@ def test_a_source_that_shrinks_does_not_spoil_what_is_finished(source, output, s
     """That is no fault of the file that was kept."""
     stop(source, output)
     finished = {name: data for name, data in snapshot(partial_path(output)).items() if data != b"half"}
-    reading = write_weights.read_back
+    reading = write_weights.check
 
-    def shrunk(path: Path, *arguments: object) -> str:
-        reading(path, *arguments)
+    def shrunk(job: ShardJob, *arguments: object) -> str:
+        reading(job, *arguments)
         raise CheckpointError(f"{source} ended.", "Convert again.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(write_weights, "read_back", shrunk)
+        patch.setattr(write_weights, "check", shrunk)
         with pytest.raises(CheckpointError, match="ended") as caught:
             hf(source, output)
     assert finished.items() <= snapshot(partial_path(output)).items()
@@ -512,7 +514,7 @@ def test_a_source_that_cannot_be_read_any_more_does_not_spoil_what_is_finished(s
         raise OSError(errno.EIO, "Input/output error", str(victim))
 
     with monkeypatch.context() as patch:
-        patch.setattr(write_weights, "read_back", reading)
+        patch.setattr(write_weights, "check", reading)
         with pytest.raises(OSError, match="Input/output error"):
             hf(source, output)
     finished = {name: data for name, data in before.items() if name.endswith(".safetensors") and data != b"half"}
@@ -521,12 +523,12 @@ def test_a_source_that_cannot_be_read_any_more_does_not_spoil_what_is_finished(s
 
 
 def test_what_was_written_wrongly_is_never_finished(source, output, monkeypatch, count):
-    write = write_weights.write_file
+    write = shard_jobs.write_file
 
-    def wrong(directory: Path, job, *arguments: object):
-        done = write(directory, job, *arguments)
-        if job.name == names(range(2, 3), count)[0]:
-            with (directory / job.name).open("r+b") as file:
+    def wrong(path: Path, *arguments: object):
+        done = write(path, *arguments)
+        if path.name == names(range(2, 3), count)[0]:
+            with path.open("r+b") as file:
                 file.seek(-1, os.SEEK_END)
                 last = file.read(1)[0]
                 file.seek(-1, os.SEEK_END)
@@ -534,7 +536,7 @@ def test_what_was_written_wrongly_is_never_finished(source, output, monkeypatch,
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(write_weights, "write_file", wrong)
+        patch.setattr(shard_jobs, "write_file", wrong)
         with pytest.raises(DifferenceError, match="differs"):
             hf(source, output, workers=1)
     finished = {line["finished"] for line in journal_of(output)[1:]}  # of the next files, some may have been begun

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import pytest
 
-from internvl_bridge.storage.output_shards import FileJob
-from internvl_bridge.storage.source_shards import ByteRange
+from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.output_shards import OutputShard
 
 IMAGES = Path(__file__).parent.parent / "data" / "filesystems"
 BLOCK = 4096
@@ -97,7 +97,7 @@ def shared_blocks(left: Path, right: Path) -> set[int]:
     return {offset for offset, place in _blocks(left).items() if place in theirs}
 
 
-def wanted(job: FileJob) -> bytes:
+def wanted(job: OutputShard) -> bytes:
     """What the file that ``job`` describes must hold."""
     return job.header + b"".join(_bytes_of(byte_range) for byte_range in job.ranges)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from internvl_bridge.storage import block_alignment as module
 from internvl_bridge.storage.block_alignment import BLOCK, FileSegment, congruent_start, file_segments
-from internvl_bridge.storage.source_shards import ByteRange
+from internvl_bridge.storage.byte_range import ByteRange
 
 LONG = 1 << 16
 FILES = [Path("a"), Path("b")]
@@ -217,8 +217,8 @@ def test_the_start_depends_on_the_pieces_alone(monkeypatch):
 
 def test_the_sizes_are_those_of_file_systems_that_share():
     """XFS and btrfs share blocks of 4 KiB; a window must hold whole ones for direct transfers."""
-    from internvl_bridge.storage import copying, reading
+    from internvl_bridge.storage import local_files, reading
 
     assert BLOCK == 4096
-    for size in (module._LONG, reading.WINDOW, copying._CLONE_STEP, copying._MOST_UNWRITTEN):
+    for size in (module._LONG, reading.WINDOW, local_files._CLONE_STEP, local_files._MOST_UNWRITTEN):
         assert size % BLOCK == 0

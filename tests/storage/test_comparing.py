@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage import comparing, reading
+from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.reading import FileReader
-from internvl_bridge.storage.source_shards import ByteRange, StoredTensor
+from internvl_bridge.storage.source_shards import StoredTensor
 from internvl_bridge.verification.tensors import Comparison, Pair, compare, differences
 from internvl_bridge.work.progress import nothing
 

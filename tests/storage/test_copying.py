@@ -22,19 +22,20 @@ from hypothesis import strategies as st
 from storage.filesystems import open_files, shared_blocks, wanted
 
 from internvl_bridge.errors import CheckpointError
-from internvl_bridge.storage import block_alignment, cloning, copying, direct_io, reading
-from internvl_bridge.storage.copying import FastPaths, Written, write_file
-from internvl_bridge.storage.output_shards import FileJob
+from internvl_bridge.storage import block_alignment, cloning, copying, direct_io, local_files, reading
+from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.copying import WrittenFile, write_file
+from internvl_bridge.storage.local_files import LOCAL, LocalFiles
+from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.reading import FileReader
-from internvl_bridge.storage.source_shards import ByteRange
 
 pytest_plugins = ["storage.filesystems"]
 
 BLOCK = block_alignment.BLOCK
 WINDOW = 4 * BLOCK
 SIZE = 25 * BLOCK + 123
-PLAIN = FastPaths(clone=False, direct=False)
-ALL_MEANS = [FastPaths(clone=clone, direct=direct) for clone in (False, True) for direct in (False, True)]
+PLAIN = LocalFiles(clone=False, direct=False)
+ALL_WAYS = [LocalFiles(clone=clone, direct=direct) for clone in (False, True) for direct in (False, True)]
 CANNOT_CLONE = [
     errno.EOPNOTSUPP,
     errno.ENOTTY,
@@ -62,8 +63,8 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes that make every case cheap; all of them whole blocks, as the real ones are."""
     monkeypatch.setattr(reading, "WINDOW", WINDOW)
     monkeypatch.setattr(block_alignment, "_LONG", 2 * BLOCK)
-    monkeypatch.setattr(copying, "_CLONE_STEP", 3 * BLOCK)
-    monkeypatch.setattr(copying, "_MOST_UNWRITTEN", 5 * BLOCK)
+    monkeypatch.setattr(local_files, "_CLONE_STEP", 3 * BLOCK)
+    monkeypatch.setattr(local_files, "_MOST_UNWRITTEN", 5 * BLOCK)
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def sources(tmp_path: Path) -> list[Path]:
     return sources_in(tmp_path)
 
 
-def mixed_job(sources: list[Path]) -> FileJob:
+def mixed_job(sources: list[Path]) -> OutputShard:
     """Of all there is: two files, ranges that could be shared and others, several windows, an odd end."""
     first, second, _ = sources
     header = b"header".ljust(BLOCK + 904)
@@ -94,32 +95,32 @@ def mixed_job(sources: list[Path]) -> FileJob:
         ByteRange(first, 1, 1),
         ByteRange(second, 904 + 11, 8 * BLOCK + 333),  # congruent again
     )
-    return FileJob("out", header, ranges, ("a", "b"))
+    return OutputShard("out", header, ranges, ("a", "b"))
 
 
 @pytest.fixture
-def job(sources: list[Path]) -> FileJob:
+def job(sources: list[Path]) -> OutputShard:
     return mixed_job(sources)
 
 
-def written(directory: Path, job: FileJob, fast_paths: FastPaths | None = None) -> tuple[Written, list[int]]:
+def written(directory: Path, job: OutputShard, files: LocalFiles = LOCAL) -> tuple[WrittenFile, list[int]]:
     steps: list[int] = []
     with FileReader() as readers:
-        result = write_file(directory, job, readers, steps.append, fast_paths)
+        result = write_file(directory / job.name, job.header, job.ranges, readers, steps.append, files)
     return result, steps
 
 
-def shareable_in(job: FileJob) -> int:
+def shareable_in(job: OutputShard) -> int:
     return sum(part.length for part in block_alignment.file_segments(job.header, job.ranges) if part.shareable)
 
 
-def check(directory: Path, job: FileJob, fast_paths: FastPaths, *, clones: bool) -> Written:
+def check(directory: Path, job: OutputShard, files: LocalFiles, *, clones: bool) -> WrittenFile:
     """Write ``job``; all that can be said of the result holds."""
-    result, steps = written(directory, job, fast_paths)
+    result, steps = written(directory, job, files)
     content = (directory / job.name).read_bytes()
     assert content == wanted(job)
     assert sum(steps) == job.size == len(content)
-    assert result.cloned == (shareable_in(job) if clones and fast_paths.clone else 0)
+    assert result.cloned == (shareable_in(job) if clones and files.clone else 0)
     assert result.checksum == (None if result.cloned else xxhash.xxh3_128_hexdigest(content))
     return result
 
@@ -183,7 +184,7 @@ def bypasses(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 
 
 @st.composite
-def jobs(draw: st.DrawFn, sources: list[Path]) -> FileJob:
+def jobs(draw: st.DrawFn, sources: list[Path]) -> OutputShard:
     """Any header and ranges; half of the ranges are where a file system could share them."""
     header = random.Random(0).randbytes(draw(st.integers(0, 2 * BLOCK) | st.sampled_from([8, BLOCK, 3 * WINDOW])))  # noqa: S311
     ranges: list[ByteRange] = []
@@ -197,7 +198,7 @@ def jobs(draw: st.DrawFn, sources: list[Path]) -> FileJob:
         byte_range = ByteRange(draw(st.sampled_from(sources)), min(offset, SIZE), min(length, SIZE - min(offset, SIZE)))
         ranges.append(byte_range)
         position += byte_range.length
-    return FileJob("out", header, tuple(ranges), ())
+    return OutputShard("out", header, tuple(ranges), ())
 
 
 def check_any_job(directory: Path, *, clones: bool) -> None:
@@ -205,9 +206,9 @@ def check_any_job(directory: Path, *, clones: bool) -> None:
     sources = sources_in(directory)
 
     @settings(suppress_health_check=[HealthCheck.nested_given], max_examples=40)
-    @given(jobs(sources), st.sampled_from(ALL_MEANS))
-    def check_one(job: FileJob, fast_paths: FastPaths) -> None:
-        for each in {fast_paths, PLAIN}:
+    @given(jobs(sources), st.sampled_from(ALL_WAYS))
+    def check_one(job: OutputShard, files: LocalFiles) -> None:
+        for each in {files, PLAIN}:
             check(directory, job, each, clones=clones)
             (directory / "out").unlink()
 
@@ -249,28 +250,28 @@ def test_any_ranges_by_any_means_are_the_same_bytes_where_direct_writes_have_no_
     check_any_job(tmp_path, clones=False)
 
 
-def big_job(sources: list[Path]) -> FileJob:
+def big_job(sources: list[Path]) -> OutputShard:
     """Several windows of the real size, with odd ends, of which most could be shared."""
     first, second, _ = sources
     ranges = (ByteRange(first, 1000, (5 << 20) + 77), ByteRange(second, 5, 3 << 20), ByteRange(second, 1, 1234))
-    return FileJob("out", bytes(3 * BLOCK + 1000), ranges, ())
+    return OutputShard("out", bytes(3 * BLOCK + 1000), ranges, ())
 
 
 @pytest.mark.usefixtures("real_sizes")
-@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("files", ALL_WAYS, ids=str)
 @pytest.mark.parametrize("kind", ["tmp_path", "tmpfs", "xfs", "btrfs", "ext4"])
-def test_with_the_real_sizes_the_bytes_are_the_same(request, kind, fast_paths):
+def test_with_the_real_sizes_the_bytes_are_the_same(request, kind, files):
     directory = request.getfixturevalue(kind)
     sources = sources_in(directory, (5 << 20) + 2000)
     clones = cloning.can_clone(sources[0], directory)
     if kind in {"xfs", "btrfs"}:
         assert clones
-    result = check(directory, big_job(sources), fast_paths, clones=clones)
+    result = check(directory, big_job(sources), files, clones=clones)
     assert result.cloned in {0, (5 << 20) - BLOCK}
 
 
 def test_every_means_is_tried_if_nothing_is_said(tmp_path, job, clones, bypasses):
-    assert FastPaths() == FastPaths(clone=True, direct=True)
+    assert LocalFiles() == LocalFiles(clone=True, direct=True)
     result, _ = written(tmp_path, job)
     assert (tmp_path / "out").read_bytes() == wanted(job)
     assert result.cloned == shareable_in(job) == 14 * BLOCK
@@ -280,7 +281,7 @@ def test_every_means_is_tried_if_nothing_is_said(tmp_path, job, clones, bypasses
 
 def test_means_that_are_not_given_are_not_used(tmp_path, monkeypatch, job, clones):
     seen = []
-    monkeypatch.setattr(copying, "use_direct_io", seen.append)
+    monkeypatch.setattr(local_files, "use_direct_io", seen.append)
     written(tmp_path, job, PLAIN)
     assert clones.calls == 0
     assert seen == []
@@ -302,8 +303,8 @@ def test_shared_bytes_take_no_room(sharing):
         os.fsync(file.fileno())
     os.sync()
     before = os.statvfs(sharing)
-    job = FileJob("out", bytes(BLOCK), (ByteRange(source, 0, size),), ())
-    result = check(sharing, job, FastPaths(), clones=True)
+    job = OutputShard("out", bytes(BLOCK), (ByteRange(source, 0, size),), ())
+    result = check(sharing, job, LocalFiles(), clones=True)
     os.sync()
     after = os.statvfs(sharing)
     assert result.cloned == size
@@ -313,7 +314,7 @@ def test_shared_bytes_take_no_room(sharing):
 def test_shared_stretches_are_the_blocks_of_the_source_and_nothing_else_is(sharing):
     sources = sources_in(sharing)
     job = mixed_job(sources)
-    check(sharing, job, FastPaths(), clones=True)
+    check(sharing, job, LocalFiles(), clones=True)
     blocks = {
         offset
         for part in block_alignment.file_segments(job.header, job.ranges)
@@ -321,27 +322,27 @@ def test_shared_stretches_are_the_blocks_of_the_source_and_nothing_else_is(shari
         for offset in range(part.offset, part.offset + part.length, BLOCK)
     }
     assert shared_blocks(sharing / "out", sources[0]) | shared_blocks(sharing / "out", sources[1]) == blocks
-    plain = FileJob("plain", job.header, job.ranges, ())
-    check(sharing, plain, FastPaths(clone=False), clones=True)
+    plain = OutputShard("plain", job.header, job.ranges, ())
+    check(sharing, plain, LocalFiles(clone=False), clones=True)
     assert shared_blocks(sharing / "plain", sources[0]) == set()
 
 
 def test_changing_one_of_two_files_that_share_leaves_the_other(sharing):
     sources = sources_in(sharing)
     job = mixed_job(sources)
-    check(sharing, job, FastPaths(), clones=True)
+    check(sharing, job, LocalFiles(), clones=True)
     result = wanted(job)
     originals = [source.read_bytes() for source in sources]
     (sharing / "out").write_bytes(bytes(len(result)))
     assert [source.read_bytes() for source in sources] == originals
     (sharing / "out").unlink()
-    check(sharing, job, FastPaths(), clones=True)
+    check(sharing, job, LocalFiles(), clones=True)
     with (sharing / "out").open("r+b") as file:  # in place: the very blocks
         file.write(bytes(len(result)))
         os.fsync(file.fileno())
     assert [source.read_bytes() for source in sources] == originals
     (sharing / "out").unlink()
-    check(sharing, job, FastPaths(), clones=True)
+    check(sharing, job, LocalFiles(), clones=True)
     for source in sources:
         with source.open("r+b") as file:
             file.write(bytes(SIZE))
@@ -380,7 +381,7 @@ def test_what_cannot_be_shared_is_copied(tmp_path, job, clones, code, when):
 def test_a_source_that_cannot_be_shared_is_asked_once(tmp_path, sources, clones):
     clones.odd = raising(errno.EXDEV)
     ranges = tuple(ByteRange(sources[n % 2], 2 * n * BLOCK, 2 * BLOCK) for n in range(8))
-    written(tmp_path, FileJob("out", bytes(BLOCK), ranges, ()))
+    written(tmp_path, OutputShard("out", bytes(BLOCK), ranges, ()))
     assert clones.calls == 2
 
 
@@ -394,7 +395,7 @@ def test_a_source_of_another_file_system_does_not_keep_others_from_being_shared(
 
     clones.odd = elsewhere
     ranges = tuple(ByteRange(sources[n % 2], 2 * n * BLOCK, 2 * BLOCK) for n in range(8))
-    job = FileJob("out", bytes(BLOCK), ranges, ())
+    job = OutputShard("out", bytes(BLOCK), ranges, ())
     result, _ = written(tmp_path, job)
     assert (tmp_path / "out").read_bytes() == wanted(job)
     assert result.cloned == 4 * 2 * BLOCK
@@ -409,7 +410,7 @@ def test_where_a_transfer_cannot_bypass_the_cache_it_is_done_again_through_it(tm
         return bypasses.whole(target, data, offset)
 
     bypasses.odd, bypasses.is_odd = refusing, WHEN[when]
-    result = check(tmp_path, job, FastPaths(clone=False), clones=False)
+    result = check(tmp_path, job, LocalFiles(clone=False), clones=False)
     assert result.checksum is not None
 
 
@@ -423,19 +424,19 @@ def test_a_file_system_that_takes_no_such_flag_is_written_through_the_cache(tmp_
         return whole(file, command, argument)
 
     monkeypatch.setattr(fcntl, "fcntl", control)
-    check(tmp_path, job, FastPaths(clone=False), clones=False)
+    check(tmp_path, job, LocalFiles(clone=False), clones=False)
 
 
 def test_a_platform_that_has_no_such_flag_writes_through_the_cache(tmp_path, monkeypatch, job):
     monkeypatch.setattr(direct_io, "_DIRECT", 0)
-    check(tmp_path, job, FastPaths(clone=False), clones=False)
+    check(tmp_path, job, LocalFiles(clone=False), clones=False)
 
 
 def test_a_write_that_is_refused_through_the_cache_too_is_an_error_and_no_endless_loop(tmp_path, monkeypatch, job):
     monkeypatch.setattr(os, "pwrite", Scripted(os.pwrite, raising(errno.EINVAL)))
-    for fast_paths in (FastPaths(clone=False), PLAIN):
+    for files in (LocalFiles(clone=False), PLAIN):
         with pytest.raises(OSError, match="Invalid argument") as caught:
-            written(tmp_path, job, fast_paths)
+            written(tmp_path, job, files)
         assert caught.value.filename == str(tmp_path / "out")
         (tmp_path / "out").unlink()
 
@@ -451,37 +452,37 @@ class Library:
 @pytest.mark.parametrize("code", [None, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM])
 def test_where_no_blocks_can_be_claimed_the_file_is_written_without(tmp_path, monkeypatch, job, code):
     monkeypatch.setattr(ctypes, "CDLL", lambda *_args, **_more: Library(code))
-    for fast_paths in ALL_MEANS:
+    for files in ALL_WAYS:
         monkeypatch.setattr(fcntl, "ioctl", raising(errno.ENOTTY))
-        check(tmp_path, job, fast_paths, clones=False)
+        check(tmp_path, job, files, clones=False)
         (tmp_path / "out").unlink()
 
 
 # Transfers that are cut short
 
 
-@pytest.mark.parametrize("fast_paths", [FastPaths(clone=False), PLAIN], ids=str)
+@pytest.mark.parametrize("files", [LocalFiles(clone=False), PLAIN], ids=str)
 @pytest.mark.parametrize("at_most", [1, 7, 512, BLOCK, WINDOW - 1])
-def test_short_writes_are_continued(tmp_path, monkeypatch, job, at_most, fast_paths):
+def test_short_writes_are_continued(tmp_path, monkeypatch, job, at_most, files):
     """Under O_DIRECT, the rest of what was cut short must find its way, too: it lies where such a write may not."""
     whole = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda target, data, offset: whole(target, data[:at_most], offset))
-    check(tmp_path, job, fast_paths, clones=False)
+    check(tmp_path, job, files, clones=False)
 
 
 @pytest.mark.parametrize("at_most", [1, 7, 512, WINDOW - 1])
 def test_short_writes_that_stay_direct_are_continued(tmp_path, job, bypasses, at_most):
     bypasses.odd = lambda target, data, offset: bypasses.whole(target, data[:at_most], offset)
-    check(tmp_path, job, FastPaths(clone=False), clones=False)
+    check(tmp_path, job, LocalFiles(clone=False), clones=False)
 
 
-@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("files", ALL_WAYS, ids=str)
 @pytest.mark.parametrize("at_most", [1, 7, 512, WINDOW - 1])
-def test_short_reads_are_continued(tmp_path, monkeypatch, job, clones, at_most, fast_paths):
+def test_short_reads_are_continued(tmp_path, monkeypatch, job, clones, at_most, files):
     whole = os.preadv
     monkeypatch.setattr(os, "preadv", lambda source, rooms, offset: whole(source, [rooms[0][:at_most]], offset))
-    check(tmp_path, job, fast_paths, clones=True)
-    assert bool(clones.calls) is fast_paths.clone
+    check(tmp_path, job, files, clones=True)
+    assert bool(clones.calls) is files.clone
 
 
 def test_a_full_device_is_an_error(tmp_path, monkeypatch, job):
@@ -496,13 +497,13 @@ def test_a_full_device_is_an_error(tmp_path, monkeypatch, job):
     assert caught.value.errno == errno.ENOSPC
 
 
-@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
-def test_a_full_disk_is_an_error_before_anything_is_written(ext4, fast_paths):
+@pytest.mark.parametrize("files", ALL_WAYS, ids=str)
+def test_a_full_disk_is_an_error_before_anything_is_written(ext4, files):
     [source] = sources_in(ext4, 8 << 20, 1)
     steps: list[int] = []
-    job = FileJob("out", b"header", (ByteRange(source, 0, 8 << 20),) * 8, ())
+    job = OutputShard("out", b"header", (ByteRange(source, 0, 8 << 20),) * 8, ())
     with FileReader() as readers, pytest.raises(OSError, match="No space left") as caught:
-        write_file(ext4, job, readers, steps.append, fast_paths)
+        write_file(ext4 / job.name, job.header, job.ranges, readers, steps.append, files)
     assert caught.value.filename == str(ext4 / "out")
     assert steps == []
 
@@ -514,7 +515,7 @@ def failing_at(place: str, calls: int) -> int:
     return {"first": 0, "middle": calls // 2, "last": calls - 1}[place]
 
 
-def check_failure(tmp_path: Path, job: FileJob, function: Scripted, code: int, place: str) -> OSError:
+def check_failure(tmp_path: Path, job: OutputShard, function: Scripted, code: int, place: str) -> OSError:
     """Count the calls of ``function`` in a run that goes well; then let one fail."""
     written(tmp_path, job)
     (tmp_path / "out").unlink()
@@ -524,7 +525,7 @@ def check_failure(tmp_path: Path, job: FileJob, function: Scripted, code: int, p
     function.odd, function.is_odd = raising(code), lambda call: call == number
     steps: list[int] = []
     with FileReader() as readers, pytest.raises(OSError, match=os.strerror(code)) as caught:
-        write_file(tmp_path, job, readers, steps.append)
+        write_file(tmp_path / job.name, job.header, job.ranges, readers, steps.append)
     assert caught.value.errno == code
     assert sum(steps) < job.size
     return caught.value
@@ -580,7 +581,7 @@ def test_an_error_of_the_disk_that_shows_when_data_is_to_be_durable_is_raised(tm
     written(tmp_path, job, PLAIN)
     (tmp_path / "out").unlink()
     calls, sync.calls = sync.calls, 0
-    assert calls == job.size // copying._MOST_UNWRITTEN + 1
+    assert calls == job.size // local_files._MOST_UNWRITTEN + 1
     sync.odd, sync.is_odd = raising(code), lambda number: number == call % calls
     with pytest.raises(OSError, match=os.strerror(code)) as caught:
         written(tmp_path, job, PLAIN)
@@ -595,8 +596,8 @@ def test_advice_that_the_kernel_does_not_take_is_no_error(tmp_path, monkeypatch,
     check(tmp_path, job, PLAIN, clones=False)
 
 
-@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
-def test_an_interrupt_of_the_progress_is_heard(tmp_path, job, clones, fast_paths):
+@pytest.mark.parametrize("files", ALL_WAYS, ids=str)
+def test_an_interrupt_of_the_progress_is_heard(tmp_path, job, clones, files):
     """The files are closed then, and no thread writes any more."""
     steps: list[int] = []
 
@@ -607,10 +608,10 @@ def test_an_interrupt_of_the_progress_is_heard(tmp_path, job, clones, fast_paths
 
     before = open_files()
     with pytest.raises(KeyboardInterrupt), FileReader() as readers:
-        write_file(tmp_path, job, readers, advance, fast_paths)
+        write_file(tmp_path / job.name, job.header, job.ranges, readers, advance, files)
     assert open_files() == before
     assert sum(steps) < job.size
-    assert bool(clones.calls) is fast_paths.clone
+    assert bool(clones.calls) is files.clone
 
 
 # Sources that are not what their header said
@@ -623,24 +624,26 @@ def ended(error: CheckpointError, source: Path) -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("files", ALL_WAYS, ids=str)
 @pytest.mark.parametrize("left", [0, 904, 905, 3 * BLOCK, 8 * BLOCK + 913])
 @pytest.mark.usefixtures("clones")
-def test_a_source_that_became_shorter_is_refused(tmp_path, job, left, fast_paths):
+def test_a_source_that_became_shorter_is_refused(tmp_path, job, left, files):
     source = job.ranges[0].path
     os.truncate(source, left)
     with pytest.raises(CheckpointError, match="it was changed while it was being read") as caught:
-        written(tmp_path, job, fast_paths)
+        written(tmp_path, job, files)
     assert left < ended(caught.value, source) <= 8 * BLOCK + 914
     assert "Try again" in caught.value.remedy
 
 
-@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("files", ALL_WAYS, ids=str)
 @pytest.mark.usefixtures("clones")
-def test_a_source_that_becomes_shorter_meanwhile_is_refused(tmp_path, sources, fast_paths):
-    job = FileJob("out", bytes(BLOCK), (ByteRange(sources[0], 0, SIZE), ByteRange(sources[0], 0, SIZE)), ())
+def test_a_source_that_becomes_shorter_meanwhile_is_refused(tmp_path, sources, files):
+    job = OutputShard("out", bytes(BLOCK), (ByteRange(sources[0], 0, SIZE), ByteRange(sources[0], 0, SIZE)), ())
     with FileReader() as readers, pytest.raises(CheckpointError, match="it was changed") as caught:
-        write_file(tmp_path, job, readers, lambda _: os.truncate(sources[0], 2 * BLOCK), fast_paths)
+        write_file(
+            tmp_path / job.name, job.header, job.ranges, readers, lambda _: os.truncate(sources[0], 2 * BLOCK), files
+        )
     assert 2 * BLOCK < ended(caught.value, sources[0]) <= SIZE
 
 
@@ -663,9 +666,9 @@ def test_a_source_that_is_gone_is_named(tmp_path, job):
 # Memory
 
 
-@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("files", ALL_WAYS, ids=str)
 @pytest.mark.usefixtures("clones")
-def test_any_file_passes_through_a_few_buffers(tmp_path, monkeypatch, sources, fast_paths):
+def test_any_file_passes_through_a_few_buffers(tmp_path, monkeypatch, sources, files):
     """Many windows and many gaps between shared stretches; the same memory is used again and again."""
     made = []
     real = mmap.mmap
@@ -678,16 +681,16 @@ def test_any_file_passes_through_a_few_buffers(tmp_path, monkeypatch, sources, f
     ranges = []
     for number in range(40):
         ranges += [ByteRange(sources[0], 0, 2 * BLOCK), ByteRange(sources[number % 3], 1, 9 * BLOCK)]
-    job = FileJob("out", bytes(BLOCK), tuple(ranges), ())
+    job = OutputShard("out", bytes(BLOCK), tuple(ranges), ())
     expected = wanted(job)
     tracemalloc.start()
     try:
-        result, _ = written(tmp_path, job, fast_paths)
+        result, _ = written(tmp_path, job, files)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert (tmp_path / "out").read_bytes() == expected
-    assert (result.cloned > 0) is fast_paths.clone
+    assert (result.cloned > 0) is files.clone
     assert made == [WINDOW] * copying._BUFFERS
     assert peak < len(expected) // 4
 
@@ -722,11 +725,11 @@ class Latest:
         return future
 
 
-@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("files", ALL_WAYS, ids=str)
 @pytest.mark.usefixtures("clones")
-def test_a_window_is_not_filled_again_before_it_is_written(tmp_path, monkeypatch, job, fast_paths):
+def test_a_window_is_not_filled_again_before_it_is_written(tmp_path, monkeypatch, job, files):
     monkeypatch.setattr(copying, "ThreadPoolExecutor", Latest)
-    check(tmp_path, job, fast_paths, clones=True)
+    check(tmp_path, job, files, clones=True)
 
 
 def test_while_a_slow_disk_writes_the_reader_waits_and_no_window_changes(tmp_path, monkeypatch, job):
@@ -777,9 +780,9 @@ def test_an_existing_file_is_not_overwritten(tmp_path, job):
 
 
 @pytest.mark.parametrize("header", [b"", b"header", bytes(BLOCK)], ids=len)
-@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
-def test_a_file_without_data_is_its_header(tmp_path, header, fast_paths):
-    check(tmp_path, FileJob("out", header, (), ()), fast_paths, clones=False)
+@pytest.mark.parametrize("files", ALL_WAYS, ids=str)
+def test_a_file_without_data_is_its_header(tmp_path, header, files):
+    check(tmp_path, OutputShard("out", header, (), ()), files, clones=False)
 
 
 @pytest.fixture
@@ -801,14 +804,14 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     return done
 
 
-@pytest.mark.parametrize("fast_paths", ALL_MEANS, ids=str)
+@pytest.mark.parametrize("files", ALL_WAYS, ids=str)
 @pytest.mark.usefixtures("clones")
-def test_the_complete_file_reaches_the_disk(tmp_path, job, fast_paths, events):
-    written(tmp_path, job, fast_paths)
+def test_the_complete_file_reaches_the_disk(tmp_path, job, files, events):
+    written(tmp_path, job, files)
     assert events[-1] == ("sync", (tmp_path / "out").stat().st_ino, job.size)
     assert "write" in {what for what, _, _ in events}
 
 
 def test_what_waits_in_the_cache_is_bounded(tmp_path, job, events):
     written(tmp_path, job, PLAIN)
-    assert [what for what, _, _ in events].count("sync") == job.size // copying._MOST_UNWRITTEN + 1
+    assert [what for what, _, _ in events].count("sync") == job.size // local_files._MOST_UNWRITTEN + 1

@@ -15,20 +15,20 @@ from safetensors.torch import load_file, save, save_file
 from support import NAMES as CHECKPOINTS
 
 from internvl_bridge.storage import block_alignment
+from internvl_bridge.storage.byte_range import ByteRange, coalesced
 from internvl_bridge.storage.header import Entry, encode_header, read_header
 from internvl_bridge.storage.output_shards import (
-    FileJob,
+    OutputShard,
     ShardContents,
     TargetTensor,
     aligned,
     by_name,
-    coalesced,
-    file_jobs,
     index_of,
     needs_index,
+    output_shards,
     reshard,
 )
-from internvl_bridge.storage.source_shards import SINGLE_FILE, ByteRange, open_checkpoint
+from internvl_bridge.storage.source_shards import SINGLE_FILE, open_checkpoint
 
 SOURCE = Path("source")
 
@@ -45,7 +45,7 @@ def lengths(shards: list[ShardContents]) -> list[dict[str, int]]:
     return [{key: tensor.length for key, tensor in shard.tensors.items()} for shard in shards]
 
 
-def content(job: FileJob) -> bytes:
+def content(job: OutputShard) -> bytes:
     return job.header + b"".join(
         byte_range.path.read_bytes()[byte_range.offset : byte_range.offset + byte_range.length]
         for byte_range in job.ranges
@@ -191,7 +191,7 @@ def stored_in_any_order(state: dict[str, torch.Tensor], path: Path, metadata: di
 def test_by_name_the_file_is_that_of_safetensors_save_and_save_file(scratch, tensors, metadata):
     state = state_of(tensors)
     shard = stored_in_any_order(state, scratch / "data", metadata)
-    [job] = file_jobs([by_name(shard)])
+    [job] = output_shards([by_name(shard)])
     assert content(job) == save(state, metadata=metadata or None)
     save_file(state, scratch / "theirs", metadata=metadata or None)
     assert content(job) == (scratch / "theirs").read_bytes()
@@ -202,7 +202,7 @@ def test_in_any_order_the_library_reads_the_same_tensors(scratch, tensors):
     state = state_of(tensors)
     shard = stored_in_any_order(state, scratch / "data", {"format": "pt"})
     for arranged in (shard, aligned(shard), by_name(shard)):
-        [job] = file_jobs([arranged])
+        [job] = output_shards([arranged])
         (scratch / "ours").write_bytes(content(job))
         assert (scratch / "ours").stat().st_size == job.size
         loaded = load_file(scratch / "ours")
@@ -218,7 +218,7 @@ def test_aligned_tensors_start_at_a_multiple_of_their_elements_size(scratch, ten
     directory = scratch / "aligned"
     directory.mkdir(exist_ok=True)
     shard = stored_in_any_order(state, scratch / "data", {})
-    [job] = file_jobs([aligned(shard)])
+    [job] = output_shards([aligned(shard)])
     (directory / job.name).write_bytes(content(job))
     for key, tensor in open_checkpoint(directory).tensors.items():
         if tensor.data.length:
@@ -270,7 +270,7 @@ def test_data_starts_where_it_can_be_shared_and_the_library_reads_the_same(scrat
     (scratch / "data").write_bytes(data)
     shard = ShardContents(ranges, {"format": "pt"})
     for arranged in (shard, aligned(shard)):
-        [job] = file_jobs([arranged])
+        [job] = output_shards([arranged])
         shortest = encode_header(
             {
                 key: Entry("U8", t.shape, start, start + t.length)
@@ -300,7 +300,7 @@ def test_data_starts_where_it_can_be_shared_and_the_library_reads_the_same(scrat
 def test_by_name_the_header_is_that_of_the_library_even_where_spaces_would_help(scratch, tensors, metadata):
     state = state_of(tensors)
     shard = stored_in_any_order(state, scratch / "data", metadata)
-    [job] = file_jobs([by_name(shard)])
+    [job] = output_shards([by_name(shard)])
     assert content(job) == save(state, metadata=metadata or None)
     assert by_name(shard).canonical
     assert not aligned(shard).canonical
@@ -308,11 +308,11 @@ def test_by_name_the_header_is_that_of_the_library_even_where_spaces_would_help(
 
 def test_a_golden_header_with_spaces():
     byte_range = ByteRange(SOURCE, 4096 + 200, 1 << 16)
-    [job] = file_jobs([ShardContents({"a": TargetTensor("U8", (1 << 16,), (byte_range,))}, {})])
+    [job] = output_shards([ShardContents({"a": TargetTensor("U8", (1 << 16,), (byte_range,))}, {})])
     text = b'{"a":{"dtype":"U8","shape":[65536],"data_offsets":[0,65536]}}'
     assert job.header == (192).to_bytes(8, "little") + text + b" " * (192 - len(text))
     assert job.size == 200 + (1 << 16)
-    [short] = file_jobs([ShardContents({"a": TargetTensor("U8", (9,), (ByteRange(SOURCE, 200, 9),))}, {})])
+    [short] = output_shards([ShardContents({"a": TargetTensor("U8", (9,), (ByteRange(SOURCE, 200, 9),))}, {})])
     text = b'{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}'
     assert short.header == (56).to_bytes(8, "little") + text + b" " * (56 - len(text))
 
@@ -322,7 +322,7 @@ def test_a_file_of_shared_data_is_nearly_all_shareable():
     for number, length in enumerate([1 << 20, 1 << 18, 8, 1 << 20]):
         tensors[str(number)] = target(length, offset)
         offset += length
-    [job] = file_jobs([ShardContents(tensors, {"format": "pt"})])
+    [job] = output_shards([ShardContents(tensors, {"format": "pt"})])
     shared = sum(part.length for part in block_alignment.file_segments(job.header, job.ranges) if part.shareable)
     assert job.data_size - 2 * block_alignment.BLOCK < shared <= job.data_size
 
@@ -347,7 +347,7 @@ def test_there_and_back_the_header_is_the_same(custom, tmp_path, name):
 # Files and their index
 
 
-def in_files_of_transformers(count: int) -> tuple[list[FileJob], StateDictSplit]:
+def in_files_of_transformers(count: int) -> tuple[list[OutputShard], StateDictSplit]:
     """``count`` files of one tensor each: ours, and what the library under transformers makes of them."""
     keys = [f"layer.{number:02d}" for number in range(count)]
     theirs = split_torch_state_dict_into_shards(
@@ -355,7 +355,7 @@ def in_files_of_transformers(count: int) -> tuple[list[FileJob], StateDictSplit]
         max_shard_size=10,
         filename_pattern="model{suffix}.safetensors",
     )
-    return file_jobs(shards_of(*([(key, 10)] for key in keys))), theirs
+    return output_shards(shards_of(*([(key, 10)] for key in keys))), theirs
 
 
 @pytest.mark.parametrize("count", [2, 3, 12])
@@ -377,7 +377,7 @@ def test_a_single_file_is_that_of_transformers_and_needs_no_index():
 
 
 def test_the_index_is_sorted_by_key_and_keeps_the_metadata_of_the_source():
-    jobs = file_jobs(shards_of([("z", 1), ("b", 2)], [("a", 3)]))
+    jobs = output_shards(shards_of([("z", 1), ("b", 2)], [("a", 3)]))
     first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
     index = index_of(jobs, {"total_parameters": 5, "total_size": 999})
     assert index == {
@@ -388,14 +388,14 @@ def test_the_index_is_sorted_by_key_and_keeps_the_metadata_of_the_source():
 
 
 def test_no_tensors_still_make_a_file_that_the_library_reads(tmp_path):
-    [job] = file_jobs([ShardContents({}, {"format": "pt"})])
+    [job] = output_shards([ShardContents({}, {"format": "pt"})])
     (tmp_path / job.name).write_bytes(content(job))
     assert load_file(tmp_path / job.name) == {}
     assert open_checkpoint(tmp_path).tensors == {}
 
 
 def test_five_digits_number_the_shards():
-    names = [job.name for job in file_jobs(shards_of(*([(str(n), 1)] for n in range(101))))]
+    names = [job.name for job in output_shards(shards_of(*([(str(n), 1)] for n in range(101))))]
     assert names[0] == "model-00001-of-00101.safetensors"
     assert names[-1] == "model-00101-of-00101.safetensors"
     assert all(re.fullmatch(r"model-\d{5}-of-00101\.safetensors", name) for name in names)
@@ -426,7 +426,7 @@ def test_coalesced_ranges_are_as_few_as_can_be(ranges):
 
 def test_neighbouring_tensors_are_copied_in_one_range():
     shard = ShardContents({"a": target(3, 10), "b": target(0, 99), "c": target(5, 13)}, {})
-    [job] = file_jobs([shard])
+    [job] = output_shards([shard])
     assert job.ranges == (ByteRange(SOURCE, 10, 8),)
     assert job.keys == ("a", "b", "c")
     assert job.data_size == 8

@@ -15,8 +15,9 @@ from storage.filesystems import open_files
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage import reading
 from internvl_bridge.storage.block_alignment import Part
-from internvl_bridge.storage.reading import FileReader, forget, uncached
-from internvl_bridge.storage.source_shards import ByteRange
+from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.local_files import forget, uncached
+from internvl_bridge.storage.reading import FileReader
 
 pytest_plugins = ["storage.filesystems"]
 
@@ -305,21 +306,21 @@ def test_the_bytes_of_a_file_to_forget_are_the_same_on_any_file_system(request, 
 def test_a_file_is_opened_once_and_closed_at_the_end(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     with FileReader() as readers:
-        handle = readers.fileno(tmp_path / "file")
-        assert readers.fileno(tmp_path / "file") == handle
-        assert os.pread(handle, 2, 0) == b"x"
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(handle)
+        handle = readers.source(tmp_path / "file")
+        assert readers.source(tmp_path / "file") == handle
+        assert handle.read_into(memoryview(bytearray(2)), 0) == 1
+    with pytest.raises(ValueError, match="closed"):
+        handle.read_into(memoryview(bytearray(2)), 0)
 
 
 def test_files_are_closed_when_something_fails(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     readers = FileReader()
-    handle = readers.fileno(tmp_path / "file")
+    handle = readers.source(tmp_path / "file")
     with pytest.raises(KeyboardInterrupt), readers:
         raise KeyboardInterrupt
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(handle)
+    with pytest.raises(ValueError, match="closed"):
+        handle.read_into(memoryview(bytearray(2)), 0)
 
 
 def test_of_many_files_the_last_few_stay_open(tmp_path, monkeypatch):
@@ -332,15 +333,15 @@ def test_of_many_files_the_last_few_stay_open(tmp_path, monkeypatch):
         content = b"".join(bytes(window) for window in readers.windows(ByteRange(path, 0, 1) for path in paths * 3))
         assert content == b"012345" * 3
         assert open_files() == before + 3
-        kept = readers.fileno(paths[3])
-        readers.fileno(paths[0])
-        readers.fileno(paths[1])
-        assert readers.fileno(paths[3]) == kept  # asked for last, closed last
-        readers.fileno(paths[2])
-        assert readers.fileno(paths[3]) == kept
+        kept = readers.source(paths[3])
+        readers.source(paths[0])
+        readers.source(paths[1])
+        assert readers.source(paths[3]) == kept  # asked for last, closed last
+        readers.source(paths[2])
+        assert readers.source(paths[3]) == kept
     assert open_files() == before
 
 
 def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path):
     with FileReader() as readers, pytest.raises(FileNotFoundError):
-        readers.fileno(tmp_path / "nothing")
+        readers.source(tmp_path / "nothing")

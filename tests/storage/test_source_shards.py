@@ -10,14 +10,8 @@ from support import shard as cut_in_shards
 from support import write_safetensors
 
 from internvl_bridge.errors import CheckpointError, shown
-from internvl_bridge.storage.source_shards import (
-    INDEX_FILE,
-    SINGLE_FILE,
-    ByteRange,
-    Checkpoint,
-    has_weights,
-    open_checkpoint,
-)
+from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.source_shards import INDEX_FILE, SINGLE_FILE, Checkpoint, has_weights, open_checkpoint
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 ONE_BYTE = ("U8", [1], b"x")

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 import internvl_bridge
 from internvl_bridge.cli.app import app
 from internvl_bridge.convert import run as conversion
-from internvl_bridge.convert import write_weights
 from internvl_bridge.errors import ConfigError, DifferenceError
-from internvl_bridge.storage.copying import Written
+from internvl_bridge.storage import shard_jobs
+from internvl_bridge.storage.copying import WrittenFile
 
 SIDECAR = "internvl_bridge.json"
 HF = DATA / "hf" / "qwen3moe-6b@5.4.0"
@@ -85,16 +85,16 @@ def test_files_that_are_copied_as_they_are_have_checksums(tmp_path):
 @pytest.mark.parametrize("verify", [True, False])
 def test_what_an_earlier_run_has_written_has_checksums_too(tmp_path, monkeypatch, verify):
     source, output = copy_custom("qwen3-300m", tmp_path / "source"), tmp_path / "output"
-    write, calls = write_weights.write_file, []
+    write, calls = shard_jobs.write_file, []
 
-    def failing(*arguments: object) -> Written:
+    def failing(*arguments: object) -> WrittenFile:
         calls.append(arguments)
         if len(calls) >= 2:  # and whatever is begun before that is noticed
             raise KeyboardInterrupt
         return write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(write_weights, "write_file", failing)
+        patch.setattr(shard_jobs, "write_file", failing)
         with pytest.raises(KeyboardInterrupt):
             internvl_bridge.to_hf(source, output, max_shard_size="60KB", workers=1, verify=verify)
     assert len(internvl_bridge.to_hf(source, output, max_shard_size="60KB", verify=verify).kept) == 1
@@ -105,13 +105,13 @@ def test_what_an_earlier_run_has_written_has_checksums_too(tmp_path, monkeypatch
 def test_a_file_whose_bytes_nobody_saw_has_no_checksum(tmp_path, monkeypatch, verify):
     # where the file system shares blocks with the source, only the comparison reads them
     source, output = copy_custom("qwen3-300m", tmp_path / "source"), tmp_path / "output"
-    write = write_weights.write_file
+    write = shard_jobs.write_file
 
-    def shared(*arguments: object) -> Written:
+    def shared(*arguments: object) -> WrittenFile:
         written = write(*arguments)
-        return Written(4096, None) if arguments[1].name == "model.safetensors" else written
+        return WrittenFile(4096, None) if arguments[0].name == "model.safetensors" else written
 
-    monkeypatch.setattr(write_weights, "write_file", shared)
+    monkeypatch.setattr(shard_jobs, "write_file", shared)
     converted = internvl_bridge.to_hf(source, output, verify=verify)
     expected = summed(output)
     if not verify:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support import copy_custom, load_all, rewrite
 
 import internvl_bridge
-from internvl_bridge.convert import write_weights
+from internvl_bridge.storage import shard_jobs
 
 Custom = Callable[[str], Path]
 KEY = "vision_tower.encoder.layer.1.attention.k_proj.weight"
@@ -160,18 +160,18 @@ def test_a_reference_with_other_keys_is_a_failure(pair, tmp_path: Path):
 
 def test_an_output_that_is_not_what_was_read_is_never_published(custom: Custom, tmp_path: Path, monkeypatch):
     source = custom("qwen2-300m")
-    write = write_weights.write_file
+    write = shard_jobs.write_file
 
-    def corrupting(directory, job, readers, advance):
-        written = write(directory, job, readers, advance)
-        with (directory / job.name).open("r+b") as file:
+    def corrupting(path, *arguments):
+        written = write(path, *arguments)
+        with path.open("r+b") as file:
             file.seek(-1, 2)
             last = file.read(1)
             file.seek(-1, 2)
             file.write(bytes([last[0] ^ 1]))
         return written
 
-    monkeypatch.setattr(write_weights, "write_file", corrupting)
+    monkeypatch.setattr(shard_jobs, "write_file", corrupting)
     with pytest.raises(internvl_bridge.DifferenceError, match="is not what was read"):
         internvl_bridge.to_hf(source, tmp_path / "hf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["qwen2-300m"]

@@ -4,7 +4,6 @@ torch's own reader unpickles the archive, restricted to tensors and plain values
 memory. The standard library's reader looks at the same archive, and both have to agree about every storage.
 """
 
-import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from internvl_bridge.checkpoint.dumps.torch_dtypes import TORCH_DTYPES
 from internvl_bridge.errors import CheckpointError, shown
-from internvl_bridge.storage.source_shards import ByteRange, StoredTensor
+from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.file_system import ByteSource
+from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.storage.source_shards import StoredTensor
 
 _DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
@@ -48,18 +50,18 @@ class Archive:
     storages: Mapping[int, int]
 
 
-def read_archive(byte_range: ByteRange, descriptor: int, fake: FakeTensorMode) -> Archive:
-    """Unpickle the archive that ``byte_range`` of the open file ``descriptor`` is, without its tensors' data.
+def read_archive(byte_range: ByteRange, files: FileReader, fake: FakeTensorMode) -> Archive:
+    """Unpickle the archive that ``byte_range`` of a file is, without its tensors' data.
 
     Nothing that the pickle names is called, but for what builds tensors. ``fake`` may serve many archives.
     Raises CheckpointError unless it is an archive of torch.save, of tensors and plain values, that is stored
     uncompressed, in this machine's byte order, and without overlaps.
     """
-    size = os.fstat(descriptor).st_size
+    size = files.files.stamp(byte_range.path).size
     if byte_range.offset + byte_range.length > size:
         end = byte_range.offset + byte_range.length
         raise _malformed(byte_range.path, f"it has only {size} bytes, and its contents should end at byte {end}")
-    window = _Window(byte_range, descriptor)
+    window = _Window(byte_range, files.source(byte_range.path))
     _check_kind(byte_range.path, window.at(0, BLOCKSIZE))
     storages = _storages(byte_range, window)
     window.seek(0)
@@ -215,16 +217,17 @@ def _malformed(path: Path, reason: str) -> CheckpointError:
 class _Window(RawIOBase):
     """A piece of an open file, as a file of its own; torch's and zipfile's readers want a file object."""
 
-    def __init__(self, byte_range: ByteRange, descriptor: int) -> None:
+    def __init__(self, byte_range: ByteRange, source: ByteSource) -> None:
         super().__init__()
-        self._byte_range, self._descriptor, self._position = byte_range, descriptor, 0
+        self._byte_range, self._source, self._position = byte_range, source, 0
 
     def at(self, position: int, size: int) -> bytes:
         """At most ``size`` bytes from ``position`` on."""
         room = min(size, self._byte_range.length - position)
-        return (
-            os.pread(self._descriptor, room, self._byte_range.offset + position) if position >= 0 and room > 0 else b""
-        )
+        if position < 0 or room <= 0:
+            return b""
+        data = bytearray(room)
+        return bytes(data[: self._source.read_into(memoryview(data), self._byte_range.offset + position)])
 
     def tell(self) -> int:
         return self._position

@@ -23,8 +23,9 @@ from internvl_bridge.checkpoint.dumps.distributed_metadata import (
 from internvl_bridge.checkpoint.dumps.dump import DISTRIBUTED, OpenedWeights
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec, whole
+from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.reading import FileReader
-from internvl_bridge.storage.source_shards import ByteRange, Checkpoint, Shard, StoredTensor
+from internvl_bridge.storage.source_shards import Checkpoint, Shard, StoredTensor
 from internvl_bridge.storage.stamps import stamp_of
 
 _MOST_RUNS = 4_000_000
@@ -158,7 +159,7 @@ def _stored(name: str, part: _Part, shard: int, reader: FileReader, fake: FakeTe
     byte_range = part.chunk.archive
     if not part.spec.elements:
         return StoredTensor(part.spec.dtype, part.spec.shape, shard, ByteRange(byte_range.path, byte_range.offset, 0))
-    archive = read_archive(byte_range, reader.fileno(byte_range.path), fake)
+    archive = read_archive(byte_range, reader, fake)
     tensor = archive.content
     if not isinstance(tensor, torch.Tensor):
         raise _contradiction(name, byte_range.path, f"a value of type {type(tensor).__name__}", part.spec)

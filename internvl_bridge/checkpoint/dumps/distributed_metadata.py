@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.metadata import (
 
 from internvl_bridge.checkpoint.dumps.boxes import Box
 from internvl_bridge.errors import CheckpointError, shown
-from internvl_bridge.storage.source_shards import ByteRange
+from internvl_bridge.storage.byte_range import ByteRange
 
 CONSOLIDATE = (
     "Where you trust it, consolidate it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save, "

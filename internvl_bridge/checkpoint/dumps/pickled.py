@@ -11,8 +11,10 @@ from internvl_bridge.checkpoint.dumps.archive import find_tensor, read_archive
 from internvl_bridge.checkpoint.dumps.detection import PICKLED_FILE, PICKLED_FILES, PICKLED_INDEX
 from internvl_bridge.checkpoint.dumps.dump import PICKLED, OpenedWeights
 from internvl_bridge.errors import CheckpointError, first_few, shown
+from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.index import check_index, missing_shards, read_index, stale_files, stored_twice
-from internvl_bridge.storage.source_shards import ByteRange, Checkpoint, Shard, StoredTensor
+from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.storage.source_shards import Checkpoint, Shard, StoredTensor
 from internvl_bridge.storage.stamps import stamp_of
 
 _WRAPPERS = ("state_dict", "model", "module")
@@ -48,9 +50,8 @@ def open_pickled(directory: Path) -> OpenedWeights:
 
 def _read_file(path: Path, number: int, fake: FakeTensorMode) -> tuple[dict[str, StoredTensor], list[str]]:
     """The tensors of the file in physical order, and the names of what it holds beside its state dict."""
-    with path.open("rb", buffering=0) as file:
-        length = path.stat().st_size
-        archive = read_archive(ByteRange(path, 0, length), file.fileno(), fake)
+    with FileReader() as reader:
+        archive = read_archive(ByteRange(path, 0, path.stat().st_size), reader, fake)
     state, others = _state_dict(path, archive.content)
     stored = {key: find_tensor(archive, key, tensor, number) for key, tensor in state.items()}
     return dict(sorted(stored.items(), key=lambda item: item[1].data.offset)), others

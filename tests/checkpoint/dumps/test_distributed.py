@@ -34,7 +34,7 @@ from internvl_bridge.checkpoint.dumps.distributed import open_distributed
 from internvl_bridge.checkpoint.dumps.dump import OpenedWeights
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.mapping.plan import invert
-from internvl_bridge.storage.source_shards import ByteRange
+from internvl_bridge.storage.byte_range import ByteRange
 
 
 def anything(_: Collection[str]) -> bool:

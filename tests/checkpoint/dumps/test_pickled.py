@@ -31,7 +31,8 @@ from internvl_bridge.checkpoint.dumps.dump import OpenedWeights
 from internvl_bridge.checkpoint.dumps.pickled import open_pickled
 from internvl_bridge.checkpoint.dumps.torch_dtypes import TORCH_DTYPES
 from internvl_bridge.errors import CheckpointError
-from internvl_bridge.storage.source_shards import ByteRange
+from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.reading import FileReader
 
 FIRST, SECOND = "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"
 
@@ -512,8 +513,8 @@ def test_a_pickle_that_torch_does_not_understand_is_refused_in_a_line(tmp_path):
 def test_a_tensor_of_another_class_is_refused(tmp_path):
     save(tmp_path, {"x": torch.ones(3)})
     byte_range = ByteRange(tmp_path / PICKLED_FILE, 0, (tmp_path / PICKLED_FILE).stat().st_size)
-    with byte_range.path.open("rb") as file:
-        archive = read_archive(byte_range, file.fileno(), FakeTensorMode())
+    with FileReader() as files:
+        archive = read_archive(byte_range, files, FakeTensorMode())
     with pytest.raises(CheckpointError, match=r"^x in .* is not a plain dense tensor"):
         find_tensor(archive, "x", torch.ones(3), 0)
 

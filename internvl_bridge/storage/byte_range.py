@@ -1,0 +1,26 @@
+"""A range of bytes of a file, wherever that file lies."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """The bytes ``[offset, offset + length)`` of a file."""
+
+    path: Path
+    offset: int
+    length: int
+
+
+def coalesced(ranges: Iterable[ByteRange]) -> tuple[ByteRange, ...]:
+    """The same bytes in the fewest ranges."""
+    result: list[ByteRange] = []
+    for byte_range in ranges:
+        last = result[-1] if result else None
+        if last and last.path == byte_range.path and last.offset + last.length == byte_range.offset:
+            result[-1] = ByteRange(last.path, last.offset, last.length + byte_range.length)
+        elif byte_range.length:
+            result.append(byte_range)
+    return tuple(result)

@@ -1,0 +1,107 @@
+"""Carry out one shard job: write the file, read it back, compare it with its source."""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from internvl_bridge.errors import DifferenceError
+from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.checksums import hashed, new_checksum
+from internvl_bridge.storage.comparing import first_difference
+from internvl_bridge.storage.copying import write_file
+from internvl_bridge.storage.file_system import FileSystem
+from internvl_bridge.storage.header import DTYPE_BITS, parse_header
+from internvl_bridge.storage.local_files import LOCAL
+from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.work.progress import Advance, nothing
+
+DAMAGED = (
+    "The disk or the memory of this machine may be failing, or another program changed the source meanwhile: check "
+    "both, then convert again."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """One file of an output: where it goes, its first bytes, and the byte ranges of the source behind them.
+
+    It is small and picklable, and stands alone: a thread, another process or another machine that sees the same files
+    carries it out with :func:`write_and_check`. ``verify``: read the file back and compare it. What is read for the
+    last time of the files ``uncached`` does not stay in the page cache.
+    """
+
+    path: Path
+    header: bytes
+    ranges: tuple[ByteRange, ...]
+    verify: bool = True
+    uncached: frozenset[Path] = frozenset()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.header) + sum(byte_range.length for byte_range in self.ranges)
+
+    @property
+    def work(self) -> int:
+        """Bytes that pass while it is carried out: what its progress adds up to."""
+        return 2 * self.size if self.verify else self.size
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenShard:
+    """A file of weights that is complete: bytes that it shares with the source, and its checksum.
+
+    ``kept``: an earlier run wrote it. ``checksum`` is None if no pass has seen all of its bytes: it shares some of
+    them with the source, and was not read back.
+    """
+
+    name: str
+    cloned: int
+    checksum: str | None
+    kept: bool = False
+
+
+def write_and_check(
+    job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOCAL, target: FileSystem = LOCAL
+) -> WrittenShard:
+    """Write the file of ``job``, make it durable, and read it back if the job says so.
+
+    The ranges are read from the file system ``source``, the file is created in ``target``. ``advance`` is called with
+    numbers of bytes, which add up to ``job.work``; what it raises ends the work.
+
+    Raises CheckpointError if a source file turns out shorter than its header said, OSError, naming the file, if a
+    disk refuses, and DifferenceError if what was written is not what was read.
+    """
+    with FileReader(source, forgets=() if job.verify else job.uncached) as reader:
+        written = write_file(job.path, job.header, job.ranges, reader, advance, target)
+    checksum = check(job, advance, source=source, target=target) if job.verify else written.checksum
+    return WrittenShard(job.path.name, written.cloned, checksum)
+
+
+def check(job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOCAL, target: FileSystem = LOCAL) -> str:
+    """Compare the file of ``job`` with what it should be, to the last bit; its checksum.
+
+    Raises DifferenceError, naming the tensor and the element, if anything differs, and OSError if it cannot be read.
+    """
+    checksum = new_checksum()
+    whole = ByteRange(job.path, 0, target.stamp(job.path).size)
+    with FileReader(source, forgets=job.uncached) as ours, FileReader(target, forgets={job.path}) as theirs:
+        left = ours.windows([job.header, *job.ranges])
+        right = hashed(theirs.windows([whole], buffers=2), checksum)
+        offset = first_difference(left, right, advance)
+    if offset is None:
+        return checksum.hexdigest()
+    raise DifferenceError(f"What was written to {job.path} is not what was read: {_where(offset, job)}.", DAMAGED)
+
+
+def _where(offset: int, job: ShardJob) -> str:
+    """What differs if the byte at ``offset`` of the file does."""
+    entries = parse_header(job.path, job.header[8:], job.size).entries
+    ends = [*accumulate((entry.stop - entry.start for entry in entries.values()), initial=len(job.header))]
+    number = bisect_right(ends, offset)
+    if not 0 < number < len(ends):
+        return f"byte {offset} differs"
+    key, entry = [*entries.items()][number - 1]
+    element = (offset - ends[number - 1]) * 8 // DTYPE_BITS[entry.dtype]
+    return f"{key} differs from element {element} on"
