@@ -323,7 +323,6 @@ def twins(draw: st.DrawFn, name: str) -> Twin:
     kv_heads = draw(small)
     experts = ExpertDims(draw(small), draw(small), draw(small), draw(st.frozensets(st.integers(0, 2))))
     text = TextDims(
-        model_type=language.model_type,
         vocab=draw(small),
         hidden=draw(small) * language.unit,
         intermediate=draw(small) * language.unit,
@@ -343,7 +342,6 @@ def sample(name: str, tower: str = "300m", *, tied: bool = False) -> Twin:
     """One fixed small model."""
     language = LANGUAGES[name]
     text = TextDims(
-        model_type=language.model_type,
         vocab=7,
         hidden=5 * language.unit,
         intermediate=3 * language.unit,

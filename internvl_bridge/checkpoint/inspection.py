@@ -67,7 +67,7 @@ def inspect(path: str | Path) -> Inspection:
         container=model.weights.container,
         spelling=None if model.format is Format.CUSTOM else model.keys.name,
         family=family.name,
-        architecture=family.architecture if model.format is Format.CUSTOM else text.model_type,
+        architecture=family.architecture if model.format is Format.CUSTOM else family.hf_model_type,
         tower=dims.vision.kind,
         vision_layers=dims.vision.layers,
         text_layers=text.layers,

@@ -9,7 +9,7 @@ import torch
 from internvl_bridge.convert.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
 from internvl_bridge.errors import DuplicateKeyError, IncompleteGroupError, MixedSpellingError, first_few
 from internvl_bridge.in_memory.state_dict import described_by, gathered, same_bits, spec_of
-from internvl_bridge.mapping.families import INTERNLM3, INTERNLM3_GROUPED
+from internvl_bridge.mapping.families import families_of
 from internvl_bridge.mapping.family_from_keys import ambiguous, check_guessable, guessable_models, possible_routes
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import RowLookup, explain_unknown_keys
@@ -59,8 +59,8 @@ def _described(
     model = described_by(config, {})
     check_config(model)
     families = [model.family]
-    if model.family is INTERNLM3 and wanted is Format.HF:  # only its keys tell which of both it is
-        families.append(INTERNLM3_GROUPED)
+    if wanted is Format.HF:  # only keys show which of the families of one custom class it is
+        families = families_of(model.family.architecture)
     routes = list(possible_routes(target, [(family, model.dims.text) for family in families]))
     seen: dict[str, TensorSpec] = {}
     made = _converted(named_tensors, routes, seen)

@@ -51,9 +51,8 @@ class ExpertDims:
 
 @dataclass(frozen=True, slots=True)
 class TextDims:
-    """A language model, in the terms of its HF class (``model_type``)."""
+    """A language model, in the terms of its HF class."""
 
-    model_type: str
     vocab: int
     hidden: int
     intermediate: int

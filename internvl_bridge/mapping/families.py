@@ -1,39 +1,38 @@
-"""The tables: every tensor of every InternVL family, custom name beside HF name (spelled as L1).
+"""The families: all that is known of each language model that InternVL has been released with, in one place.
 
-The vision tower and projector are one table for both towers: which rows a model uses follows from
-its config.json. Each language model has a table of its own; most keep their names.
+A new one of known shape is one more :class:`Family` in :data:`FAMILIES`, and nothing else. One of a new shape also
+needs its rows (:mod:`internvl_bridge.mapping.tables`) and its layer (:mod:`internvl_bridge.mapping.layer_shapes`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
+from internvl_bridge.mapping import tables
+from internvl_bridge.mapping.config_fields import (
+    COMMON,
+    HEAD_DIM,
+    HEADS,
+    ROUTER,
+    SLIDING,
+    ExpertFields,
+    Field,
+    rope_fields,
+    same,
+)
 from internvl_bridge.mapping.dimensions import TextDims
-from internvl_bridge.mapping.patterns import KeyPattern
-from internvl_bridge.mapping.qkv_layouts import GroupedQKV, Layout, Thirds
-from internvl_bridge.mapping.transforms import Fuse, Rename, Stack, Transform
-
-Table = tuple[Transform, ...]
-
-
-def rename(custom: str, hf: str) -> Rename:
-    """A row of a table: one tensor, two names."""
-    return Rename(KeyPattern(custom), KeyPattern(hf))
-
-
-def keep(*keys: str) -> Table:
-    """Rows for tensors that have the same name on both sides."""
-    return tuple(rename(key, key) for key in keys)
-
-
-def fuse(custom: str, parts: dict[str, str], layout: Layout) -> Fuse:
-    """A row for a tensor that the custom format fuses."""
-    return Fuse(KeyPattern(custom), {role: KeyPattern(part) for role, part in parts.items()}, layout)
-
-
-def stack(stacked: str, parts: tuple[str, ...], experts: int | None) -> Stack:
-    """A row for tensors of experts that the HF format can stack."""
-    return Stack(tuple(map(KeyPattern, parts)), KeyPattern(stacked), experts)
+from internvl_bridge.mapping.layer_shapes import (
+    LayerShapes,
+    gpt_oss_layer,
+    gpt_oss_mxfp4_layer,
+    llama_layer,
+    phi3_layer,
+    qwen2_layer,
+    qwen3_layer,
+)
+from internvl_bridge.mapping.rope_scaling import RopeReader
+from internvl_bridge.mapping.tables import Table
+from internvl_bridge.mapping.value_checks import flag, index, indices, number, optional, positive, words
 
 
 class Experts(Enum):
@@ -43,118 +42,52 @@ class Experts(Enum):
     FUSED = "fused"
 
 
-_CUSTOM_VIT, _HF_VIT = "vision_model.encoder.layers.{layer}", "vision_tower.encoder.layer.{layer}"
-
-VISION_AND_PROJECTOR: Table = (
-    rename("vision_model.embeddings.class_embedding", "vision_tower.embeddings.cls_token"),
-    rename("vision_model.embeddings.position_embedding", "vision_tower.embeddings.position_embeddings"),
-    rename(
-        "vision_model.embeddings.patch_embedding.{param}",
-        "vision_tower.embeddings.patch_embeddings.projection.{param}",
-    ),
-    rename(f"{_CUSTOM_VIT}.norm1.{{param}}", f"{_HF_VIT}.layernorm_before.{{param}}"),
-    rename(f"{_CUSTOM_VIT}.norm2.{{param}}", f"{_HF_VIT}.layernorm_after.{{param}}"),
-    fuse(
-        f"{_CUSTOM_VIT}.attn.qkv.{{param}}",
-        {role: f"{_HF_VIT}.attention.{role}_proj.{{param}}" for role in "qkv"},
-        Thirds(),
-    ),
-    rename(f"{_CUSTOM_VIT}.attn.{{qk}}_norm.weight", f"{_HF_VIT}.attention.{{qk}}_norm.weight"),
-    rename(f"{_CUSTOM_VIT}.attn.proj.{{param}}", f"{_HF_VIT}.attention.projection_layer.{{param}}"),
-    rename(f"{_CUSTOM_VIT}.mlp.{{fc}}.{{param}}", f"{_HF_VIT}.mlp.{{fc}}.{{param}}"),
-    rename(f"{_CUSTOM_VIT}.ls1", f"{_HF_VIT}.lambda_1"),
-    rename(f"{_CUSTOM_VIT}.ls2", f"{_HF_VIT}.lambda_2"),
-    rename("mlp1.0.{param}", "multi_modal_projector.layer_norm.{param}"),
-    rename("mlp1.1.{param}", "multi_modal_projector.linear_1.{param}"),
-    rename("mlp1.3.{param}", "multi_modal_projector.linear_2.{param}"),
-)
-
-_LM, _LAYER = "language_model", "language_model.model.layers.{layer}"
-
-_FRAME: Table = keep(
-    f"{_LM}.model.embed_tokens.weight",
-    f"{_LM}.model.norm.weight",
-    f"{_LM}.lm_head.weight",
-    f"{_LAYER}.{{norm}}.weight",
-)
-_ATTENTION: Table = keep(f"{_LAYER}.self_attn.{{qkvo}}_proj.{{param}}")
-_QK_NORM: Table = keep(f"{_LAYER}.self_attn.{{qk}}_norm.weight")
-_MLP: Table = keep(f"{_LAYER}.mlp.{{mlp}}_proj.{{param}}")
-FUSED_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
-"""How keys of fused experts end, in any layout."""
-
-_ROUTER: Table = keep(f"{_LAYER}.mlp.gate.weight")
-_EXPERT = f"{_LAYER}.mlp.experts.{{expert}}"
-_SPLIT_EXPERTS: Table = keep(f"{_EXPERT}.{{mlp}}_proj.weight")
-
-
-def _fused_experts(count: int | None) -> Table:
-    gate, up, down = (f"{_EXPERT}.{role}_proj.weight" for role in ("gate", "up", "down"))
-    return (
-        stack(f"{_LAYER}.mlp.experts.gate_up_proj", (gate, up), count),
-        stack(f"{_LAYER}.mlp.experts.down_proj", (down,), count),
-    )
-
-
-_PHI3_LAYER: Table = keep(
-    f"{_LAYER}.self_attn.qkv_proj.weight",
-    f"{_LAYER}.self_attn.o_proj.weight",
-    f"{_LAYER}.mlp.gate_up_proj.weight",
-    f"{_LAYER}.mlp.down_proj.weight",
-)
-_GPT_OSS_LAYER: Table = keep(
-    f"{_LAYER}.self_attn.sinks",
-    f"{_LAYER}.mlp.router.{{param}}",
-    f"{_LAYER}.mlp.experts.{{experts}}_proj",
-    f"{_LAYER}.mlp.experts.{{experts}}_proj_{{mx}}",
-)
-
-
-def _same_names(*tables: Table) -> Callable[[TextDims], Table]:
-    table = sum(tables, _FRAME)
-    return lambda _: table
-
-
-def _internlm2(dims: TextDims) -> Table:
-    grouped = GroupedQKV(dims.heads, dims.kv_heads, dims.head_dim)
-    return (
-        rename(f"{_LM}.model.tok_embeddings.weight", f"{_LM}.model.embed_tokens.weight"),
-        rename(f"{_LM}.model.norm.weight", f"{_LM}.model.norm.weight"),
-        rename(f"{_LM}.output.weight", f"{_LM}.lm_head.weight"),
-        rename(f"{_LAYER}.attention_norm.weight", f"{_LAYER}.input_layernorm.weight"),
-        rename(f"{_LAYER}.ffn_norm.weight", f"{_LAYER}.post_attention_layernorm.weight"),
-        fuse(
-            f"{_LAYER}.attention.wqkv.{{param}}",
-            {role: f"{_LAYER}.self_attn.{role}_proj.{{param}}" for role in "qkv"},
-            grouped,
-        ),
-        rename(f"{_LAYER}.attention.wo.{{param}}", f"{_LAYER}.self_attn.o_proj.{{param}}"),
-        rename(f"{_LAYER}.feed_forward.w1.{{param}}", f"{_LAYER}.mlp.gate_proj.{{param}}"),
-        rename(f"{_LAYER}.feed_forward.w3.{{param}}", f"{_LAYER}.mlp.up_proj.{{param}}"),
-        rename(f"{_LAYER}.feed_forward.w2.{{param}}", f"{_LAYER}.mlp.down_proj.{{param}}"),
-    )
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Family:
-    """A language model that InternVL has been released with.
+    """A language model that InternVL has been released with, and all in which it differs from the others.
 
-    ``architecture`` is the class that custom ``llm_config.architectures`` names; ``hf_model_type`` is
-    HF's ``text_config.model_type``; ``language_table`` gives the rows for a model of given dimensions, but for
-    experts that HF keys hold in two ways.
+    Everything without a default must be stated: a family that is incomplete is an error when this module is imported.
+
+    Args:
+        name: what people call it; sidecars record it.
+        architecture: the class that custom ``llm_config.architectures`` names.
+        hf_model_type: HF's ``text_config.model_type``. Of several families with one type, HF checkpoints are taken
+            for the first in :data:`FAMILIES`, unless a sidecar or a reference says otherwise.
+        repository: a hub repository of upstream whose modules build this language model, in every size.
+        language_table: the rows for a model of given dimensions, but for experts that HF keys hold in two ways.
+        layer: names and shapes of the tensors of one layer, in HF names.
+        fields: the fields of its config, in the order in which they are written.
+        rope: how its classes read rotary embeddings.
+        template: the conversation template of its releases.
+        key_mark: a part of some custom keys; it tells this family from another one of the same architecture.
+        experts: the fields that describe its experts, None if it has none.
+        split_experts: rows for experts that HF keys hold one tensor each.
+        fused_experts: the same for HF keys that hold all experts of a layer, of which there are so many, in one tensor.
+        mxfp4_layer: as ``layer``, with experts in 4-bit blocks.
+        head_dim: the size of a head where its HF config states none; None for the hidden size by the heads.
+        attention_bias: whether q, k and v have a bias where its HF config does not say so.
+        computes_head_dim: its custom class takes the hidden size by the heads, whatever is stated.
+        has_one_bias_flag: its HF class has one flag for biases that its custom class states one by one.
     """
 
     name: str
     architecture: str
     hf_model_type: str
+    repository: str
     language_table: Callable[[TextDims], Table]
+    layer: LayerShapes
+    fields: tuple[Field, ...]
+    rope: RopeReader
+    template: str = "internvl2_5"
+    key_mark: str | None = None
+    experts: ExpertFields | None = None
     split_experts: Table = ()
     fused_experts: Callable[[int | None], Table] = lambda _: ()
-
-    def table(self, dims: TextDims, experts: Experts = Experts.SPLIT) -> Table:
-        """All rows: language model, vision tower and projector."""
-        count = dims.experts.experts if dims.experts else None
-        return self.language_table(dims) + self.expert_rows(experts, count) + VISION_AND_PROJECTOR
+    mxfp4_layer: LayerShapes | None = None
+    head_dim: int | None = None
+    attention_bias: bool = False
+    computes_head_dim: bool = False
+    has_one_bias_flag: bool = False
 
     @property
     def expert_choices(self) -> tuple[Experts, ...]:
@@ -165,22 +98,169 @@ class Family:
         """The rows of ``count`` experts, where HF keys hold them in two ways; none in most families."""
         return self.fused_experts(count) if experts is Experts.FUSED else self.split_experts
 
+    def table(self, dims: TextDims, experts: Experts = Experts.SPLIT) -> Table:
+        """All rows: language model, vision tower and projector."""
+        count = dims.experts.experts if dims.experts else None
+        return self.language_table(dims) + self.expert_rows(experts, count) + tables.VISION_AND_PROJECTOR
 
-QWEN2 = Family("Qwen2", "Qwen2ForCausalLM", "qwen2", _same_names(_ATTENTION, _MLP))
-QWEN3 = Family("Qwen3", "Qwen3ForCausalLM", "qwen3", _same_names(_ATTENTION, _QK_NORM, _MLP))
-QWEN3_MOE = Family(
-    "Qwen3-MoE",
-    "Qwen3MoeForCausalLM",
-    "qwen3_moe",
-    _same_names(_ATTENTION, _QK_NORM, _MLP, _ROUTER),
-    _SPLIT_EXPERTS,
-    _fused_experts,
+
+# Classes of transformers 4.37 and remote code read "type"; those that came later read "rope_type".
+_OLD_ROPE, _NEW_ROPE = RopeReader("type"), RopeReader("rope_type")
+_PHI3_ROPE = RopeReader("type", {"longrope": "su"}, hf_type_key="type", original_length_on_top=True)
+_GPT_OSS_ROPE = RopeReader("rope_type", base=150_000.0, scales_by_default=True)
+
+QWEN2 = Family(
+    name="Qwen2",
+    architecture="Qwen2ForCausalLM",
+    hf_model_type="qwen2",
+    repository="OpenGVLab/InternVL3-8B",
+    language_table=tables.same_names(tables.ATTENTION, tables.MLP),
+    layer=qwen2_layer,
+    fields=(*COMMON, *rope_fields(_OLD_ROPE), *SLIDING, *HEAD_DIM),
+    rope=_OLD_ROPE,
 )
-LLAMA = Family("Llama", "LlamaForCausalLM", "llama", _same_names(_ATTENTION, _MLP))
-INTERNLM2 = Family("InternLM2", "InternLM2ForCausalLM", "llama", _internlm2)
-INTERNLM3 = Family("InternLM3", "InternLM3ForCausalLM", "llama", _same_names(_ATTENTION, _MLP))
-INTERNLM3_GROUPED = Family("InternLM3 (wqkv)", "InternLM3ForCausalLM", "llama", _internlm2)
-PHI3 = Family("Phi-3", "Phi3ForCausalLM", "phi3", _same_names(_PHI3_LAYER))
-GPT_OSS = Family("GPT-OSS", "GptOssForCausalLM", "gpt_oss", _same_names(_ATTENTION, _GPT_OSS_LAYER))
+QWEN3 = Family(
+    name="Qwen3",
+    architecture="Qwen3ForCausalLM",
+    hf_model_type="qwen3",
+    repository="OpenGVLab/InternVL3_5-8B",
+    language_table=tables.same_names(tables.ATTENTION, tables.QK_NORM, tables.MLP),
+    layer=qwen3_layer,
+    fields=(*COMMON, *rope_fields(_NEW_ROPE), *SLIDING, *HEADS),
+    rope=_NEW_ROPE,
+    head_dim=128,
+)
+QWEN3_MOE = Family(
+    name="Qwen3-MoE",
+    architecture="Qwen3MoeForCausalLM",
+    hf_model_type="qwen3_moe",
+    repository="OpenGVLab/InternVL3_5-30B-A3B",
+    language_table=tables.same_names(tables.ATTENTION, tables.QK_NORM, tables.MLP, tables.ROUTER),
+    layer=qwen3_layer,
+    fields=(
+        *COMMON,
+        *rope_fields(_NEW_ROPE),
+        *SLIDING,
+        *HEADS,
+        *ROUTER,
+        *same(positive, "num_experts", "moe_intermediate_size", "decoder_sparse_step"),
+        *same(optional(indices), "mlp_only_layers"),
+        *same(flag, "norm_topk_prob"),
+    ),
+    rope=_NEW_ROPE,
+    experts=ExpertFields(
+        "num_experts",
+        "moe_intermediate_size",
+        renamed_count="num_local_experts",
+        step="decoder_sparse_step",
+        dense_layers="mlp_only_layers",
+    ),
+    split_experts=tables.SPLIT_EXPERTS,
+    fused_experts=tables.fused_experts,
+)
+LLAMA = Family(
+    name="Llama",
+    architecture="LlamaForCausalLM",
+    hf_model_type="llama",
+    repository="OpenGVLab/InternVL2-Llama3-76B",
+    language_table=tables.same_names(tables.ATTENTION, tables.MLP),
+    layer=llama_layer,
+    fields=(
+        *COMMON,
+        *rope_fields(_OLD_ROPE),
+        *HEADS,
+        *same(flag, "mlp_bias"),
+        *same(optional(index), "pretraining_tp"),
+    ),
+    rope=_OLD_ROPE,
+)
+# InternLM's own classes spell biases their own way, and InternLM2's never states head_dim.
+INTERNLM2 = Family(
+    name="InternLM2",
+    architecture="InternLM2ForCausalLM",
+    hf_model_type="llama",
+    repository="OpenGVLab/InternVL2_5-8B",
+    language_table=tables.internlm2,
+    layer=llama_layer,
+    fields=(*COMMON, *rope_fields(_OLD_ROPE), Field("bias", "attention_bias", flag, True, False)),
+    rope=_OLD_ROPE,
+    computes_head_dim=True,
+)
+INTERNLM3 = Family(
+    name="InternLM3",
+    architecture="InternLM3ForCausalLM",
+    hf_model_type="llama",
+    repository="OpenGVLab/InternVL3-9B",
+    language_table=tables.same_names(tables.ATTENTION, tables.MLP),
+    layer=llama_layer,
+    fields=(
+        *COMMON,
+        *rope_fields(_OLD_ROPE),
+        *HEAD_DIM,
+        Field("qkv_bias", "attention_bias", flag, False, False),
+        Field("bias", "mlp_bias", flag, False, False),
+    ),
+    rope=_OLD_ROPE,
+    has_one_bias_flag=True,
+)
+INTERNLM3_GROUPED = replace(
+    INTERNLM3, name="InternLM3 (wqkv)", language_table=tables.internlm2, key_mark=".attention.wqkv."
+)
+PHI3 = Family(
+    name="Phi-3",
+    architecture="Phi3ForCausalLM",
+    hf_model_type="phi3",
+    repository="OpenGVLab/InternVL2-4B",
+    language_table=tables.same_names(tables.PHI3_LAYER),
+    layer=phi3_layer,
+    fields=(
+        *COMMON,
+        *HEAD_DIM,
+        *rope_fields(_PHI3_ROPE),
+        *same(number, "resid_pdrop", "embd_pdrop"),
+        *same(optional(positive), "original_max_position_embeddings", "sliding_window"),
+    ),
+    rope=_PHI3_ROPE,
+    template="phi3-chat",
+)
+GPT_OSS = Family(
+    name="GPT-OSS",
+    architecture="GptOssForCausalLM",
+    hf_model_type="gpt_oss",
+    repository="OpenGVLab/InternVL3_5-GPT-OSS-20B-A4B-Preview",
+    language_table=tables.same_names(tables.ATTENTION, tables.GPT_OSS_LAYER),
+    layer=gpt_oss_layer,
+    mxfp4_layer=gpt_oss_mxfp4_layer,
+    fields=(
+        *COMMON,
+        *rope_fields(_GPT_OSS_ROPE),
+        *HEADS,
+        *ROUTER,
+        *same(positive, "num_local_experts"),
+        *same(optional(positive), "sliding_window"),
+        *same(optional(words), "layer_types"),
+        *same(number, "swiglu_alpha", "swiglu_limit"),
+    ),
+    rope=_GPT_OSS_ROPE,
+    template="internvl3_5_gpt_oss",
+    experts=ExpertFields("num_local_experts", "intermediate_size"),
+    head_dim=64,
+    attention_bias=True,
+)
 
 FAMILIES = (QWEN2, QWEN3, QWEN3_MOE, LLAMA, INTERNLM2, INTERNLM3, INTERNLM3_GROUPED, PHI3, GPT_OSS)
+
+
+def families_of(architecture: str) -> list[Family]:
+    """The families of a custom class; several differ in the keys that they are marked by."""
+    return [family for family in FAMILIES if family.architecture == architecture]
+
+
+def default_family(hf_model_type: str) -> Family | None:
+    """The family that an HF text model is taken for where nothing else names one; None for an unknown type."""
+    return next((family for family in FAMILIES if family.hf_model_type == hf_model_type), None)
+
+
+def family_named(name: str) -> Family | None:
+    """The family with this name, as a sidecar records it."""
+    return next((family for family in FAMILIES if family.name == name), None)

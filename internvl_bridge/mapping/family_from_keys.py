@@ -3,22 +3,15 @@
 from collections.abc import Collection, Iterator
 
 from internvl_bridge.errors import ConfigError
+from internvl_bridge.mapping import families
 from internvl_bridge.mapping.dimensions import TextDims
-from internvl_bridge.mapping.families import (
-    FAMILIES,
-    FUSED_EXPERTS,
-    GPT_OSS,
-    INTERNLM2,
-    INTERNLM3_GROUPED,
-    QWEN3_MOE,
-    Family,
-)
+from internvl_bridge.mapping.families import GPT_OSS, QWEN3_MOE, Family, default_family
 from internvl_bridge.mapping.make_plan import unmatched_keys
 from internvl_bridge.mapping.routes import Route
 from internvl_bridge.mapping.spellings import CUSTOM, LAYOUTS, KeySpelling, layout_of, spelling_of
+from internvl_bridge.mapping.tables import FUSED_EXPERTS
 
-_UNKNOWN = TextDims("", 1, 1, 1, 1, 1, 1, 1, attention_bias=False, mlp_bias=False, experts=None)
-_GROUPED = (INTERNLM2, INTERNLM3_GROUPED)
+_UNKNOWN = TextDims(1, 1, 1, 1, 1, 1, 1, attention_bias=False, mlp_bias=False, experts=None)
 
 
 def possible_routes(target: KeySpelling, models: Collection[tuple[Family, TextDims]]) -> Iterator[Route]:
@@ -33,8 +26,13 @@ def possible_routes(target: KeySpelling, models: Collection[tuple[Family, TextDi
 
 
 def guessable_models(target: KeySpelling) -> list[tuple[Family, TextDims]]:
-    """The families that keys may be of; HF's do not tell an InternLM2 from a Llama, which they are taken for."""
-    return [(family, _UNKNOWN) for family in FAMILIES if target != CUSTOM or family not in _GROUPED]
+    """The families that keys may be of; HF's do not show which of several families with one class they are of."""
+    known = (
+        families.FAMILIES
+        if target != CUSTOM
+        else [f for f in families.FAMILIES if f is default_family(f.hf_model_type)]
+    )
+    return [(family, _UNKNOWN) for family in known]
 
 
 def guessed_route(keys: Collection[str], target: KeySpelling) -> Route:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from internvl_bridge.mapping.dimensions import TextDims
-from internvl_bridge.mapping.families import Family, Table
+from internvl_bridge.mapping.families import Family
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import make_plan
 from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity
 from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, spelled_table
+from internvl_bridge.mapping.tables import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from internvl_bridge.errors import MixedSpellingError, first_few
 from internvl_bridge.mapping.dimensions import TextDims
-from internvl_bridge.mapping.families import Experts, Family, Table
+from internvl_bridge.mapping.families import Experts, Family
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import explain_unknown_keys
 from internvl_bridge.mapping.patterns import KeyPattern
+from internvl_bridge.mapping.tables import Table
 from internvl_bridge.mapping.transforms import Rename, Transform
 
 
@@ -53,7 +54,7 @@ class KeySpelling:
 def _layout(name: str, *pairs: tuple[str, str]) -> KeyLayout:
     return KeyLayout(
         name,
-        tuple(Rename(KeyPattern(compatible), KeyPattern(spelled)) for compatible, spelled in pairs),
+        tuple(Rename(KeyPattern(l1), KeyPattern(spelled)) for l1, spelled in pairs),
     )
 
 

@@ -145,14 +145,14 @@ class Fuse:
                 "The checkpoint is incomplete: save or download it again.",
             )
         parts = {role: specs[keys[role]] for role in self.parts}
-        value_checks = {(part.dtype, part.shape[1:]) for part in parts.values()}
-        if len(value_checks) != 1 or not all(part.shape for part in parts.values()):
+        kinds = {(part.dtype, part.shape[1:]) for part in parts.values()}
+        if len(kinds) != 1 or not all(part.shape for part in parts.values()):
             listed = ", ".join(f"{keys[role]} {part.dtype} {list(part.shape)}" for role, part in parts.items())
             raise ContradictionError(
                 f"{fused} cannot be made of tensors of different dtypes or widths: {listed}.",
                 "Save the checkpoint again with one dtype for all of them.",
             )
-        [(dtype, width)] = value_checks
+        [(dtype, width)] = kinds
         spec = TensorSpec(dtype, (sum(part.shape[0] for part in parts.values()), *width))
         taken = dict.fromkeys(parts, 0)
         runs = []

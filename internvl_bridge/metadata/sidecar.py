@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import BridgeError, ConfigError, shown
+from internvl_bridge.mapping.families import family_named
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.config.description import ModelDescription, describe
-from internvl_bridge.metadata.config.family import family_named
 from internvl_bridge.metadata.config.file import (
     CONFIG_FILE,
     LARGEST_JSON,

@@ -47,15 +47,15 @@ def checked_plan(model: ModelDescription, specs: Specs, source: KeySpelling, tar
     route = Route(model.family, model.dims.text, source, target)
     direct = MOST_COMPATIBLE in (source, target)  # then one plan tells both what is expected and what to do
     plan = plan_route(route if direct else replace(route, target=MOST_COMPATIBLE), specs)
-    compatible = specs if source == MOST_COMPATIBLE else plan.targets
-    if not _matches(model, compatible):
-        schema = {key: TensorSpec("any", shape) for key, shape in _schema(model, compatible).items()}
+    l1_specs = specs if source == MOST_COMPATIBLE else plan.targets
+    if not _matches(model, l1_specs):
+        schema = {key: TensorSpec("any", shape) for key, shape in _schema(model, l1_specs).items()}
         expected = plan_route(replace(route, source=MOST_COMPATIBLE, target=source), schema).targets
         check_against({key: spec.shape for key, spec in expected.items()}, specs)
     if not direct:
         plan = plan_route(route, specs)
     prove(plan, partial(plan_route, route.reverse))
-    return CheckedPlan(plan, tied=not has_head(compatible), mxfp4=has_mxfp4(compatible))
+    return CheckedPlan(plan, tied=not has_head(l1_specs), mxfp4=has_mxfp4(l1_specs))
 
 
 def check_config(model: ModelDescription) -> None:
@@ -67,12 +67,12 @@ def check_config(model: ModelDescription) -> None:
     _check_experts(model)
 
 
-def _matches(model: ModelDescription, compatible: Specs) -> bool:
-    return _schema(model, compatible) == {key: spec.shape for key, spec in compatible.items()}
+def _matches(model: ModelDescription, l1_specs: Specs) -> bool:
+    return _schema(model, l1_specs) == {key: spec.shape for key, spec in l1_specs.items()}
 
 
-def _schema(model: ModelDescription, compatible: Specs) -> dict[str, tuple[int, ...]]:
-    return hf_schema(model.dims, compatible.keys() if model.may_be_tied else compatible.keys() | {HEAD})
+def _schema(model: ModelDescription, l1_specs: Specs) -> dict[str, tuple[int, ...]]:
+    return hf_schema(model.family, model.dims, l1_specs.keys() if model.may_be_tied else l1_specs.keys() | {HEAD})
 
 
 def _check_sizes(model: ModelDescription, specs: Specs, *, fused: bool) -> None:
@@ -86,7 +86,7 @@ def _check_sizes(model: ModelDescription, specs: Specs, *, fused: bool) -> None:
     text, vision = model.dims.text, model.dims.vision
     _check_count(model, "vision_config's num_hidden_layers", vision.layers, specs)
     _check_count(model, "num_hidden_layers", text.layers, specs)
-    if text.experts and text.model_type == "qwen3_moe" and not fused:
+    if text.experts and model.family.split_experts and not fused:
         count = text.experts.experts * text.experts.layers_of(text.layers)
         _check_count(model, "num_experts of all layers together", count, specs)
 

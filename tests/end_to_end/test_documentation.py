@@ -10,7 +10,7 @@ from support import NAMES, ROOT, copy_custom
 
 import internvl_bridge
 from internvl_bridge.mapping.families import FAMILIES
-from internvl_bridge.metadata.config.fields import TOP_FIELDS, VISION_FIELDS, text_fields
+from internvl_bridge.metadata.config.fields import TOP_FIELDS, VISION_FIELDS
 
 PAGE = ROOT / "docs" / "directories.md"
 Custom = Callable[[str], Path]
@@ -43,11 +43,7 @@ def custom_only(heading: str) -> set[str]:
 
 
 def test_every_field_of_the_code_is_in_its_table_and_every_pair_of_the_tables_in_the_code():
-    of_text = {
-        (field.custom, field.hf)
-        for family in FAMILIES
-        for field in text_fields(family.architecture, family.hf_model_type)
-    }
+    of_text = {(field.custom, field.hf) for family in FAMILIES for field in family.fields}
     said_apart = {
         ("architectures", "model_type"),
         ("tie_word_embeddings", "tie_word_embeddings"),
@@ -62,7 +58,7 @@ def test_every_field_of_the_code_is_in_its_table_and_every_pair_of_the_tables_in
 
 def test_each_family_has_the_fields_that_the_table_gives_it():
     for family in FAMILIES:
-        fields = {(f.custom, f.hf) for f in text_fields(family.architecture, family.hf_model_type)}
+        fields = {(f.custom, f.hf) for f in family.fields}
         name = family.name.partition(" ")[0]
         for custom, hf, models in rows("### llm_config and text_config"):
             ours = {pair for pair in fields if pair[0] in names(custom) and pair[1] in names(hf)}

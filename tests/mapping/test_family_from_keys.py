@@ -19,7 +19,6 @@ from internvl_bridge.mapping.families import (
     FAMILIES,
     GPT_OSS,
     INTERNLM2,
-    INTERNLM3,
     INTERNLM3_GROUPED,
     LLAMA,
     PHI3,
@@ -288,13 +287,12 @@ def test_all_families_may_be_guessed_from_custom_keys() -> None:
     assert [family for family, _ in guessable_models(MOST_COMPATIBLE)] == list(FAMILIES)
 
 
-def test_hf_keys_of_a_llama_are_never_taken_for_an_internlm2() -> None:
+def test_hf_keys_of_a_llama_are_never_taken_for_an_internlm() -> None:
     assert [family for family, _ in guessable_models(CUSTOM)] == [
         QWEN2,
         QWEN3,
         QWEN3_MOE,
         LLAMA,
-        INTERNLM3,
         PHI3,
         GPT_OSS,
     ]

@@ -102,7 +102,7 @@ def test_the_order_of_keys_never_matters(language: str, data: st.DataObject) -> 
 def test_the_schema_lists_exactly_the_hf_tensors(language: str, data: st.DataObject) -> None:
     twin = data.draw(twins(language))
 
-    assert hf_schema(twin.dims, twin.hf) == {key: spec.shape for key, spec in twin.hf.items()}
+    assert hf_schema(family_of(twin), twin.dims, twin.hf) == {key: spec.shape for key, spec in twin.hf.items()}
 
 
 @every_language

@@ -11,15 +11,16 @@ from internvl_bridge.errors import (
     first_few,
 )
 from internvl_bridge.mapping.dimensions import TextDims
-from internvl_bridge.mapping.families import GPT_OSS, INTERNLM2, QWEN2, QWEN3_MOE, Experts, fuse, rename
+from internvl_bridge.mapping.families import GPT_OSS, INTERNLM2, QWEN2, QWEN3_MOE, Experts
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import RowLookup, explain_unknown_keys, make_plan, unmatched_keys
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.qkv_layouts import Thirds
+from internvl_bridge.mapping.tables import fuse, rename
 
 TO_HF, TO_CUSTOM = Format.HF, Format.CUSTOM
 SPEC = TensorSpec("BF16", (6, 2))
-TEXT = TextDims("llama", 7, 5, 6, 1, 4, 2, 3, False, False, None)
+TEXT = TextDims(7, 5, 6, 1, 4, 2, 3, False, False, None)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ def test_a_grouped_tensor_that_contradicts_the_head_counts_is_refused(shape: tup
 
 
 def test_heads_that_no_group_shares_are_refused() -> None:
-    odd = TextDims("llama", 7, 5, 6, 1, 3, 2, 3, False, False, None)
+    odd = TextDims(7, 5, 6, 1, 3, 2, 3, False, False, None)
     key = "language_model.model.layers.0.attention.wqkv.weight"
 
     with pytest.raises(ContradictionError, match="cannot divide"):

@@ -8,7 +8,7 @@ from mapping_enumerator import laid_out
 from metadata.describing import description
 
 from internvl_bridge.mapping.dimensions import VisionDims
-from internvl_bridge.mapping.families import QWEN3_MOE, Experts
+from internvl_bridge.mapping.families import GPT_OSS, QWEN3_MOE, Experts
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.schema import HEAD, has_head, has_mxfp4, hf_schema
@@ -90,7 +90,8 @@ def one_tensor_per_expert(shapes: Shapes) -> Shapes:
 
 def schema_of(config: dict[str, Any]) -> Shapes:
     """The schema for a config.json of transformers 5, in the spelling of a state dict."""
-    return {laid_out(key, "L2"): shape for key, shape in hf_schema(description(config).dims, {HEAD}).items()}
+    model = description(config)
+    return {laid_out(key, "L2"): shape for key, shape in hf_schema(model.family, model.dims, {HEAD}).items()}
 
 
 @pytest.mark.parametrize("text", TEXT_MODELS.values(), ids=TEXT_MODELS)
@@ -104,7 +105,7 @@ def test_the_schema_is_that_of_the_text_models_of_transformers(text: dict[str, A
 def test_stacked_experts_are_those_of_the_state_dicts_of_transformers(text: dict[str, Any]) -> None:
     config, shapes = build(text, TOWERS["300m"])
     dims = description(config).dims
-    split = {key: TensorSpec("BF16", shape) for key, shape in hf_schema(dims, {HEAD}).items()}
+    split = {key: TensorSpec("BF16", shape) for key, shape in hf_schema(QWEN3_MOE, dims, {HEAD}).items()}
 
     plan = plan_route(Route(QWEN3_MOE, dims.text, MOST_COMPATIBLE, KeySpelling(L2, Experts.FUSED)), split)
 
@@ -126,10 +127,10 @@ def test_mxfp4_experts_unpack_to_the_bf16_experts_of_transformers() -> None:
     config, shapes = build(text, TOWERS["300m"])
     dims = description(config).dims
     layer = "language_model.model.layers.{}.mlp.experts.{}_proj"
-    packed = hf_schema(dims, {f"{layer.format(0, 'gate_up')}_blocks"})
+    packed = hf_schema(GPT_OSS, dims, {f"{layer.format(0, 'gate_up')}_blocks"})
 
     assert has_mxfp4(packed)
-    assert not has_mxfp4(hf_schema(dims, set()))
+    assert not has_mxfp4(hf_schema(GPT_OSS, dims, set()))
     for key in (layer.format(number, part) for number in range(2) for part in ("gate_up", "down")):
         blocks = torch.zeros(packed[f"{key}_blocks"], dtype=torch.uint8)
         scales = torch.zeros(packed[f"{key}_scales"], dtype=torch.uint8)

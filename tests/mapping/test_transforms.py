@@ -13,7 +13,7 @@ from internvl_bridge.mapping.make_plan import make_plan
 from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec
 
 # heads 4, key-value heads 2, head_dim 3, hidden 5
-TEXT = TextDims("llama", 7, 5, 6, 1, 4, 2, 3, True, False, None)
+TEXT = TextDims(7, 5, 6, 1, 4, 2, 3, True, False, None)
 
 
 def test_vision_weights_are_three_thirds() -> None:

@@ -11,11 +11,12 @@ from mapping.spelled_twins import Specs, every_layout
 from mapping_enumerator import laid_out, sample
 
 from internvl_bridge.errors import BridgeError, ConfigError, ContradictionError, IncompleteGroupError
-from internvl_bridge.mapping.families import INTERNLM2, QWEN2, QWEN3_MOE, Experts, stack
+from internvl_bridge.mapping.families import INTERNLM2, QWEN2, QWEN3_MOE, Experts
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import make_plan
 from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec
 from internvl_bridge.mapping.spellings import L2, KeyLayout, spelled
+from internvl_bridge.mapping.tables import stack
 from internvl_bridge.mapping.transforms import Stack, Transform, group_into, source_patterns
 
 TO_HF, TO_CUSTOM = Format.HF, Format.CUSTOM

@@ -3,19 +3,9 @@
 from collections.abc import Collection
 from typing import Any
 
+from internvl_bridge.mapping.families import INTERNLM2, Family
 from internvl_bridge.metadata.config.file import Config
 
-# One repository whose modules build this language model. They serve every size of it.
-_REPOSITORIES = {
-    "Qwen2ForCausalLM": "OpenGVLab/InternVL3-8B",
-    "Qwen3ForCausalLM": "OpenGVLab/InternVL3_5-8B",
-    "Qwen3MoeForCausalLM": "OpenGVLab/InternVL3_5-30B-A3B",
-    "GptOssForCausalLM": "OpenGVLab/InternVL3_5-GPT-OSS-20B-A4B-Preview",
-    "LlamaForCausalLM": "OpenGVLab/InternVL2-Llama3-76B",
-    "InternLM2ForCausalLM": "OpenGVLab/InternVL2_5-8B",
-    "InternLM3ForCausalLM": "OpenGVLab/InternVL3-9B",
-    "Phi3ForCausalLM": "OpenGVLab/InternVL2-4B",
-}
 _CLASSES = {
     "AutoConfig": "configuration_internvl_chat.InternVLChatConfig",
     "AutoModel": "modeling_internvl_chat.InternVLChatModel",
@@ -23,9 +13,9 @@ _CLASSES = {
 }
 
 
-def hub_auto_map(architecture: str) -> dict[str, str]:
+def hub_auto_map(family: Family) -> dict[str, str]:
     """The ``auto_map`` that makes transformers fetch upstream's modules from the hub when the model is loaded."""
-    return {name: f"{_REPOSITORIES[architecture]}--{reference}" for name, reference in _CLASSES.items()}
+    return {name: f"{family.repository}--{reference}" for name, reference in _CLASSES.items()}
 
 
 def tokenizer_at_hub(config: Config) -> dict[str, Any]:
@@ -53,7 +43,7 @@ def missing_modules(config: Config, files: Collection[str]) -> list[str]:
 
 def _tokenizer_at_hub(reference: Any) -> Any:
     is_upstreams = isinstance(reference, str) and reference.startswith("tokenization_internlm2")
-    return f"{_REPOSITORIES['InternLM2ForCausalLM']}--{reference}" if is_upstreams else reference
+    return f"{INTERNLM2.repository}--{reference}" if is_upstreams else reference
 
 
 def _references(config: Config) -> list[str]:

@@ -73,7 +73,7 @@ def fields_from_files(hf: ModelDescription, files: HfFiles, other_format: OtherF
         several = other_format is not None and ONE_TILE not in {tiling, custom_tiling(old)}
         told |= {name: value for name, value in custom_fields(tiling).items() if name != "use_thumbnail" or not several}
     if _needs_hub(old, files, other_format):
-        told["auto_map"] = hub_auto_map(hf.family.architecture)
+        told["auto_map"] = hub_auto_map(hf.family)
     return told
 
 

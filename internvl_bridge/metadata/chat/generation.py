@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import ConfigError, shown
-from internvl_bridge.metadata.config import value_checks
+from internvl_bridge.mapping import value_checks
+from internvl_bridge.mapping.value_checks import optional
 from internvl_bridge.metadata.config.file import Config, ConfigFile, is_present, read_json_file
-from internvl_bridge.metadata.config.value_checks import optional
 
 GENERATION_FILE = "generation_config.json"
 

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.mapping import value_checks
+from internvl_bridge.mapping.config_fields import ABSENT, Field
 from internvl_bridge.mapping.dimensions import ModelDims
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.metadata.config import value_checks
+from internvl_bridge.mapping.value_checks import ValueCheck, optional
 from internvl_bridge.metadata.config.dimensions import model_dims
 from internvl_bridge.metadata.config.family import custom_family, hf_family
-from internvl_bridge.metadata.config.fields import ABSENT, TOP_FIELDS, VISION_FIELDS, Field, pair_of_sides, text_fields
+from internvl_bridge.metadata.config.fields import TOP_FIELDS, VISION_FIELDS, pair_of_sides
 from internvl_bridge.metadata.config.file import Config, ConfigFile, detect_format, section
 from internvl_bridge.metadata.config.rope import in_old_spelling
-from internvl_bridge.metadata.config.value_checks import ValueCheck, optional
 
 _TEXT_SECTION = {Format.CUSTOM: "llm_config", Format.HF: "text_config"}
 # What only one of the formats says at the top, and the tie flag and the dtype of both.
@@ -57,7 +58,7 @@ class ModelDescription:
 
     @property
     def text_fields(self) -> tuple[Field, ...]:
-        return text_fields(self.family.architecture, self.family.hf_model_type)
+        return self.family.fields
 
     @property
     def may_be_tied(self) -> bool:
@@ -73,29 +74,28 @@ def describe(file: ConfigFile, keys: Iterable[str] = (), twin: Family | None = N
     format_ = detect_format(file)
     section(file, "vision_config")
     section(file, _TEXT_SECTION[format_])
+    family = custom_family(file, keys) if format_ is Format.CUSTOM else hf_family(file, twin)
     try:
-        values = in_old_spelling_throughout(file.values, _TEXT_SECTION[format_])
+        values = in_old_spelling_throughout(file.values, format_, family)
     except ConfigError as error:
         raise ConfigError(f"{file.path}: {error.reason}", error.remedy) from error
-    family = custom_family(file, keys) if format_ is Format.CUSTOM else hf_family(file, twin)
-    fields = text_fields(family.architecture, family.hf_model_type)
-    _check_values(file, format_, values, fields)
-    dims = model_dims(_in_hf_terms(format_, values, family, fields))
+    _check_values(file, format_, values, family.fields)
+    dims = model_dims(_in_hf_terms(format_, values, family.fields), family)
     return ModelDescription(file, format_, values, family, dims)
 
 
-def in_old_spelling_throughout(config: Config, text_section: str) -> dict[str, Any]:
-    """A config as transformers 4 would have written it (the input is not changed)."""
+def in_old_spelling_throughout(config: Config, format_: Format, family: Family) -> dict[str, Any]:
+    """A config of a model of ``family`` as transformers 4 would have written it (the input is not changed)."""
     result = dict(config)
     dtype = result.pop("dtype", None)
     if result.get("torch_dtype") is None and dtype is not None:
         result["torch_dtype"] = dtype
-    vision, text = result.get("vision_config"), result.get(text_section)
-    if text_section == _TEXT_SECTION[Format.HF] and isinstance(vision, dict):
+    vision, text = result.get("vision_config"), result.get(_TEXT_SECTION[format_])
+    if format_ is Format.HF and isinstance(vision, dict):
         squares = {name: vision[name] for name in ("image_size", "patch_size") if value_checks.square(vision.get(name))}
         result["vision_config"] = {**vision, **{name: pair_of_sides(side) for name, side in squares.items()}}
     if isinstance(text, dict):
-        result[text_section] = in_old_spelling(text)
+        result[_TEXT_SECTION[format_]] = in_old_spelling(text, family)
     return result
 
 
@@ -105,7 +105,7 @@ def translated(custom: Config, fields: Iterable[Field]) -> dict[str, Any]:
     return {field.hf: value if value is ABSENT else field.to_hf(value) for field, value in pairs}
 
 
-def _in_hf_terms(format_: Format, values: Config, family: Family, fields: Iterable[Field]) -> Config:
+def _in_hf_terms(format_: Format, values: Config, fields: Iterable[Field]) -> Config:
     if format_ is Format.CUSTOM:
         vision = translated(values["vision_config"], VISION_FIELDS)
         text = translated(values["llm_config"], fields)
@@ -115,7 +115,7 @@ def _in_hf_terms(format_: Format, values: Config, family: Family, fields: Iterab
         text = values["text_config"]
         top = {field.hf: values.get(field.hf, field.hf_default) for field in TOP_FIELDS}
     stated = {name: value for name, value in text.items() if value is not ABSENT}
-    return {**top, "vision_config": vision, "text_config": {**stated, "model_type": family.hf_model_type}}
+    return {**top, "vision_config": vision, "text_config": stated}
 
 
 def _check_values(file: ConfigFile, format_: Format, values: Config, text: Iterable[Field]) -> None:

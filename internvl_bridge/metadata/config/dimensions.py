@@ -3,16 +3,15 @@
 from typing import Any
 
 from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.mapping import value_checks
+from internvl_bridge.mapping.config_fields import ExpertFields
 from internvl_bridge.mapping.dimensions import ExpertDims, ModelDims, TextDims, VisionDims
-from internvl_bridge.metadata.config import value_checks
+from internvl_bridge.mapping.families import Family
 from internvl_bridge.metadata.config.file import Config
 
-_HEAD_DIM = {"qwen3": 128, "gpt_oss": 64}
-_ATTENTION_BIAS = {"gpt_oss": True}
 
-
-def model_dims(hf: Config) -> ModelDims:
-    """Dimensions of the model that ``hf``, an HF config in the old spelling, describes.
+def model_dims(hf: Config, family: Family) -> ModelDims:
+    """Dimensions of the model of ``family`` that ``hf``, an HF config in the old spelling, describes.
 
     Raises ConfigError if a number that decides about a tensor is missing or senseless.
     """
@@ -21,7 +20,7 @@ def model_dims(hf: Config) -> ModelDims:
     if not value_checks.ratio(ratio):
         raise _senseless("downsample_ratio", ratio)
     shuffled = int(1 / ratio) ** 2
-    return ModelDims(vision, _text(hf["text_config"]), shuffled)
+    return ModelDims(vision, _text(hf["text_config"], family), shuffled)
 
 
 def _vision(vision: Config) -> VisionDims:
@@ -45,8 +44,7 @@ def _vision(vision: Config) -> VisionDims:
     )
 
 
-def _text(text: Config) -> TextDims:
-    model_type = text["model_type"]
+def _text(text: Config, family: Family) -> TextDims:
     heads, hidden = _whole(text, "num_attention_heads"), _whole(text, "hidden_size")
     kv_heads = _whole(text, "num_key_value_heads", default=heads)
     if heads % kv_heads:
@@ -55,37 +53,31 @@ def _text(text: Config) -> TextDims:
             "Use the config.json that the checkpoint was saved with.",
         )
     return TextDims(
-        model_type=model_type,
         vocab=_whole(text, "vocab_size"),
         hidden=hidden,
         intermediate=_whole(text, "intermediate_size"),
         layers=_whole(text, "num_hidden_layers"),
         heads=heads,
         kv_heads=kv_heads,
-        head_dim=_whole(text, "head_dim", default=_HEAD_DIM.get(model_type, hidden // heads)),
-        attention_bias=bool(text.get("attention_bias", _ATTENTION_BIAS.get(model_type, False))),
+        head_dim=_whole(text, "head_dim", default=family.head_dim or hidden // heads),
+        attention_bias=bool(text.get("attention_bias", family.attention_bias)),
         mlp_bias=bool(text.get("mlp_bias", False)),
-        experts=_experts(text),
+        experts=_experts(text, family.experts),
     )
 
 
-def _experts(text: Config) -> ExpertDims | None:
-    match text["model_type"]:
-        case "gpt_oss":
-            count, intermediate = _whole(text, "num_local_experts"), _whole(text, "intermediate_size")
-            return ExpertDims(count, intermediate, 1, frozenset())
-        case "qwen3_moe":
-            dense = text.get("mlp_only_layers") or []
-            if not value_checks.indices(dense):
-                raise _senseless("mlp_only_layers", dense)
-            return ExpertDims(
-                _whole(text, "num_experts"),
-                _whole(text, "moe_intermediate_size"),
-                _whole(text, "decoder_sparse_step", default=1),
-                frozenset(dense),
-            )
-        case _:
-            return None
+def _experts(text: Config, names: ExpertFields | None) -> ExpertDims | None:
+    if names is None:
+        return None
+    dense = (text.get(names.dense_layers) or []) if names.dense_layers else []
+    if not value_checks.indices(dense):
+        raise _senseless(str(names.dense_layers), dense)
+    return ExpertDims(
+        _whole(text, names.count),
+        _whole(text, names.intermediate),
+        _whole(text, names.step, default=1) if names.step else 1,
+        frozenset(dense),
+    )
 
 
 def _whole(section: Config, name: str, default: int | None = None) -> int:

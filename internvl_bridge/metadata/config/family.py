@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
-from internvl_bridge.mapping.families import FAMILIES, INTERNLM3, INTERNLM3_GROUPED, LLAMA, Family
+from internvl_bridge.mapping import families
+from internvl_bridge.mapping.families import Family, default_family, families_of
 from internvl_bridge.metadata.config.file import ConfigFile, section
 
 _RELATIVES = {"InternLM2VEForCausalLM": "Mono-InternVL"}
@@ -18,24 +19,24 @@ def custom_family(config: ConfigFile, keys: Iterable[str]) -> Family:
     architectures = llm.get("architectures")
     match architectures:
         case [str(architecture)]:
-            found = next((family for family in FAMILIES if family.architecture == architecture), None)
+            found = families_of(architecture)
         case None:
             architecture = str(llm.get("model_type"))
-            by_type = [f for f in FAMILIES if f.architecture.lower() == f"{architecture.replace('_', '')}forcausallm"]
-            found = by_type[0] if by_type else None
+            found = [
+                f for f in families.FAMILIES if f.architecture.lower() == f"{architecture.replace('_', '')}forcausallm"
+            ]
         case _:
             raise ConfigError(
                 f"{config.path} has llm_config.architectures {shown(architectures)}, which names no single class.",
                 "Use the config.json that the checkpoint was saved with.",
             )
-    if found is None:
+    if not found:
         relative = f" (it looks like {_RELATIVES[architecture]})" if architecture in _RELATIVES else ""
         raise _unknown(
-            config, f"llm_config names {architecture}{relative}", [family.architecture for family in FAMILIES]
+            config, f"llm_config names {architecture}{relative}", [family.architecture for family in families.FAMILIES]
         )
-    if found is INTERNLM3 and any(".attention.wqkv." in key for key in keys):
-        return INTERNLM3_GROUPED
-    return found
+    marked = [f for f in found if f.key_mark is not None and any(f.key_mark in key for key in keys)]
+    return [*marked, *found][0]
 
 
 def hf_family(config: ConfigFile, twin: Family | None) -> Family:
@@ -45,11 +46,12 @@ def hf_family(config: ConfigFile, twin: Family | None) -> Family:
     UnsupportedModelError for an unknown text model, ConfigError if the twin has another one.
     """
     model_type = section(config, "text_config").get("model_type")
-    if model_type not in [family.hf_model_type for family in FAMILIES]:
+    found = default_family(str(model_type))
+    if found is None:
         raise _unknown(
             config,
             f"text_config has model_type {model_type!r}",
-            [family.hf_model_type for family in FAMILIES],
+            [family.hf_model_type for family in families.FAMILIES],
         )
     if twin is not None:
         if twin.hf_model_type != model_type:
@@ -59,14 +61,7 @@ def hf_family(config: ConfigFile, twin: Family | None) -> Family:
                 "Give the reference that belongs to this checkpoint, or remove internvl_bridge.json.",
             )
         return twin
-    if model_type == LLAMA.hf_model_type:
-        return LLAMA
-    return next(family for family in FAMILIES if family.hf_model_type == model_type)
-
-
-def family_named(name: str) -> Family | None:
-    """The family with this name, as a sidecar records it."""
-    return next((family for family in FAMILIES if family.name == name), None)
+    return found
 
 
 def _unknown(config: ConfigFile, problem: str, known: Iterable[str]) -> UnsupportedModelError:

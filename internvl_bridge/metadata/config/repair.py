@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from internvl_bridge.mapping.config_fields import ABSENT
 from internvl_bridge.metadata.config.description import ModelDescription
-from internvl_bridge.metadata.config.fields import ABSENT, ROPE_FIELDS, VISION_FIELDS
+from internvl_bridge.metadata.config.fields import ROPE_FIELDS, VISION_FIELDS
 from internvl_bridge.metadata.config.rope import in_both_spellings
 from internvl_bridge.metadata.config.translation import (
     HF_DEFAULTS,
@@ -53,9 +54,10 @@ def _text(hf: ModelDescription, tensors: TensorFacts, tokens: TokenFacts) -> dic
     text = {name: value for name, value in text.items() if value is not ABSENT}
     if text.get("eos_token_id") is None and tokens.turn_end is not None:
         text["eos_token_id"] = tokens.turn_end
-    rope = in_both_spellings(text)
+    rope = in_both_spellings(text, hf.family.rope)
     text = {name: value for name, value in text.items() if name not in ROPE_FIELDS}
-    experts = {"num_local_experts": text["num_experts"]} if "num_experts" in text else {}
+    names = hf.family.experts
+    experts = {names.renamed_count: text[names.count]} if names and names.renamed_count else {}
     return {**text, "tie_word_embeddings": tensors.tied, **rope, **experts}
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from internvl_bridge.errors import ConfigError, shown
-from internvl_bridge.metadata.config import value_checks
+from internvl_bridge.mapping import value_checks
 from internvl_bridge.metadata.config.file import Config
 
 

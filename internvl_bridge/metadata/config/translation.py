@@ -12,9 +12,10 @@ from math import isqrt
 from typing import Any
 
 from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
+from internvl_bridge.mapping.config_fields import ABSENT, Field
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.metadata.config.description import ModelDescription, translated
-from internvl_bridge.metadata.config.fields import ABSENT, ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS, Field
+from internvl_bridge.metadata.config.fields import ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS
 from internvl_bridge.metadata.config.file import Config
 from internvl_bridge.metadata.config.rope import in_both_spellings
 from internvl_bridge.metadata.config.unsupported import HF_CONSTANTS, HF_VISION_CONSTANTS
@@ -31,7 +32,6 @@ _ASSUMED: dict[str, Any] = {
     "use_backbone_lora": 0,
     "use_llm_lora": 0,
 }
-_TEMPLATES = {"phi3": "phi3-chat", "gpt_oss": "internvl3_5_gpt_oss"}
 _MXFP4 = {"quant_method": "mxfp4"}
 
 OLDEST_VERSION = "4.52.1"
@@ -90,7 +90,9 @@ def to_hf_config(
     if old is None or text["eos_token_id"] != old.text.get("eos_token_id", ABSENT):
         text["eos_token_id"] = _ending(text["eos_token_id"], tokens.turn_end)
     defaults = {"tie_word_embeddings": False, **_hf_defaults(custom.text_fields)}
-    _merge_text(result.setdefault("text_config", {}), old.text if old else {}, text, defaults if old else {})
+    _merge_text(
+        result.setdefault("text_config", {}), old.text if old else {}, text, defaults if old else {}, custom.family
+    )
     return result
 
 
@@ -200,16 +202,19 @@ def _merge(old: dict[str, Any], meaning: Config, values: Config, defaults: Confi
     return set(changed)
 
 
-def _merge_text(old: dict[str, Any], meaning: Config, values: Config, defaults: Config) -> None:
-    """As ``_merge``, for a text config; what transformers 4 and 5 spell differently is written in both spellings."""
+def _merge_text(old: dict[str, Any], meaning: Config, values: Config, defaults: Config, family: Family) -> None:
+    """As ``_merge``, for the text config of a model of ``family``.
+
+    What transformers 4 and 5 spell differently is written in both spellings.
+    """
     changed = _merge(old, meaning, values, defaults)
     if changed & set(ROPE_FIELDS):
         merged = {name: value for name, value in {**meaning, **values}.items() if value is not ABSENT}
         for name in (*ROPE_FIELDS, "rope_parameters"):
             old.pop(name, None)
-        old.update(in_both_spellings(merged))
-    if "num_experts" in changed:
-        old["num_local_experts"] = values["num_experts"]
+        old.update(in_both_spellings(merged, family.rope))
+    if family.experts and family.experts.renamed_count and family.experts.count in changed:
+        old[family.experts.renamed_count] = values[family.experts.count]
 
 
 def _put_custom(target: dict[str, Any], old: Config | None, hf: Config, fields: Iterable[Field]) -> set[str]:
@@ -290,7 +295,7 @@ def _new_custom_config(family: Family, dtype: str) -> dict[str, Any]:
         "architectures": ["InternVLChatModel"],
         "model_type": "internvl_chat",
         **_ASSUMED,
-        "template": _TEMPLATES.get(family.hf_model_type, _ASSUMED["template"]),
+        "template": family.template,
         "torch_dtype": dtype,
         "vision_config": {
             "architectures": ["InternVisionModel"],

@@ -1,10 +1,9 @@
 """What one format can say and the other cannot: refused, as the result would be fluent and wrong."""
 
 from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
-from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, PHI3
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.rope_scaling import canonical_scaling
 from internvl_bridge.metadata.config.description import ModelDescription
-from internvl_bridge.metadata.config.rope import canonical_scaling
 from internvl_bridge.metadata.config.tiling import custom_tiling
 
 HF_VISION_CONSTANTS = {
@@ -91,7 +90,7 @@ def _check_tiling(custom: ModelDescription) -> None:
 def _check_biases(model: ModelDescription) -> None:
     """InternLM3 has one flag for q, k and v and one for all else; Llama's line is behind the output projection."""
     text = model.dims.text
-    if model.family.architecture == INTERNLM3.architecture and text.attention_bias != text.mlp_bias:
+    if model.family.has_one_bias_flag and text.attention_bias != text.mlp_bias:
         raise UnsupportedModelError(
             f"{model.file.path} describes an InternLM3 whose qkv_bias and bias differ, which HF's Llama cannot.",
             "This model cannot be converted.",
@@ -101,7 +100,7 @@ def _check_biases(model: ModelDescription) -> None:
 def _check_head_size(model: ModelDescription) -> None:
     """InternLM2's class computes the size of a head; HF's Llama can state another one."""
     text = model.dims.text
-    if model.family.architecture == INTERNLM2.architecture and text.head_dim != text.hidden // text.heads:
+    if model.family.computes_head_dim and text.head_dim != text.hidden // text.heads:
         raise UnsupportedModelError(
             f"{model.file.path} has head_dim {text.head_dim}, but InternLM2's heads have {text.hidden // text.heads}.",
             "Convert it without sidecar and --reference: then its language model stays a Llama.",
@@ -114,7 +113,7 @@ def _check_scaling(model: ModelDescription) -> None:
     if scaling is None:
         return
     longrope = scaling["rope_type"] == "longrope"
-    if model.family is PHI3:
+    if model.family.rope.original_length_on_top:
         fits = longrope and scaling.keys() == {"rope_type", "short_factor", "long_factor"}
     else:
         fits = not longrope or "factor" in scaling

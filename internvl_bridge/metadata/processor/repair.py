@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import ConfigError, shown
-from internvl_bridge.metadata.config import value_checks
+from internvl_bridge.mapping import value_checks
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.file import Config, ConfigFile, as_text, read_json_file
 from internvl_bridge.metadata.config.tiling import Tiling, hf_tiling

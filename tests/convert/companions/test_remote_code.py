@@ -6,15 +6,15 @@ import pytest
 from metadata.describing import custom_config
 
 from internvl_bridge.convert.companions.remote_code import hub_auto_map, hub_repository, missing_modules
-from internvl_bridge.mapping.families import FAMILIES
+from internvl_bridge.mapping.families import FAMILIES, Family
 
 STORED = custom_config("qwen2-300m")
 MODULES = ["configuration_internvl_chat.py", "modeling_internvl_chat.py"]
 
 
-@pytest.mark.parametrize("architecture", sorted({family.architecture for family in FAMILIES}))
-def test_every_family_has_a_repository_of_upstreams(architecture: str):
-    auto_map = hub_auto_map(architecture)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_family_has_a_repository_of_upstreams(family: Family):
+    auto_map = hub_auto_map(family)
     assert auto_map.keys() == STORED["auto_map"].keys()
     repository = hub_repository({"auto_map": auto_map})
     assert repository is not None

@@ -13,6 +13,7 @@ from internvl_bridge.convert.companions.remote_code import hub_auto_map
 from internvl_bridge.convert.companions.shared import CompanionFiles
 from internvl_bridge.convert.companions.to_custom import custom_companions, fields_from_files, read_hf_files
 from internvl_bridge.errors import ConfigError
+from internvl_bridge.mapping.families import QWEN2
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import built_template, with_system_message
 from internvl_bridge.metadata.config.description import ModelDescription
@@ -84,12 +85,12 @@ def test_without_a_sidecar_the_files_tell_template_tiling_and_modules(version: s
     for path in source.glob("*processor_config.json"):
         path.unlink()
     shutil.copytree(DATA / f"processor-{version}", source, dirs_exist_ok=True)
-    expected = {"template": "internvl2_5", **TILING, "auto_map": hub_auto_map("Qwen2ForCausalLM")}
+    expected = {"template": "internvl2_5", **TILING, "auto_map": hub_auto_map(QWEN2)}
     assert told(source) == expected
 
 
 def test_files_that_are_not_there_tell_nothing(tmp_path: Path):
-    assert told(tmp_path) == {"auto_map": hub_auto_map("Qwen2ForCausalLM")}
+    assert told(tmp_path) == {"auto_map": hub_auto_map(QWEN2)}
     assert told(tmp_path, other_format(tmp_path, made=("x",))) == {}
 
 
@@ -165,7 +166,7 @@ def test_modules_come_from_the_hub_only_where_nobody_has_them(source: Path):
         Path("reference") / name for name in ("configuration_internvl_chat.py", "modeling_internvl_chat.py")
     )
     assert "auto_map" not in told(source, reference(), code=modules)
-    assert told(source, reference(), code=modules[:1])["auto_map"] == hub_auto_map("Qwen2ForCausalLM")
+    assert told(source, reference(), code=modules[:1])["auto_map"] == hub_auto_map(QWEN2)
     assert "auto_map" not in told(source, other_format(source, made=("x",)))
     assert "auto_map" not in told(source, reference(changed(STORED, None, auto_map=...)))
 
@@ -324,7 +325,7 @@ def test_modules_that_are_nowhere_deserve_a_note(source: Path):
 
 
 def test_modules_from_the_hub_deserve_a_note(source: Path):
-    [note] = companions(source, config={**STORED, "auto_map": hub_auto_map("Qwen2ForCausalLM")}).notes
+    [note] = companions(source, config={**STORED, "auto_map": hub_auto_map(QWEN2)}).notes
     assert note.startswith("auto_map names OpenGVLab/InternVL3-8B for")
 
 

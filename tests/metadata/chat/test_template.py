@@ -92,8 +92,8 @@ def test_without_a_cue_the_prompt_ends_where_the_last_message_does(name: str):
 
 
 def test_parts_are_rendered_in_their_order():
-    value_checks = ["text", "image", "video", "image_url", "text"]
-    content = [{"type": kind, "text": f"{number} "} for number, kind in enumerate(value_checks)]
+    kinds = ["text", "image", "video", "image_url", "text"]
+    content = [{"type": kind, "text": f"{number} "} for number, kind in enumerate(kinds)]
     prompt = render(built_template(CONVERSATIONS["phi3-chat"]), [{"role": "user", "content": content}], cue=False)
     assert prompt == "<|user|>\n0 <IMG_CONTEXT>\n<video>\n<IMG_CONTEXT>\n4 <|end|>"
 

@@ -18,8 +18,9 @@ from internvl_bridge.mapping.families import (
     QWEN3,
     QWEN3_MOE,
     Family,
+    family_named,
 )
-from internvl_bridge.metadata.config.family import custom_family, family_named, hf_family
+from internvl_bridge.metadata.config.family import custom_family, hf_family
 from internvl_bridge.metadata.config.file import ConfigFile
 
 WQKV = "language_model.model.layers.0.attention.wqkv.weight"

@@ -3,7 +3,7 @@
 import pytest
 
 from internvl_bridge.mapping.families import FAMILIES, Family
-from internvl_bridge.metadata.config.fields import TOP_FIELDS, VISION_FIELDS, text_fields
+from internvl_bridge.metadata.config.fields import TOP_FIELDS, VISION_FIELDS
 from internvl_bridge.metadata.config.rope import in_old_spelling
 
 EXCEPTIONS = {
@@ -37,7 +37,7 @@ def own_fields(class_name: str) -> set[str]:
 @pytest.mark.parametrize(("class_name", "model_type"), CLASSES.items())
 def test_every_own_field_of_a_text_config_is_translated(class_name: str, model_type: str) -> None:
     [family] = [f for f in FAMILIES if f.hf_model_type == model_type and "Intern" not in f.name]
-    translated = {field.hf for field in text_fields(family.architecture, model_type)}
+    translated = {field.hf for field in family.fields}
 
     untranslated = own_fields(class_name) - translated
 
@@ -99,10 +99,10 @@ def test_the_default_rotary_base_of_an_hf_class_is_that_of_transformers(class_na
     import transformers
 
     written = getattr(transformers, class_name)().to_dict()
-    default = in_old_spelling(written)["rope_theta"]
 
     for family in (family for family in FAMILIES if family.hf_model_type == model_type):
-        [base] = [f for f in text_fields(family.architecture, model_type) if f.hf == "rope_theta"]
+        default = in_old_spelling(written, family)["rope_theta"]
+        [base] = [f for f in family.fields if f.hf == "rope_theta"]
         assert (base.custom_default, base.hf_default) == (default, default)
 
 
@@ -130,7 +130,7 @@ def test_the_defaults_of_the_custom_tower_are_those_of_the_6b_one() -> None:
 
 @every_family
 def test_no_field_is_listed_twice(family: Family) -> None:
-    for fields in (text_fields(family.architecture, family.hf_model_type), VISION_FIELDS, TOP_FIELDS):
+    for fields in (family.fields, VISION_FIELDS, TOP_FIELDS):
         assert len({field.custom for field in fields}) == len(fields)
         assert len({field.hf for field in fields}) == len(fields)
 

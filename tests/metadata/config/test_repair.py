@@ -11,9 +11,10 @@ from metadata.config.test_translation import HF
 from metadata.describing import CUSTOM, changed, description
 
 from internvl_bridge.errors import UnsupportedModelError
+from internvl_bridge.mapping.config_fields import ABSENT
 from internvl_bridge.mapping.families import INTERNLM2
 from internvl_bridge.metadata.config.description import ModelDescription, describe
-from internvl_bridge.metadata.config.fields import ABSENT, TOP_FIELDS, VISION_FIELDS
+from internvl_bridge.metadata.config.fields import TOP_FIELDS, VISION_FIELDS
 from internvl_bridge.metadata.config.file import as_text
 from internvl_bridge.metadata.config.repair import repaired_config
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts, to_hf_config

@@ -5,7 +5,22 @@ from typing import Any
 import pytest
 
 from internvl_bridge.errors import ConfigError
-from internvl_bridge.metadata.config.rope import canonical_scaling, in_both_spellings, in_old_spelling, typed_scaling
+from internvl_bridge.mapping.families import QWEN2, Family, default_family
+from internvl_bridge.mapping.rope_scaling import canonical_scaling, typed_scaling
+from internvl_bridge.metadata.config import rope
+
+
+def family_of(text_config: dict[str, Any]) -> Family:
+    return default_family(text_config.get("model_type", "")) or QWEN2
+
+
+def in_old_spelling(text_config: dict[str, Any]) -> dict[str, Any]:
+    return rope.in_old_spelling(text_config, family_of(text_config))
+
+
+def in_both_spellings(text_config: dict[str, Any]) -> dict[str, Any]:
+    return rope.in_both_spellings(text_config, family_of(text_config).rope)
+
 
 YARN = {"factor": 32.0, "beta_fast": 32.0, "truncate": False}
 LONG = {"short_factor": [1.0, 1.5], "long_factor": [2.0, 3]}

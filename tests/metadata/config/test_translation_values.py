@@ -7,6 +7,7 @@ from metadata.describing import changed, custom_config, description
 
 from internvl_bridge.errors import ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, INTERNLM2, INTERNLM3, PHI3, QWEN2, QWEN3_MOE, Family
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.description import in_old_spelling_throughout
 from internvl_bridge.metadata.config.fields import VISION_FIELDS
 from internvl_bridge.metadata.config.translation import (
@@ -368,7 +369,7 @@ def test_no_dimension_is_lost_on_the_way_to_custom(family: Family, extra: dict[s
     ],
 )
 def test_the_dtype_is_read_in_either_word(written: dict[str, Any], read: dict[str, Any]) -> None:
-    assert in_old_spelling_throughout(written, "text_config") == read
+    assert in_old_spelling_throughout(written, Format.HF, QWEN2) == read
 
 
 def test_the_weights_name_the_dtype_where_no_config_does() -> None:

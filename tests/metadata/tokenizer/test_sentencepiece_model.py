@@ -273,8 +273,8 @@ def test_a_truncated_model_is_what_protobuf_says_it_is(length: int) -> None:
     [[], ["a"], ["<unk>", "<unk>"], ["<unk>", ""], ["<unk>", "a", "a"], ["<unk>", "<0x41>"]],
 )
 def test_sentencepiece_refuses_the_same_vocabularies(pieces: list[str]) -> None:
-    value_checks = {"<unk>": 2, "<0x41>": 6}
-    raw = b"".join(piece(text, kind=value_checks.get(text, 1)) for text in pieces)
+    kinds = {"<unk>": 2, "<0x41>": 6}
+    raw = b"".join(piece(text, kind=kinds.get(text, 1)) for text in pieces)
 
     assert refusal(raw)
     with pytest.raises((RuntimeError, ValueError)):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from internvl_bridge.metadata.config import value_checks
+from internvl_bridge.mapping import value_checks
 
 CAP = 2**31
 NO_NUMBERS: list[Any] = [None, True, False, "1", "", [], [1], {}, {"a": 1}, float]
