@@ -1,4 +1,4 @@
-"""Say what a checkpoint directory holds, from its headers and config.json alone."""
+"""What a checkpoint directory holds, from its headers and config.json."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.checkpoint.model import Model, read_model
-from internvl_bridge.checkpoint.model_plan import check_dtypes
+from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.errors import BridgeError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE
-from internvl_bridge.planning.checked_plan import checked_plan
+from internvl_bridge.planning.output_head import OutputHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,10 @@ class Inspection:
 
     ``container``: "safetensors", "pytorch_model.bin" or "torch.distributed.checkpoint". ``spelling`` is that of HF
     keys, None for custom ones. ``parameters`` counts elements of all tensors and ``dtypes`` those of each
-    safetensors dtype. ``tied`` tells that there is no output head, so that the input embeddings serve; None if the
-    checkpoint cannot be planned. ``refusal`` says why it cannot be converted,
-    None if it can.
+    safetensors dtype. ``head``: "own", "shared" (the input embeddings serve as output head) or "copy" (so they do, and
+    are stored twice); None if the checkpoint cannot be planned. ``saved_by``: the version of transformers that wrote
+    an HF config.json, None where it does not say. ``refusal`` says why the checkpoint cannot be converted, None if it
+    can.
     """
 
     path: str
@@ -41,28 +42,46 @@ class Inspection:
     bytes: int
     dtypes: Mapping[str, int]
     shards: int
-    tied: bool | None
+    head: str | None
+    saved_by: str | None
     refusal: str | None
+
+    @property
+    def tied(self) -> bool | None:
+        """Whether the input embeddings serve as output head, however often they are stored; None if not known."""
+        return None if self.head is None else self.head != OutputHead.OWN.value
 
     def as_json(self) -> dict[str, Any]:
         """The same as values that :func:`json.dumps` takes."""
-        return asdict(self)
+        return {**asdict(self), "tied": self.tied}
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Describe the checkpoint directory ``path``; reads no tensor data.
+    """Describe the checkpoint directory ``path``.
+
+    Reads no tensor data, but for the output head and the input embeddings of a model that config.json calls tied and
+    that stores both: only their bits show whether one is a copy of the other.
 
     Raises a BridgeError if it is not an InternVL checkpoint at all.
     """
     model = read_model(Path(path))
-    tied, refusal = _planned(model)
+    target = MOST_COMPATIBLE if model.format is Format.CUSTOM else CUSTOM
+    try:
+        head = plan_model(model, target, stores_copy=target == CUSTOM).head
+    except BridgeError as error:
+        return inspection_of(model, None, str(error))
+    return inspection_of(model, head)
+
+
+def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = None) -> Inspection:
+    """What is known about ``model``, whose output head is ``head``."""
+    family, dims = model.description.family, model.description.dims
     dtypes: Counter[str] = Counter()
     for tensor in model.checkpoint.tensors.values():
         dtypes[tensor.dtype] += prod(tensor.shape)
-    family, dims = model.description.family, model.description.dims
-    text = dims.text
+    saved_by = model.description.values.get("transformers_version") if model.format is Format.HF else None
     return Inspection(
-        path=str(path),
+        path=str(model.directory),
         format=model.format.value,
         container=model.weights.container,
         spelling=None if model.format is Format.CUSTOM else model.keys.name,
@@ -70,23 +89,14 @@ def inspect(path: str | Path) -> Inspection:
         architecture=family.architecture if model.format is Format.CUSTOM else family.hf_model_type,
         tower=dims.vision.kind,
         vision_layers=dims.vision.layers,
-        text_layers=text.layers,
-        experts=text.experts.experts if text.experts else None,
+        text_layers=dims.text.layers,
+        experts=dims.text.experts.experts if dims.text.experts else None,
         tensors=len(model.specs),
         parameters=dtypes.total(),
         bytes=model.checkpoint.data_bytes,
         dtypes=dict(dtypes.most_common()),
         shards=len(model.checkpoint.shards),
-        tied=tied,
+        head=None if head is None else head.value,
+        saved_by=saved_by if isinstance(saved_by, str) else None,
         refusal=refusal,
     )
-
-
-def _planned(model: Model) -> tuple[bool | None, str | None]:
-    target = MOST_COMPATIBLE if model.format is Format.CUSTOM else CUSTOM
-    try:
-        checked = checked_plan(model.description, model.specs, model.keys, target)
-        check_dtypes(model, mxfp4=checked.mxfp4)
-    except BridgeError as error:
-        return None, str(error)
-    return checked.tied, None

@@ -1,9 +1,7 @@
 """Plan the conversion of all tensors of a model, its output head included."""
 
-from functools import partial
-
 from internvl_bridge.checkpoint.model import TORCH_NAMES, Model
-from internvl_bridge.checkpoint.weights import same_bits
+from internvl_bridge.checkpoint.weights import same_bits_in
 from internvl_bridge.errors import UnsupportedModelError
 from internvl_bridge.mapping.spellings import KeySpelling
 from internvl_bridge.planning.tensor_plan import ModelPlan, plan_tensors
@@ -15,8 +13,8 @@ def plan_model(model: Model, target: KeySpelling, *, stores_copy: bool) -> Model
     Reads its embeddings if only their bits tell whether the output head is a copy of them. Raises
     UnsupportedModelError, too, for dtypes that mean quantised weights.
     """
-    same = partial(same_bits, model.weights)
-    planned = plan_tensors(model.description, model.specs, (model.keys, target), same, stores_copy=stores_copy)
+    same_bits, route = same_bits_in(model.weights), (model.keys, target)
+    planned = plan_tensors(model.description, model.specs, route, same_bits, stores_copy=stores_copy)
     check_dtypes(model, mxfp4=planned.mxfp4)
     return planned
 

@@ -12,6 +12,7 @@ from internvl_bridge.checkpoint.dumps.detection import (
 )
 from internvl_bridge.checkpoint.dumps.dump import OpenedWeights
 from internvl_bridge.mapping.plan import Plan, TensorSpec, compose
+from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.reading import FileReader
@@ -60,12 +61,16 @@ def tensor_locations(weights: OpenedWeights) -> Mapping[str, StoredTensor | Targ
     return dict(target_tensors(weights.assembly, weights.checkpoint))
 
 
-def same_bits(weights: OpenedWeights, left: str, right: str) -> bool:
-    """Whether two whole tensors, which agree in dtype and shape, agree in every bit."""
-    tensors = tensor_locations(weights)
-    with FileReader() as ours, FileReader() as theirs:
-        one, other = ours.windows(tensors[left].ranges), theirs.windows(tensors[right].ranges, buffers=2)
-        return first_difference(one, other, nothing) is None
+def same_bits_in(weights: OpenedWeights) -> SameBits:
+    """Compares two whole tensors of ``weights``, which agree in dtype and shape, bit for bit."""
+
+    def same_bits(left: str, right: str) -> bool:
+        tensors = tensor_locations(weights)
+        with FileReader() as ours, FileReader() as theirs:
+            one, other = ours.windows(tensors[left].ranges), theirs.windows(tensors[right].ranges, buffers=2)
+            return first_difference(one, other, nothing) is None
+
+    return same_bits
 
 
 def stored_plan(plan: Plan, weights: OpenedWeights) -> Plan:

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from math import prod
 from pathlib import Path
 
-from internvl_bridge.checkpoint.findings import Findings
 from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.convert.disk_budget import Budget
 from internvl_bridge.convert.prepare import Conversion
@@ -17,6 +16,12 @@ from internvl_bridge.verification.checksums import ChecksumReport
 from internvl_bridge.verification.tensors import Comparison
 
 _COUNTED = {"layer", "layers", "experts"}
+_HEADS = {
+    "own": "stored",
+    "shared": "tied to the input embeddings",
+    "copy": "stored, a copy of the input embeddings (tied)",
+    None: "unknown",
+}
 _LISTED = 20
 _LONGEST_LINE = 400
 
@@ -57,16 +62,11 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
         yield f"  Note: {note}"
 
 
-def inspection_summary(found: Findings) -> str:
+def inspection_summary(found: Inspection) -> str:
     """What a source turned out to be."""
     keys = "custom keys" if found.spelling is None else f"HF keys spelled {found.spelling}"
-    head = {
-        "own": "an output head of its own",
-        "shared": "no output head (the input embeddings serve)",
-        "copy": "an output head that is a copy of the input embeddings",
-    }
     writer = f", config.json by transformers {found.saved_by}" if found.saved_by else ""
-    return f"{keys}, {head[found.head]}, in {found.container}{writer}"
+    return f"{keys}, output head {_HEADS[found.head]}, in {found.container}{writer}"
 
 
 def checksum_lines(directory: Path, found: ChecksumReport) -> Iterator[str]:
@@ -97,7 +97,7 @@ def inspection_lines(found: Inspection) -> Iterator[str]:
         "Vision tower": f"{found.tower}, {found.vision_layers} layers",
         "Parameters": f"{found.parameters:,} in {found.tensors:,} tensors",
         "Data": f"{human_size(found.bytes)} in {found.shards} file(s) of {found.container} ({dtypes})",
-        "Output head": {True: "tied to the input embeddings", False: "stored", None: "unknown"}[found.tied],
+        "Output head": _HEADS[found.head],
         "Convertible": "yes" if found.refusal is None else f"no. {found.refusal}",
     }
     for name, value in rows.items():
@@ -144,7 +144,7 @@ def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
         "output": str(conversion.output),
         "format": conversion.wanted.value,
         "family": conversion.model.description.family.name,
-        "found": asdict(conversion.found),
+        "found": conversion.found.as_json(),
         "weights": [
             {"name": shard.name, "bytes": shard.size, "tensors": list(shard.keys)} for shard in conversion.shards
         ],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.checkpoint.byte_ranges import in_source_shards
-from internvl_bridge.checkpoint.findings import Findings, findings
+from internvl_bridge.checkpoint.inspection import Inspection, inspection_of
 from internvl_bridge.checkpoint.model import Model, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.checkpoint.weights import INDEX_FILES, holds_weights, stored_plan
@@ -51,7 +51,7 @@ class Conversion:
     """
 
     model: Model
-    found: Findings
+    found: Inspection
     inputs: tuple[Path, ...]
     output: Path
     wanted: Format
@@ -120,7 +120,7 @@ def prepare(
         kept = {*keep}
     return Conversion(
         model=model,
-        found=findings(model, planned.head),
+        found=inspection_of(model, planned.head),
         inputs=inputs,
         output=output,
         wanted=wanted,

@@ -1,12 +1,12 @@
 """What a conversion did, as values: for programs, for ``--json`` and for the words on the terminal."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.checkpoint.findings import Findings
+from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.verification.tensors import Comparison
 
 
@@ -26,7 +26,7 @@ class ConversionReport:
     output: Path
     format: str
     family: str
-    found: Findings
+    found: Inspection
     tensors: int
     bytes: int
     cloned: int
@@ -49,7 +49,7 @@ class ConversionReport:
             "output": str(self.output),
             "format": self.format,
             "family": self.family,
-            "found": asdict(self.found),
+            "found": self.found.as_json(),
             "tensors": self.tensors,
             "bytes": self.bytes,
             "cloned": self.cloned,

@@ -16,6 +16,7 @@ from internvl_bridge.mapping.routes import plan_route
 from internvl_bridge.mapping.spellings import spelling_in
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.config.file import ConfigFile
+from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.planning.tensor_plan import plan_tensors
 from internvl_bridge.verification.distance import squared_distance
 
@@ -62,7 +63,7 @@ def _plan(
         model,
         specs,
         (source, options.target(wanted)),
-        lambda left, right: same_bits(tensors[left], tensors[right]),
+        same_bits_in(tensors),
         stores_copy=wanted is Format.CUSTOM and options.tied != "keep",
     ).plan
 
@@ -99,12 +100,17 @@ def gathered(recipe: Recipe, tensors: StateDict) -> torch.Tensor:
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)
 
 
-def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether two tensors of one dtype and shape agree in every bit; of meta tensors, whether they are one."""
-    if left.is_meta or right.is_meta or left is right:
-        return left is right
-    ours, theirs = (tensor.detach().reshape(-1).view(torch.uint8) for tensor in (left, right))
-    return torch.equal(ours, theirs.to(ours.device))
+def same_bits_in(tensors: StateDict) -> SameBits:
+    """Compares two of ``tensors``, of one dtype and shape, bit for bit; of meta tensors, whether they are one."""
+
+    def same_bits(left: str, right: str) -> bool:
+        one, other = tensors[left], tensors[right]
+        if one.is_meta or other.is_meta or one is other:
+            return one is other
+        ours, theirs = (tensor.detach().reshape(-1).view(torch.uint8) for tensor in (one, other))
+        return torch.equal(ours, theirs.to(ours.device))
+
+    return same_bits
 
 
 def compute_l2_distance(left: torch.nn.Module | StateDict, right: torch.nn.Module | StateDict) -> float:

@@ -8,7 +8,7 @@ import torch
 
 from internvl_bridge.convert.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
 from internvl_bridge.errors import DuplicateKeyError, IncompleteGroupError, MixedSpellingError, first_few
-from internvl_bridge.in_memory.state_dict import described_by, gathered, same_bits, spec_of
+from internvl_bridge.in_memory.state_dict import described_by, gathered, same_bits_in, spec_of
 from internvl_bridge.mapping.families import families_of
 from internvl_bridge.mapping.family_from_keys import ambiguous, check_guessable, guessable_models, possible_routes
 from internvl_bridge.mapping.formats import Format
@@ -16,10 +16,11 @@ from internvl_bridge.mapping.make_plan import RowLookup, explain_unknown_keys
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.routes import Route
 from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, spelling_in
-from internvl_bridge.mapping.tied_head import tied_head
+from internvl_bridge.mapping.tied_head import TiedHead, tied_head
 from internvl_bridge.mapping.transforms import Transform, group_into, recipes_into
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.planning.checked_plan import check_config, checked_plan
+from internvl_bridge.planning.output_head import OutputHead, output_head
 
 NamedTensors = Iterable[tuple[str, torch.Tensor]]
 
@@ -141,7 +142,7 @@ def _with_head(
             yield key, tensor
         del tensor  # before the next one is asked for
         if len(pair) == 2 or (stores_copy and tie.head in pair):
-            if not stores_copy and not _alike(*pair.values()):
+            if not stores_copy and _head(tie, pair).is_stored(stores_copy=False):
                 yield tie.head, pair[tie.head]
             pair.clear()
             yield from made
@@ -150,5 +151,7 @@ def _with_head(
         yield tie.head, pair[tie.embeddings]
 
 
-def _alike(left: torch.Tensor, right: torch.Tensor) -> bool:
-    return spec_of(left) == spec_of(right) and same_bits(left, right)
+def _head(tie: TiedHead, pair: Mapping[str, torch.Tensor]) -> OutputHead:
+    """What the head among a head and the embeddings of a model that config.json calls tied is."""
+    specs = {key: spec_of(tensor) for key, tensor in pair.items()}
+    return output_head(tie, specs, same_bits_in(pair), may_be_tied=True)

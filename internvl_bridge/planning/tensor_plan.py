@@ -8,7 +8,7 @@ from internvl_bridge.mapping.spellings import KeySpelling
 from internvl_bridge.mapping.tied_head import TiedHead, tied_head
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.planning.checked_plan import checked_plan
-from internvl_bridge.planning.output_head import OutputHead, SameBits, output_head
+from internvl_bridge.planning.output_head import OutputHead, SameBits, output_head, plan_with_head, specs_to_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,7 @@ def plan_tensors(
     """
     source, target = route
     here, there = (tied_head(model.family, model.dims.text, keys) for keys in route)
-    head = output_head(model, specs, source, same)
-    if head is OutputHead.COPY and not stores_copy:
-        specs = here.dropped(specs)
-    checked = checked_plan(model, specs, source, target)
-    plan = there.copied(checked.plan) if head is OutputHead.SHARED and stores_copy else checked.plan
+    head = output_head(here, specs, same, may_be_tied=model.may_be_tied)
+    checked = checked_plan(model, specs_to_plan(head, here, specs, stores_copy=stores_copy), source, target)
+    plan = plan_with_head(head, there, checked.plan, stores_copy=stores_copy)
     return ModelPlan(plan, head, there, checked.mxfp4)

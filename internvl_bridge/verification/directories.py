@@ -1,15 +1,17 @@
 """Compare the weights of two checkpoint directories, of the same or of different formats."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from internvl_bridge.checkpoint.byte_ranges import target_tensors
 from internvl_bridge.checkpoint.model import Model, read_model
-from internvl_bridge.checkpoint.weights import open_weights, same_bits, stored_plan, tensor_locations, whole_specs
+from internvl_bridge.checkpoint.weights import open_weights, same_bits_in, stored_plan, tensor_locations, whole_specs
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.mapping.plan import Plan, identity
+from internvl_bridge.mapping.plan import Plan, TensorSpec, identity
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.tied_head import tied_head
 from internvl_bridge.metadata.config.file import CONFIG_FILE
+from internvl_bridge.planning.output_head import output_head, plan_with_head, specs_to_plan
 from internvl_bridge.verification.tensors import Comparison, compare
 from internvl_bridge.work.progress import Progress, silent
 from internvl_bridge.work.workers import check_workers
@@ -45,13 +47,17 @@ def _plan(ours: Model, theirs: Model) -> Plan:
 
     An output head that only one side stores, and that is a copy of the input embeddings, is no difference.
     """
-    known = ours if ours.format is Format.CUSTOM else theirs  # HF does not tell InternLM2 from Llama
+    known = ours if ours.format is Format.CUSTOM else theirs  # HF's class serves several custom ones
     route = Route(known.description.family, known.description.dims.text, ours.keys, theirs.keys)
     here, there = (tied_head(route.family, route.dims, keys) for keys in (ours.keys, theirs.keys))
-    stored = (here.head in ours.specs, there.head in theirs.specs)
-    tied = ours.description.may_be_tied or theirs.description.may_be_tied
-    specs = ours.specs
-    if tied and stored == (True, False) and same_bits(ours.weights, here.head, here.embeddings):
-        specs = here.dropped(specs)
-    plan = identity(specs) if route.source == route.target else plan_route(route, specs)
-    return there.copied(plan) if tied and stored == (False, True) and there.embeddings in plan.recipes else plan
+    stores_copy = there.head in theirs.specs
+    is_tied = ours.description.may_be_tied or theirs.description.may_be_tied
+    if not is_tied or (here.head in ours.specs) == stores_copy:
+        return _renamed(route, ours.specs)
+    head = output_head(here, ours.specs, same_bits_in(ours.weights), may_be_tied=True)
+    plan = _renamed(route, specs_to_plan(head, here, ours.specs, stores_copy=stores_copy))
+    return plan_with_head(head, there, plan, stores_copy=stores_copy)
+
+
+def _renamed(route: Route, specs: Mapping[str, TensorSpec]) -> Plan:
+    return identity(specs) if route.source == route.target else plan_route(route, specs)

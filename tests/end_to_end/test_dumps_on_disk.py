@@ -126,7 +126,8 @@ def test_an_hf_dump_converts_as_safetensors_do(kind: str, name: str, tmp_path: P
     assert report.found.spelling == ("L2 with fused experts" if "moe" in name else "L2")
     assert_same(load_all(tmp_path / "back"), load_all(custom))
     kept = internvl_bridge.repair(dump, tmp_path / "repaired")
-    assert kept.found == report.found
+    for known in ("container", "spelling", "head", "parameters"):  # a repair asks no sidecar for the family
+        assert getattr(kept.found, known) == getattr(report.found, known)
     assert_same(load_all(tmp_path / "repaired"), load_all(tmp_path / "hf"))
     assert files_of(tmp_path / "repaired").keys() - {*weights_of(tmp_path / "repaired")} == (
         files_of(tmp_path / "hf").keys() - {"model.safetensors"}

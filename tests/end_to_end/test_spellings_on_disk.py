@@ -7,7 +7,7 @@ logits of upstream's own models, what transformers itself writes and loads, and 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from zlib import crc32
@@ -191,7 +191,7 @@ def test_transformers_writes_what_these_tests_are_about(made):
 def test_what_transformers_writes_becomes_the_custom_checkpoint(name: str, kind: str, made, tmp_path: Path):
     model = made(name)
     report = internvl_bridge.to_custom(model.directory / kind, tmp_path / "custom", reference=model.custom)
-    assert asdict(report.found) == model.found(kind)
+    assert report.found.as_json().items() >= model.found(kind).items()
     assert_same(load_all(tmp_path / "custom"), custom_tensors(name))
     assert report.reference is not None
     assert report.reference.identical
@@ -206,7 +206,7 @@ def test_what_transformers_writes_becomes_the_custom_checkpoint(name: str, kind:
 def test_what_transformers_writes_is_repaired(name: str, kind: str, made, tmp_path: Path):
     model = made(name)
     report = internvl_bridge.repair(model.directory / kind, tmp_path / "repaired")
-    assert asdict(report.found) == model.found(kind)
+    assert report.found.as_json().items() >= model.found(kind).items()
     assert report.format == "hf"
     found = internvl_bridge.inspect(tmp_path / "repaired")
     assert (found.spelling, found.container, found.refusal) == ("L1", "safetensors", None)
