@@ -12,7 +12,7 @@ from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.spellings import LAYOUTS, KeySpelling, spelling_in
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.config.file import detect_format, read_config
-from internvl_bridge.metadata.sidecar import OtherFormat, read_sidecar, reference_as_other_format
+from internvl_bridge.metadata.other_format import OtherFormat, read_sidecar, reference_as_other_format
 from internvl_bridge.storage.source_shards import Checkpoint
 
 TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}

@@ -1,17 +1,17 @@
 """The command line: arguments in; what they lead to is in :mod:`internvl_bridge.commands`.
 
-Importing this module, for ``--help`` or shell completion, imports nothing but Typer; each command
-imports the rest when it runs.
+Importing this module, for ``--help`` or shell completion, imports little but Typer; each command imports the rest
+when it runs.
 """
 
 import gc
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from internvl_bridge._version import __version__
+from internvl_bridge.convert.options import ExpertsOption, Layout, Order, Tied
 
 app = typer.Typer(
     name="internvl-bridge",
@@ -21,34 +21,6 @@ app = typer.Typer(
     "transformers: both ways, bit for bit, in bounded memory.",
     epilog="Exit codes: 0 done (for verify: identical), 1 differs, 2 bad input or usage, 130 interrupted.",
 )
-
-
-class Order(StrEnum):
-    """Physical order of the tensors in a file."""
-
-    SOURCE = "source"
-    NAME = "name"
-
-
-class Layout(StrEnum):
-    """How HF keys begin."""
-
-    L1 = "l1"
-    L2 = "l2"
-
-
-class Experts(StrEnum):
-    """How HF keys hold the experts of Qwen3-MoE."""
-
-    SPLIT = "split"
-    FUSED = "fused"
-
-
-class Tied(StrEnum):
-    """What a custom checkpoint gets for an output head that is the input embeddings."""
-
-    COPY = "copy"
-    KEEP = "keep"
 
 
 Source = Annotated[
@@ -93,21 +65,21 @@ SystemMessage = Annotated[
         show_default="upstream's",
     ),
 ]
-LayoutOption = Annotated[
+LayoutChoice = Annotated[
     Layout,
     typer.Option(
         help="Keys of the output: l1 is what every transformers reads (language_model.model.*), l2 that of "
         "model.state_dict() (model.language_model.*)."
     ),
 ]
-ExpertsOption = Annotated[
-    Experts,
+ExpertsChoice = Annotated[
+    ExpertsOption,
     typer.Option(
         help="Experts of Qwen3-MoE in the output: one tensor each (read by all transformers but 5.0 to 5.3, which lose "
         "them), or fused into one per layer (read by 5.0 and newer). Other models have one way."
     ),
 ]
-TiedOption = Annotated[
+TiedChoice = Annotated[
     Tied | None,
     typer.Option(
         help="If SOURCE's input embeddings serve as output head: write a copy of them as the head, or keep them tied, "
@@ -119,7 +91,7 @@ MaxShardSize = Annotated[
     str | None,
     typer.Option(help="Re-shard, for instance 5GB or 800MiB.", show_default="the source's shards"),
 ]
-OrderOption = Annotated[
+OrderChoice = Annotated[
     Order,
     typer.Option(help="Order of the tensors in a file: the source's, or safetensors' own by name."),
 ]
@@ -158,10 +130,10 @@ def to_hf(
     reference: HfReference = None,
     tokenizer: Tokenizer = None,
     system_message: SystemMessage = None,
-    layout: LayoutOption = Layout.L1,
-    experts: ExpertsOption = Experts.SPLIT,
+    layout: LayoutChoice = "l1",
+    experts: ExpertsChoice = "split",
     max_shard_size: MaxShardSize = None,
-    order: OrderOption = Order.SOURCE,
+    order: OrderChoice = "source",
     verify: Verify = True,
     workers: Workers = None,
     overwrite: Overwrite = False,
@@ -180,10 +152,10 @@ def to_hf(
         reference=reference,
         tokenizer=tokenizer,
         system_message=system_message,
-        layout=layout.value,
-        experts=experts.value,
+        layout=layout,
+        experts=experts,
         max_shard_size=max_shard_size,
-        order=order.value,
+        order=order,
     )
     execution = Execution(verify, workers, overwrite, restart)
     show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
@@ -203,9 +175,9 @@ def to_custom(
     output: Output,
     reference: CustomReference = None,
     tokenizer: Tokenizer = None,
-    tied: TiedOption = None,
+    tied: TiedChoice = None,
     max_shard_size: MaxShardSize = None,
-    order: OrderOption = Order.SOURCE,
+    order: OrderChoice = "source",
     verify: Verify = True,
     workers: Workers = None,
     overwrite: Overwrite = False,
@@ -223,9 +195,9 @@ def to_custom(
     options = Options(
         reference=reference,
         tokenizer=tokenizer,
-        tied=tied.value if tied else None,
+        tied=tied,
         max_shard_size=max_shard_size,
-        order=order.value,
+        order=order,
     )
     execution = Execution(verify, workers, overwrite, restart)
     show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
@@ -244,10 +216,10 @@ def repair(
     output: Output,
     tokenizer: Tokenizer = None,
     system_message: SystemMessage = None,
-    layout: LayoutOption = Layout.L1,
-    experts: ExpertsOption = Experts.SPLIT,
+    layout: LayoutChoice = "l1",
+    experts: ExpertsChoice = "split",
     max_shard_size: MaxShardSize = None,
-    order: OrderOption = Order.SOURCE,
+    order: OrderChoice = "source",
     verify: Verify = True,
     workers: Workers = None,
     overwrite: Overwrite = False,
@@ -265,10 +237,10 @@ def repair(
     options = Options(
         tokenizer=tokenizer,
         system_message=system_message,
-        layout=layout.value,
-        experts=experts.value,
+        layout=layout,
+        experts=experts,
         max_shard_size=max_shard_size,
-        order=order.value,
+        order=order,
     )
     execution = Execution(verify, workers, overwrite, restart)
     show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
@@ -291,11 +263,11 @@ def plan(
     repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of an HF checkpoint.")] = False,
     reference: Annotated[Path | None, typer.Option(help="As for the conversion.", show_default=False)] = None,
     tokenizer: Tokenizer = None,
-    layout: LayoutOption = Layout.L1,
-    experts: ExpertsOption = Experts.SPLIT,
-    tied: TiedOption = None,
+    layout: LayoutChoice = "l1",
+    experts: ExpertsChoice = "split",
+    tied: TiedChoice = None,
     max_shard_size: MaxShardSize = None,
-    order: OrderOption = Order.SOURCE,
+    order: OrderChoice = "source",
     verify: Verify = True,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -307,11 +279,11 @@ def plan(
     options = Options(
         reference=reference,
         tokenizer=tokenizer,
-        layout=layout.value,
-        experts=experts.value,
-        tied=tied.value if tied else None,
+        layout=layout,
+        experts=experts,
+        tied=tied,
         max_shard_size=max_shard_size,
-        order=order.value,
+        order=order,
     )
     execution = Execution(verify=verify, overwrite=overwrite)
     commands.plan(source, output, options, execution, repair=repair, as_json=as_json)

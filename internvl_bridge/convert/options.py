@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from internvl_bridge.errors import ConfigError
-from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.mapping.spellings import CUSTOM, L1, L2, KeySpelling
 
 Order = Literal["source", "name"]
 """Physical order of the tensors in a file."""
@@ -23,7 +21,6 @@ _CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": 
 _OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.HF, "tied": Format.CUSTOM}
 """Choices that only an output of one format leaves."""
 _DIRECTIONS = {"to-hf": Format.HF, "to-custom": Format.CUSTOM}
-_LAYOUTS = {"l1": L1, "l2": L2}
 _LONGEST_MESSAGE = 100_000
 
 
@@ -39,10 +36,6 @@ class Options:
     tied: Tied | None = None
     max_shard_size: int | str | None = None
     order: Order = "source"
-
-    def target(self, wanted: Format) -> KeySpelling:
-        """How the keys of the output are spelled."""
-        return CUSTOM if wanted is Format.CUSTOM else KeySpelling(_LAYOUTS[self.layout], Experts(self.experts))
 
 
 @dataclass(frozen=True, slots=True)

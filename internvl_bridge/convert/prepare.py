@@ -1,6 +1,6 @@
 """Decide everything about a conversion and prove it, before anything is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,20 @@ from internvl_bridge.checkpoint.byte_ranges import in_source_shards
 from internvl_bridge.checkpoint.inspection import Inspection, inspection_of
 from internvl_bridge.checkpoint.model import Model, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
-from internvl_bridge.checkpoint.weights import INDEX_FILES, holds_weights, stored_plan
-from internvl_bridge.convert.companions.beside import custom_files, hf_files, repaired_files, tokenizer_home
-from internvl_bridge.convert.companions.shared import CompanionFiles
+from internvl_bridge.checkpoint.weights import holds_weights, stored_plan
+from internvl_bridge.convert.companions.repair import repaired_files
+from internvl_bridge.convert.companions.rest import rest_of
+from internvl_bridge.convert.companions.shared import CompanionFiles, tokenizer_home
+from internvl_bridge.convert.companions.to_custom import custom_files
+from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.convert.options import Execution, Options, check_applies, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.sizes import parse_size
 from internvl_bridge.errors import UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
-from internvl_bridge.metadata.files import CHAT_FILES, TOKENIZER_FILES, small_texts
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE, repaired_contents, sidecar_contents
+from internvl_bridge.mapping.spellings import chosen_spelling
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.output_shards import (
@@ -87,37 +90,23 @@ def prepare(
     """Decide everything about a conversion from the first of ``formats`` to the second and prove it; write nothing."""
     accepted, wanted = formats
     source, output = Path(source), Path(output)
+    reference = None if options.reference is None else Path(options.reference)
+    inputs = tuple(Path(place) for place in (source, reference, options.tokenizer) if place is not None)
     check_options(options)
     check_workers(execution.workers)
-    reference = None if options.reference is None else Path(options.reference)
     model = read_model(source, reference, alone=accepted is wanted)
     if model.format is not accepted:
         raise _wrong_format(model)
     check_applies(options, wanted)
-    check_output(source, output, overwrite=execution.overwrite)
-    inputs = tuple(Path(place) for place in (source, reference, options.tokenizer) if place is not None)
-    if execution.overwrite:
-        check_replaceable(output, inputs)
+    _check_output(output, inputs, execution)
     if reference is not None and holds_weights(reference):
         read_model(reference)  # a reference that cannot be compared with must not surprise at the end
-    planned = plan_model(model, options.target(wanted), stores_copy=_stores_copy(model, options, wanted))
+    spelling = chosen_spelling(wanted, options.layout, options.experts)
+    planned = plan_model(model, spelling, stores_copy=_stores_copy(model, options, wanted))
     shards = _output_shards(model, planned, options)
-
     home = tokenizer_home(source, reference, options.tokenizer)
-    beside = _files(model, planned, options, wanted, home)
-    used = {*INDEX_FILES, *(shard.path.name for shard in model.checkpoint.shards)}
-    used |= {path.name for path in beside.copies if path.parent == source}
-    replaced = () if home == source else TOKENIZER_FILES
-    used.add(SIDECAR_FILE)
-    texts, kept = dict(beside.texts), {*beside.texts}
-    copies = tuple(path for path in beside.copies if path.name != SIDECAR_FILE)
-    if wanted is accepted:
-        sidecar = repaired_contents(source) if len(copies) < len(beside.copies) else {}
-    else:
-        keep = small_texts(source, without={*used, *replaced}, surely={*beside.texts, *CHAT_FILES} - {*replaced})
-        made = {name: text for name, text in beside.texts.items() if name not in replaced}
-        sidecar = sidecar_contents(accepted, model.description.family.name, keep, made, planned.head.value)
-        kept = {*keep}
+    companions = _companion_files(model, planned, options, wanted, home)
+    rest = rest_of(model, planned.head, companions, home, wanted)
     return Conversion(
         model=model,
         found=inspection_of(model, planned.head),
@@ -127,15 +116,22 @@ def prepare(
         plan=planned.plan,
         shards=shards,
         index=index_of(shards, model.checkpoint.index_metadata) if needs_index(shards) else None,
-        texts=texts,
-        copies=copies,
-        sidecar=sidecar,
-        left_behind=tuple(sorted({path.name for path in source.iterdir()} - used - kept)),
-        notes=beside.notes,
+        texts=companions.texts,
+        copies=tuple(path for path in companions.copies if path.name != SIDECAR_FILE),
+        sidecar=rest.sidecar,
+        left_behind=rest.left_behind,
+        notes=companions.notes,
         reference=reference,
         options=options,
         execution=execution,
     )
+
+
+def _check_output(output: Path, inputs: Sequence[Path], execution: Execution) -> None:
+    """Raise OutputError if ``output`` must not be made, or would replace what is not made again."""
+    check_output(inputs[0], output, overwrite=execution.overwrite)
+    if execution.overwrite:
+        check_replaceable(output, inputs)
 
 
 def _wrong_format(model: Model) -> UnsupportedModelError:
@@ -162,7 +158,7 @@ def _output_shards(model: Model, planned: ModelPlan, options: Options) -> tuple[
     return tuple(output_shards([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards]))
 
 
-def _files(model: Model, planned: ModelPlan, options: Options, wanted: Format, home: Path) -> CompanionFiles:
+def _companion_files(model: Model, planned: ModelPlan, options: Options, wanted: Format, home: Path) -> CompanionFiles:
     """Everything beside the weights and the sidecar; ``home`` is where the tokenizer is."""
     if wanted is Format.CUSTOM:
         return custom_files(model, planned, home, options.reference)

@@ -12,7 +12,8 @@ from huggingface_hub import snapshot_download
 from internvl_bridge.checkpoint.model import Model, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.checkpoint.weights import stored_plan
-from internvl_bridge.convert.companions.beside import hf_files, repaired_files
+from internvl_bridge.convert.companions.repair import repaired_files
+from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.errors import ConfigError, DifferenceError, first_few
 from internvl_bridge.in_memory.mapped_tensors import mapped_tensors
 from internvl_bridge.mapping.families import Experts

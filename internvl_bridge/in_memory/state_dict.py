@@ -13,7 +13,7 @@ from internvl_bridge.mapping.family_from_keys import guessed_route
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
 from internvl_bridge.mapping.routes import plan_route
-from internvl_bridge.mapping.spellings import spelling_in
+from internvl_bridge.mapping.spellings import chosen_spelling, spelling_in
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.config.file import ConfigFile
 from internvl_bridge.planning.output_head import SameBits
@@ -49,7 +49,7 @@ def convert_state_dict(
     check_options(options)
     specs = {key: spec_of(tensor) for key, tensor in tensors.items()}
     if config is None:
-        plan = plan_route(guessed_route(specs, options.target(wanted)), specs)
+        plan = plan_route(guessed_route(specs, chosen_spelling(wanted, options.layout, options.experts)), specs)
     else:
         plan = _plan(described_by(config, specs), tensors, specs, wanted, options)
     return {key: gathered(recipe, tensors) for key, recipe in plan.recipes.items()}
@@ -62,7 +62,7 @@ def _plan(
     return plan_tensors(
         model,
         specs,
-        (source, options.target(wanted)),
+        (source, chosen_spelling(wanted, options.layout, options.experts)),
         same_bits_in(tensors),
         stores_copy=wanted is Format.CUSTOM and options.tied != "keep",
     ).plan

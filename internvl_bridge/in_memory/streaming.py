@@ -15,7 +15,7 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import RowLookup, explain_unknown_keys
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.routes import Route
-from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, spelling_in
+from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, chosen_spelling, spelling_in
 from internvl_bridge.mapping.tied_head import TiedHead, tied_head
 from internvl_bridge.mapping.transforms import Transform, group_into, recipes_into
 from internvl_bridge.metadata.config.description import ModelDescription
@@ -48,7 +48,7 @@ def iter_converted(
     check_options(options)
     if config is not None:
         return _described(named_tensors, config, wanted, options)
-    target = options.target(wanted)
+    target = chosen_spelling(wanted, options.layout, options.experts)
     return _converted(_guessable(named_tensors), list(possible_routes(target, guessable_models(target))), {})
 
 
@@ -56,7 +56,7 @@ def _described(
     named_tensors: NamedTensors, config: Mapping[str, Any], wanted: Format, options: Options
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The targets of a model that ``config`` describes, all of whose tensors have to come."""
-    target = options.target(wanted)
+    target = chosen_spelling(wanted, options.layout, options.experts)
     model = described_by(config, {})
     check_config(model)
     families = [model.family]

@@ -58,7 +58,8 @@ class Family:
         layer: names and shapes of the tensors of one layer, in HF names.
         fields: the fields of its config, in the order in which they are written.
         rope: how its classes read rotary embeddings.
-        template: the conversation template of its releases.
+        template: the conversation template of its current releases.
+        chatml_template: the name of a template that its older releases use, of several that render the same.
         key_mark: a part of some custom keys; it tells this family from another one of the same architecture.
         experts: the fields that describe its experts, None if it has none.
         split_experts: rows for experts that HF keys hold one tensor each.
@@ -79,6 +80,7 @@ class Family:
     fields: tuple[Field, ...]
     rope: RopeReader
     template: str = "internvl2_5"
+    chatml_template: str = "Hermes-2"
     key_mark: str | None = None
     experts: ExpertFields | None = None
     split_experts: Table = ()
@@ -184,6 +186,7 @@ INTERNLM2 = Family(
     layer=llama_layer,
     fields=(*COMMON, *rope_fields(_OLD_ROPE), Field("bias", "attention_bias", flag, True, False)),
     rope=_OLD_ROPE,
+    chatml_template="internlm2-chat",
     computes_head_dim=True,
 )
 INTERNLM3 = Family(

@@ -81,12 +81,19 @@ L1_BARE_HEAD = _layout(
 )
 LAYOUTS = (L1, L2, L3, L1_BARE_HEAD)
 """Those of HF keys."""
+_CHOICES = {"l1": L1, "l2": L2}
+"""Those that an output can have; the others are only read."""
 
 CUSTOM = KeySpelling(KeyLayout("custom", (), Format.CUSTOM))
 """The one spelling of the custom format."""
 
 MOST_COMPATIBLE = KeySpelling(L1)
 """What every transformers from 4.52 on reads."""
+
+
+def chosen_spelling(wanted: Format, layout: str, experts: str) -> KeySpelling:
+    """The spelling of an output in the format ``wanted``; "l1" or "l2", and "split" or "fused" say which of HF's."""
+    return CUSTOM if wanted is Format.CUSTOM else KeySpelling(_CHOICES[layout], Experts(experts))
 
 
 def spelled_table(family: Family, dims: TextDims, spelling: KeySpelling) -> Table:

@@ -323,16 +323,16 @@ def test_fields_that_nobody_knows_are_noted_and_kept_in_the_sidecar(custom: Cust
 def test_a_config_that_describes_other_tensors_than_the_source_is_never_written(
     custom: Custom, tmp_path: Path, monkeypatch
 ):
-    from internvl_bridge.convert.companions import beside
+    from internvl_bridge.convert.companions import to_hf
 
-    translate = beside.to_hf_config
+    translate = to_hf.to_hf_config
 
     def wrong(*arguments):
         config = translate(*arguments)
         config["text_config"]["num_attention_heads"] = 2
         return config
 
-    monkeypatch.setattr(beside, "to_hf_config", wrong)
+    monkeypatch.setattr(to_hf, "to_hf_config", wrong)
     with pytest.raises(BridgeError, match="models of different sizes"):
         internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["qwen2-300m"]

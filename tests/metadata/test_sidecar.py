@@ -14,13 +14,8 @@ from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, INTERNLM3_GRO
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import read_config
 from internvl_bridge.metadata.files import small_texts
-from internvl_bridge.metadata.sidecar import (
-    SIDECAR_FILE,
-    read_sidecar,
-    reference_as_other_format,
-    sidecar_contents,
-    sidecar_text,
-)
+from internvl_bridge.metadata.other_format import read_sidecar, reference_as_other_format
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_contents, sidecar_text
 
 CUSTOM_TEXT = (DATA / "custom" / "qwen2-300m" / "config.json").read_text()
 HF_TEXT = (DATA / "hf" / "qwen2-300m@state-dict" / "config.json").read_text()

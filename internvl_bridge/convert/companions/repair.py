@@ -6,8 +6,17 @@ Made of a repaired directory, it is the same to the byte.
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from internvl_bridge.convert.companions.portable_sidecar import usable_sidecar
-from internvl_bridge.convert.companions.shared import CompanionFiles, carried_files
+from internvl_bridge.checkpoint.model import Model
+from internvl_bridge.checkpoint.untrained import notes_on_untrained
+from internvl_bridge.convert.companions.shared import (
+    CompanionFiles,
+    carried_files,
+    image_token,
+    notes_on_tensors,
+    notes_on_tokenizer_home,
+    read_whole_tokenizer,
+    tensor_facts,
+)
 from internvl_bridge.convert.companions.to_hf import video_notes
 from internvl_bridge.metadata.chat.choice import ChatSetup
 from internvl_bridge.metadata.chat.generation import (
@@ -19,21 +28,44 @@ from internvl_bridge.metadata.chat.generation import (
 from internvl_bridge.metadata.chat.repair import repaired_chat
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.file import CONFIG_FILE, Config, as_text
+from internvl_bridge.metadata.config.repair import repaired_config
 from internvl_bridge.metadata.config.tiling import custom_tiling
+from internvl_bridge.metadata.config.translation import TokenFacts
 from internvl_bridge.metadata.files import CHAT_FILES, LEGAL_FILES, TOKENIZER_FILES, present, small_texts
+from internvl_bridge.metadata.other_format import OtherFormat, usable_sidecar
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES
 from internvl_bridge.metadata.processor.repair import repaired_processor
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE, OtherFormat
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
 from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files
 from internvl_bridge.metadata.tokenizer.token_ids import token_id
 from internvl_bridge.metadata.tokenizer.tokenizer_config import IMAGE_CONTEXT
+from internvl_bridge.planning.tensor_plan import ModelPlan
 
 _HANDLED = (CONFIG_FILE, GENERATION_FILE, SIDECAR_FILE, *HF_PROCESSOR_FILES, *TOKENIZER_FILES, *LEGAL_FILES)
 # Python modules, which HF's classes do without; a trainer's state; and that of an adapter, for whose sake transformers
 # would load another model than this one.
 _NO_PART = (".py",)
 _STATES = ("trainer_state", "training_args", "optimizer", "scheduler", "rng_state", "adapter_config")
+
+
+def repaired_files(model: Model, planned: ModelPlan, home: Path, system_message: str | None) -> CompanionFiles:
+    """The files of an HF checkpoint made portable; as :func:`hf_files`, but a tokenizer may be missing."""
+    description = model.description
+    tokenizer = read_whole_tokenizer(home)
+    has_tokens = tokenizer.has_vocabulary or home != model.directory
+    image = image_token(model, home) if has_tokens else description.values.get("image_token_id", 151667)
+    tokens = TokenFacts(image, repaired_turn_end(description, tokenizer))
+    config = repaired_config(description, tensor_facts(model, planned), tokens)
+    beside = repaired_companions(description, tokenizer, config, system_message)
+    notes = (
+        *notes_on_tokenizer_home(model, home),
+        *notes_on_tensors(model, planned),
+        *notes_on_untrained(model, planned),
+        *beside.notes,
+    )
+    text = description.file.text if config == description.file.values else as_text(config)
+    return CompanionFiles({**beside.texts, CONFIG_FILE: text}, beside.copies, notes)
 
 
 def repaired_companions(

@@ -1,21 +1,32 @@
-"""The files of a directory beside its weights and its config.json, decided and not yet written."""
+"""What the directions share: the files next to the weights as a value, and what is done alike for each."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from internvl_bridge.checkpoint.model import Model
+from internvl_bridge.errors import ConfigError, ContradictionError
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
+from internvl_bridge.metadata.config.description import describe
+from internvl_bridge.metadata.config.file import CONFIG_FILE, ConfigFile, as_text, read_json_file
+from internvl_bridge.metadata.config.translation import TensorFacts
 from internvl_bridge.metadata.files import (
     CHAT_FILES,
     LEGAL_FILES,
     TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILES,
     VOCABULARY_FILES,
+    has_tokenizer,
     present,
 )
-from internvl_bridge.metadata.sidecar import OtherFormat
-from internvl_bridge.metadata.tokenizer.files import can_load
+from internvl_bridge.metadata.other_format import OtherFormat
+from internvl_bridge.metadata.tokenizer.files import TokenizerFiles, can_load, read_tokenizer_files
+from internvl_bridge.metadata.tokenizer.token_ids import required_token_id
+from internvl_bridge.metadata.tokenizer.tokenizer_config import IMAGE_CONTEXT, IMAGE_END, IMAGE_START
+from internvl_bridge.metadata.tokenizer.tokenizer_json import check_whole
+from internvl_bridge.planning.output_head import OutputHead
+from internvl_bridge.planning.tensor_plan import ModelPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +67,88 @@ def others(other_format: OtherFormat | None, known: Collection[str]) -> dict[str
     if other_format is None:
         return {}
     return {name: text for name, text in other_format.files.items() if name not in {*known, *TOKENIZER_FILES}}
+
+
+def tokenizer_home(source: Path, reference: Path | None, tokenizer: str | Path | None) -> Path:
+    """The directory whose tokenizer files the output gets."""
+    if tokenizer is not None:
+        home = Path(tokenizer)
+        if not home.is_dir():
+            raise ConfigError(f"{home}, which was given for the tokenizer, is not a directory.", "Give one that is.")
+        if not has_tokenizer(home):
+            raise ConfigError(f"{home} holds no tokenizer file.", "Give a directory that does.")
+        return source if home.samefile(source) else home
+    return reference if reference is not None and not has_tokenizer(source) else source
+
+
+def read_whole_tokenizer(home: Path) -> TokenizerFiles:
+    """The tokenizer in ``home``. Raises ConfigError if a file of it is malformed or cut off."""
+    tokenizer = read_tokenizer_files(home)
+    if tokenizer.has_json:
+        check_whole(home / "tokenizer.json")
+    elif tokenizer.has_pairs:
+        read_json_file(home / "vocab.json")
+    return tokenizer
+
+
+def notes_on_tokenizer_home(model: Model, home: Path) -> list[str]:
+    """Whose tokenizer the output has, if it is not the source's."""
+    return [] if home == model.directory else [f"The tokenizer is that of {home}, not of {model.directory}."]
+
+
+def image_token(model: Model, tokenizer_home: Path) -> int:
+    """The id of ``<IMG_CONTEXT>``, which the model, like those of the tokens around it, must have embeddings for."""
+    ids = {token: required_token_id(tokenizer_home, token) for token in (IMAGE_CONTEXT, IMAGE_START, IMAGE_END)}
+    embeddings = model.description.dims.text.vocab
+    for token, number in ids.items():
+        if number >= embeddings:
+            raise ContradictionError(
+                f"The tokenizer in {tokenizer_home} has {token} at id {number}, but the model has only {embeddings} "
+                f"embeddings.",
+                "Use the tokenizer that the checkpoint was saved with.",
+            )
+    return ids[IMAGE_CONTEXT]
+
+
+def tensor_facts(model: Model, planned: ModelPlan) -> TensorFacts:
+    """What the tensors of ``model`` say that no config can overrule."""
+    return TensorFacts(tied=planned.tied, mxfp4=planned.mxfp4, dtype=model.dtype)
+
+
+def config_text(model: Model, config: Mapping[str, object]) -> str:
+    """The text of the output's config.json: the complement's own, where it says the same.
+
+    Raises ConfigError if the complement describes a model of other sizes.
+    """
+    description, other_format = model.description, model.other_format
+    made = describe(ConfigFile(Path(CONFIG_FILE), "", config), model.specs, description.family)
+    if made.dims != description.dims:
+        raise ConfigError(
+            f"{description.file.path} and the sidecar or reference describe models of different sizes.",
+            "Give the reference that belongs to this checkpoint, or remove internvl_bridge.json.",
+        )
+    if other_format is not None and config == other_format.description.file.values:
+        return other_format.files[CONFIG_FILE]
+    return as_text(config)
+
+
+def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
+    """What became of the output head, and what the trainer dumped beside the weights."""
+    tie = planned.tie
+    if planned.adds_head:
+        yield (
+            f"The model is tied (its input embeddings serve as output head): {tie.head} is a copy of {tie.embeddings}. "
+            f"to-hf drops it again, as long as both are equal; '--tied keep' writes none."
+        )
+    if planned.drops_head:
+        yield (
+            f"config.json says that the model is tied, and its output head equals its input embeddings bit for bit: "
+            f"{tie.head} is not written."
+        )
+    if planned.head is OutputHead.OWN and model.description.may_be_tied:
+        yield (
+            "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
+            "own, which differs: that one is used, and the output's config.json says so."
+        )
+    if model.weights.left_out:
+        yield f"Left out, as no weights of the model: {', '.join(model.weights.left_out)}."

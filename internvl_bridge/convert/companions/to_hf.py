@@ -1,23 +1,32 @@
 """What an HF directory holds beside weights and config.json, made from a custom one."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.convert.companions.shared import (
     CompanionFiles,
     carried_files,
+    config_text,
+    image_token,
+    notes_on_tensors,
+    notes_on_tokenizer_home,
     others,
+    read_whole_tokenizer,
     restored_generation,
     restored_tokenizer,
+    tensor_facts,
 )
-from internvl_bridge.metadata.chat.choice import ChatSetup
+from internvl_bridge.metadata.chat.choice import ChatSetup, choose_chat
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE, hf_generation_config, read_generation_config
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.file import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling
-from internvl_bridge.metadata.config.translation import tile_side, tokens_per_tile
+from internvl_bridge.metadata.config.translation import TokenFacts, tile_side, to_hf_config, tokens_per_tile
 from internvl_bridge.metadata.files import LEGAL_FILES, digest
+from internvl_bridge.metadata.other_format import OtherFormat
 from internvl_bridge.metadata.processor.files import (
     HF_PROCESSOR_FILES,
     IMAGENET_MEAN,
@@ -27,10 +36,34 @@ from internvl_bridge.metadata.processor.files import (
     hf_processor_files,
     image_processor,
 )
-from internvl_bridge.metadata.sidecar import OtherFormat
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
 from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files
-from internvl_bridge.metadata.tokenizer.token_ids import video_token_id
+from internvl_bridge.metadata.tokenizer.token_ids import token_id, video_token_id
+from internvl_bridge.planning.tensor_plan import ModelPlan
+
+
+def hf_files(model: Model, planned: ModelPlan, home: Path, system_message: str | None) -> CompanionFiles:
+    """The files of an HF checkpoint made from a custom one, with config.json and without the sidecar.
+
+    ``home`` is where the tokenizer is. Raises ConfigError or ContradictionError for what is malformed or does not
+    belong together.
+    """
+    description, other_format = model.description, model.other_format
+    tokenizer = read_whole_tokenizer(home)
+    chat = choose_chat(description.values.get("template"), tokenizer.template, system_message)
+    end_id = None if chat.turn_end is None else token_id(home, chat.turn_end)
+    tokens = TokenFacts(image_token(model, home), end_id)
+    config = to_hf_config(
+        description, tensor_facts(model, planned), tokens, other_format.description if other_format else None
+    )
+    beside = hf_companions(description, tokenizer, chat, end_id, other_format)
+    notes = (
+        *notes_on_tokenizer_home(model, home),
+        *notes_on_tensors(model, planned),
+        *_notes_on_config(model, config),
+        *beside.notes,
+    )
+    return CompanionFiles({**beside.texts, CONFIG_FILE: config_text(model, config)}, beside.copies, notes)
 
 
 def hf_companions(
@@ -122,4 +155,19 @@ def _differing_pixels(source: Path) -> Iterator[str]:
         yield (
             f"{path} normalises images by mean {normalization[0]} and std {normalization[1]}; upstream's code, and so "
             f"the output, by ImageNet's {IMAGENET_MEAN} and {IMAGENET_STD}."
+        )
+
+
+def _notes_on_config(model: Model, made: Mapping[str, Any]) -> Iterator[str]:
+    """What the owner of a custom checkpoint should know about its HF twin, whose config.json is ``made``."""
+    layer = model.description.values.get("select_layer", -1)
+    if layer != -1:
+        yield (
+            f"vision_feature_layer is {layer}: transformers 5 reads that, 4.57 and older fail with an AttributeError."
+        )
+    stated, ends = model.description.text.get("eos_token_id"), made["text_config"].get("eos_token_id")
+    if stated is not None and ends != stated:
+        yield (
+            f"llm_config has eos_token_id {stated}, but a turn ends with {ends}, says the chat template: the output's "
+            f"config.json and generation_config.json say so too, and generation stops there."
         )

@@ -12,7 +12,6 @@ from metadata.describing import custom_config, hf_config
 from support import DATA, NAMES, copy_custom, edit_json
 
 import internvl_bridge
-from internvl_bridge.convert.companions.portable_sidecar import usable_sidecar
 from internvl_bridge.convert.companions.repair import repaired_companions, repaired_turn_end
 from internvl_bridge.convert.companions.shared import CompanionFiles
 from internvl_bridge.errors import ConfigError
@@ -22,6 +21,7 @@ from internvl_bridge.metadata.config.description import describe
 from internvl_bridge.metadata.config.file import as_text, read_config
 from internvl_bridge.metadata.config.repair import repaired_config
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts
+from internvl_bridge.metadata.other_format import usable_sidecar
 from internvl_bridge.metadata.tokenizer.files import read_tokenizer_files
 from internvl_bridge.metadata.tokenizer.token_ids import token_id
 

@@ -28,7 +28,8 @@ from internvl_bridge.metadata.chat.template import (
 )
 from internvl_bridge.metadata.config.file import read_config
 from internvl_bridge.metadata.config.tiling import Tiling, hf_tiling
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE, OtherFormat, read_sidecar, reference_as_other_format
+from internvl_bridge.metadata.other_format import OtherFormat, read_sidecar, reference_as_other_format
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.metadata.tokenizer.files import can_load
 from internvl_bridge.metadata.tokenizer.tokenizer_json import check_whole, read_front
 

@@ -9,17 +9,18 @@ import pytest
 from metadata.describing import CUSTOM, changed, custom_config, description, hf_config
 from support import DATA, edit_json
 
+from internvl_bridge.convert.companions.hf_files import fields_from_files, read_hf_files
 from internvl_bridge.convert.companions.remote_code import hub_auto_map
 from internvl_bridge.convert.companions.shared import CompanionFiles
-from internvl_bridge.convert.companions.to_custom import custom_companions, fields_from_files, read_hf_files
+from internvl_bridge.convert.companions.to_custom import custom_companions
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.mapping.families import QWEN2
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import built_template, with_system_message
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.files import digest
+from internvl_bridge.metadata.other_format import OtherFormat
 from internvl_bridge.metadata.processor.files import custom_preprocessor
-from internvl_bridge.metadata.sidecar import OtherFormat
 from internvl_bridge.metadata.tokenizer.files import read_tokenizer_files
 
 STORED = custom_config("qwen2-300m")

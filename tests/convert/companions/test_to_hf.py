@@ -20,7 +20,7 @@ from internvl_bridge.metadata.chat.template import built_template, system_messag
 from internvl_bridge.metadata.config.description import describe
 from internvl_bridge.metadata.config.file import read_config
 from internvl_bridge.metadata.files import digest
-from internvl_bridge.metadata.sidecar import OtherFormat
+from internvl_bridge.metadata.other_format import OtherFormat
 from internvl_bridge.metadata.tokenizer.files import read_tokenizer_files
 from internvl_bridge.metadata.tokenizer.token_ids import token_id
 

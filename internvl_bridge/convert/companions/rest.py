@@ -1,0 +1,44 @@
+"""What becomes of the source's files that the output does not have: kept in the sidecar, or left behind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge.checkpoint.model import Model
+from internvl_bridge.checkpoint.weights import INDEX_FILES
+from internvl_bridge.convert.companions.shared import CompanionFiles
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.metadata.files import CHAT_FILES, TOKENIZER_FILES, small_texts
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, repaired_contents, sidecar_contents
+from internvl_bridge.planning.output_head import OutputHead
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The contents of the sidecar, and the names of the source's files that are nowhere in the output."""
+
+    sidecar: Mapping[str, Any]
+    left_behind: tuple[str, ...]
+
+
+def rest_of(model: Model, head: OutputHead, companions: CompanionFiles, home: Path, wanted: Format) -> Rest:
+    """What becomes of the files of ``model`` that ``companions``, the files of the output, do not have.
+
+    ``home`` is where the output's tokenizer is from: the files of another one are not the way back. A repair hands a
+    usable sidecar on, and makes none.
+    """
+    source = model.directory
+    used = {SIDECAR_FILE, *INDEX_FILES, *(shard.path.name for shard in model.checkpoint.shards)}
+    used |= {path.name for path in companions.copies if path.parent == source}
+    if wanted is model.format:
+        handed_on = any(path.name == SIDECAR_FILE for path in companions.copies)
+        sidecar, kept = repaired_contents(source) if handed_on else {}, {*companions.texts}
+    else:
+        replaced = set() if home == source else {*TOKENIZER_FILES}
+        surely = {*companions.texts, *CHAT_FILES} - replaced
+        texts = small_texts(source, without=used | replaced, surely=surely)
+        made = {name: text for name, text in companions.texts.items() if name not in replaced}
+        sidecar = sidecar_contents(model.format, model.description.family.name, texts, made, head.value)
+        kept = {*texts}
+    return Rest(sidecar, tuple(sorted({path.name for path in source.iterdir()} - used - kept)))
