@@ -18,14 +18,13 @@ from internvl_bridge.convert.companions.shared import (
     tensor_facts,
 )
 from internvl_bridge.convert.companions.to_hf import video_notes
-from internvl_bridge.metadata.chat.choice import ChatSetup
+from internvl_bridge.metadata.chat.choice import ChatSetup, choose_chat
 from internvl_bridge.metadata.chat.generation import (
     GENERATION_FILE,
     hf_generation_config,
     read_generation_config,
     with_turn_end,
 )
-from internvl_bridge.metadata.chat.repair import repaired_chat
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.file import CONFIG_FILE, Config, as_text
 from internvl_bridge.metadata.config.repair import repaired_config
@@ -78,7 +77,7 @@ def repaired_companions(
     """
     source = hf.file.path.parent
     other_format, sidecar_notes = usable_sidecar(hf.file)
-    chat = repaired_chat(_template_name(other_format), tokenizer.template, system_message)
+    chat = choose_chat(_template_name(other_format), tokenizer.template, system_message, is_repair=True)
     missing = not tokenizer.has_vocabulary and tokenizer.home == source
     end = None if chat.turn_end is None else token_id(tokenizer.home, chat.turn_end)
     chat_files, chat_notes = ({}, _incomplete(source, chat)) if missing else hf_tokenizer_files(tokenizer, chat, end)
@@ -106,7 +105,7 @@ def repaired_companions(
 def repaired_turn_end(hf: ModelDescription, tokenizer: TokenizerFiles) -> int | None:
     """The id of the token that ends a turn, as :func:`repaired_companions` has it; None if nothing tells."""
     other_format, _ = usable_sidecar(hf.file)
-    end = repaired_chat(_template_name(other_format), tokenizer.template, None).turn_end
+    end = choose_chat(_template_name(other_format), tokenizer.template, None, is_repair=True).turn_end
     return None if end is None else token_id(tokenizer.home, end)
 
 

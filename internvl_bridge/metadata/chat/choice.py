@@ -1,8 +1,8 @@
-"""How an HF model is spoken to: its chat template, and the token that ends a turn."""
+"""Which chat template an HF model gets, and which token ends its turn."""
 
 from dataclasses import dataclass
 
-from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
+from internvl_bridge.metadata.chat.conversations import CONVERSATIONS, Conversation
 from internvl_bridge.metadata.chat.template import (
     HF_IMAGE,
     built_template,
@@ -11,6 +11,7 @@ from internvl_bridge.metadata.chat.template import (
     places_images,
     turn_end,
     with_system_message,
+    without_system_message,
 )
 from internvl_bridge.metadata.files import CHAT_TEMPLATE_FILE
 
@@ -19,7 +20,7 @@ NO_SYSTEM_MESSAGE = "none"
 
 @dataclass(frozen=True, slots=True)
 class ChatSetup:
-    """How the model is spoken to: the chat template, and the token that ends a turn; None where nothing tells.
+    """How a model is prompted: the chat template, and the token that ends a turn; None where nothing shows it.
 
     ``demanded``: a system message was asked for, so that no template that was there before will do.
     """
@@ -30,49 +31,93 @@ class ChatSetup:
     demanded: bool = False
 
 
-def choose_chat(name: str | None, own: str | None, system_message: str | None) -> ChatSetup:
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """A template without a system message; ``conversation``, if known, has the default one. ``notes`` say why."""
+
+    body: str
+    conversation: Conversation | None
+    notes: tuple[str, ...] = ()
+    turn_end: str | None = None
+
+
+def choose_chat(name: str | None, own: str | None, system_message: str | None, *, is_repair: bool = False) -> ChatSetup:
     """The chat template for a model whose config.json names ``name`` and whose tokenizer has its ``own``.
 
-    A template of its own that places no images is the language model's, from before it saw any: upstream's
-    ``chat()`` uses the named one, and so does this. ``system_message`` is rendered for conversations that
-    bring none; None means upstream's, "none" means none.
+    A template of its own that places no images is the language model's, from before it saw any: upstream's ``chat()``
+    uses the named one, and so does this. ``system_message`` is rendered for conversations that bring none; None means
+    upstream's, "none" means none.
+
+    In a repair it is a sidecar that may name the template. One for HF's processor is kept there, with what it renders
+    for conversations that bring no system message, unless a ``system_message`` is asked for.
     """
-    conversation = CONVERSATIONS.get(name or "")
-    notes = []
-    if own is not None and places_images(own):
-        body = for_hf(own)
-        rendered = CONVERSATIONS.get(conversation_name(own, preferred=[name or ""]) or "")
-        if conversation is not None and rendered is not None and rendered.opening != conversation.opening:
-            notes.append(
-                f"The tokenizer's own chat template is kept, although it does not render the {name!r} that config.json "
-                f"names: remove it from the source to have that one, if upstream's code was used with it."
-            )
-            conversation = rendered
-        if system_message == NO_SYSTEM_MESSAGE:
-            notes.append("The tokenizer's own chat template is kept; a system message of its own making stays in it.")
-    elif conversation is not None:
-        body = built_template(conversation)
-    elif own is not None and (guessed := conversation_name(own, preferred=())):
-        body = built_template(CONVERSATIONS[guessed])
-        notes.append(f"The chat template was made after the tokenizer's own, which places no images, as {guessed!r}.")
-    else:
-        return ChatSetup(own, None, (_no_template(name, own, system_message),), demanded=system_message is not None)
+    if is_repair and own is not None and HF_IMAGE in own:
+        return _kept(own, system_message)
+    chosen = _chosen(name, own, is_repair=is_repair)
+    demanded = system_message is not None
+    if chosen is None:
+        return ChatSetup(own, None, (_no_template(name, own, system_message, is_repair=is_repair),), demanded=demanded)
+    body, conversation, notes = chosen.body, chosen.conversation, [*chosen.notes]
+    if system_message == NO_SYSTEM_MESSAGE and own is not None and places_images(own):
+        notes.append("The tokenizer's own chat template is kept; a system message of its own making stays in it.")
     if conversation is None and system_message is None:
-        notes.append(
-            f"config.json names the template {name!r}, whose default system message is not known: none is rendered. "
-            f"State one with --system-message."
+        whose = (
+            "No sidecar names the template, and its" if is_repair else f"config.json names the template {name!r}, whose"
         )
+        notes.append(f"{whose} default system message is not known: none is rendered. State one with --system-message.")
     wanted = conversation.system_message if conversation and system_message is None else system_message
     if wanted is not None and wanted != NO_SYSTEM_MESSAGE:
         body = with_system_message(body, wanted)
-    end = turn_end(body) or (conversation.turn_end if conversation else None)
-    return ChatSetup(body, end, tuple(notes), demanded=system_message is not None)
+    return ChatSetup(body, turn_end(body) or chosen.turn_end, tuple(notes), demanded=demanded)
 
 
-def _no_template(name: str | None, own: str | None, system_message: str | None) -> str:
+def _kept(own: str, system_message: str | None) -> ChatSetup:
+    """A template for HF's processor, as it is but for a system message that is asked for."""
+    body = for_hf(own)
+    if system_message == NO_SYSTEM_MESSAGE:
+        note = "The chat template is kept; a system message of its own making stays in it."
+        return ChatSetup(without_system_message(body), turn_end(body), (note,), demanded=True)
+    if system_message is not None:
+        body = with_system_message(body, system_message)
+    return ChatSetup(body, turn_end(body), (), demanded=system_message is not None)
+
+
+def _chosen(name: str | None, own: str | None, *, is_repair: bool) -> _Template | None:
+    """The tokenizer's own template if it places images, else the named one, else one that is like the own one."""
+    named = CONVERSATIONS.get(name or "")
+    if own is not None and places_images(own):
+        return _own(name, own, named, is_repair=is_repair)
+    if named is not None:
+        return _Template(built_template(named), named, turn_end=named.turn_end)
+    guessed = conversation_name(own or "", preferred=())
+    if guessed is None:
+        return None
+    note = f"The chat template was made after the tokenizer's own, which places no images, as {guessed!r}."
+    return _Template(built_template(CONVERSATIONS[guessed]), None, (note,), CONVERSATIONS[guessed].turn_end)
+
+
+def _own(name: str | None, own: str, named: Conversation | None, *, is_repair: bool) -> _Template:
+    """The tokenizer's own template; its default system message is that of the conversation that it renders."""
+    if is_repair and named is None:
+        note = "The chat template is that of a custom checkpoint, in HF's words."
+        return _Template(for_hf(own), None, (note,), turn_end(own))
+    rendered = CONVERSATIONS.get(conversation_name(own, preferred=[name or ""]) or "")
+    end = None if named is None else named.turn_end
+    if named is None or rendered is None or rendered.opening == named.opening:
+        return _Template(for_hf(own), named, turn_end=end)
+    note = (
+        f"The tokenizer's own chat template is kept, although it does not render the {name!r} that config.json "
+        f"names: remove it from the source to have that one, if upstream's code was used with it."
+    )
+    return _Template(for_hf(own), rendered, (note,), rendered.turn_end)
+
+
+def _no_template(name: str | None, own: str | None, system_message: str | None, *, is_repair: bool) -> str:
     has = "the tokenizer's own places no images" if own else "the tokenizer has none"
+    named = "no sidecar names one" if is_repair else f"config.json names {name!r}, which is not known"
+    remedy = ", or give a directory that has one as --tokenizer" if is_repair else ""
     lost = "" if system_message is None else " The system message that was asked for is not rendered."
     return (
-        f"There is no chat template for images: config.json names {name!r}, which is not known, and {has}. Write one "
-        f"to {CHAT_TEMPLATE_FILE}, with {HF_IMAGE} in the place of each image.{lost}"
+        f"There is no chat template for images: {named}, and {has}. Write one to {CHAT_TEMPLATE_FILE}, with {HF_IMAGE} "
+        f"in the place of each image{remedy}.{lost}"
     )

@@ -273,13 +273,11 @@ def test_another_template_is_translated_as_far_as_it_tells(
     text = made.made.texts["chat_template.jinja"]
     assert text == (CHATML if expected is None else with_system_message(CHATML, expected))
     assert made.noted(f"The chat template {note}")
-    assert made.noted("Nothing tells its default system message") is (wanted is None)
+    assert made.noted("default system message is not known") is (wanted is None)
     assert made.noted("generation_config.json has eos_token_id 2, but a turn ends with <|im_end|>")
 
 
-@pytest.mark.parametrize(
-    ("own", "has"), [(None, "the tokenizer has none"), ("{{ x }}", "that of the tokenizer places")]
-)
+@pytest.mark.parametrize(("own", "has"), [(None, "the tokenizer has none"), ("{{ x }}", "own places no images")])
 @pytest.mark.parametrize("wanted", [None, "Be kind."])
 def test_where_nothing_tells_a_template_there_is_a_note(
     own: str | None, has: str, wanted: str | None, saved5: Path, repaired: Any
