@@ -1,4 +1,28 @@
-"""Why a conversion was refused: one exception class per cause, each naming the way out."""
+"""Why a conversion was refused: one exception class per cause, each with the way out.
+
+::
+
+    BridgeError                     anything that this package refuses to do
+    ├── OptionError                 an argument or option cannot be used, or one is missing
+    ├── CheckpointError             a file of a checkpoint is malformed, missing, or contradicts another
+    │   ├── ConfigError             ... config.json
+    │   └── CompanionFileError      ... a file of the tokenizer, the processor, the sidecar
+    ├── UnsupportedModelError       the model has no counterpart in the other format
+    ├── TensorError                 the tensors are not those of a model that can be converted
+    │   ├── UnknownKeyError         a key that no transform knows
+    │   ├── MixedSpellingError      keys of two spellings
+    │   ├── AmbiguousKeyError       a key that two transforms claim
+    │   ├── DuplicateKeyError       two tensors for one key
+    │   ├── IncompleteGroupError    a part of a fused tensor is missing
+    │   ├── MissingKeyError         a tensor that config.json describes is missing
+    │   └── ContradictionError      a shape or dtype contradicts config.json or its group
+    ├── OutputError                 the output cannot be made, or must not be
+    ├── DifferenceError             what was written is not what was read
+    └── ProofError                  a defect of this program: a plan that cannot be undone
+
+Those that callers can act on are names of the package: ``internvl_bridge.OptionError`` and so on. Errors of the
+operating system (OSError) are passed on, with the name of the file.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,48 +66,56 @@ class BridgeError(Exception):
         self.remedy = remedy
 
 
+class OptionError(BridgeError):
+    """An argument or option cannot be used, or one is missing that the input needs."""
+
+
 class CheckpointError(BridgeError):
     """A file of a checkpoint is malformed, missing, or contradicts another file."""
 
 
-class ConfigError(BridgeError):
-    """config.json or a tokenizer file is malformed or lacks something the conversion needs."""
+class ConfigError(CheckpointError):
+    """config.json is malformed, lacks something that the conversion needs, or contradicts itself."""
+
+
+class CompanionFileError(CheckpointError):
+    """A file next to the weights and config.json (tokenizer, processor, sidecar, ...) cannot be used."""
 
 
 class UnsupportedModelError(BridgeError):
     """The directory holds a model that has no counterpart in the other format."""
 
 
-class UnknownKeyError(BridgeError):
+class TensorError(BridgeError):
+    """The tensors are not those of a model that can be converted."""
+
+
+class UnknownKeyError(TensorError):
     """A tensor key matches no transform."""
 
 
-class MixedSpellingError(BridgeError):
+class MixedSpellingError(TensorError):
     """Some tensor keys of an HF checkpoint are spelled in one way, and some in another."""
 
 
-class AmbiguousKeyError(BridgeError):
+class AmbiguousKeyError(TensorError):
     """A tensor key matches more than one transform."""
 
 
-class DuplicateKeyError(BridgeError):
+class DuplicateKeyError(TensorError):
     """Two sources claim the same tensor key."""
 
 
-class IncompleteGroupError(BridgeError):
+class IncompleteGroupError(TensorError):
     """Some, but not all, parts of a fused tensor are present."""
 
 
-class MissingKeyError(BridgeError):
+class MissingKeyError(TensorError):
     """A tensor that config.json asks for is absent."""
 
 
-class ContradictionError(BridgeError):
+class ContradictionError(TensorError):
     """A tensor's existence, shape or dtype contradicts config.json or its own group."""
-
-
-class ProofError(BridgeError):
-    """A plan is not reversible: an element would be lost, used twice or moved elsewhere."""
 
 
 class OutputError(BridgeError):
@@ -92,3 +124,7 @@ class OutputError(BridgeError):
 
 class DifferenceError(BridgeError):
     """What was written is not what was read."""
+
+
+class ProofError(BridgeError):
+    """A plan is not reversible: an element would be lost, used twice or moved elsewhere. A defect of this program."""

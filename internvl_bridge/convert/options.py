@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import OptionError
 from internvl_bridge.mapping.formats import Format
 
 Order = Literal["source", "name"]
@@ -53,34 +53,34 @@ class Execution:
 
 
 def wanted_format(direction: str) -> Format:
-    """The format that "to-hf" or "to-custom" ends in. Raises ConfigError for anything else."""
+    """The format that "to-hf" or "to-custom" ends in. Raises OptionError for anything else."""
     if direction not in [*_DIRECTIONS]:  # a list, as what is asked for may have no hash
-        raise ConfigError(f"{direction!r} is no direction.", f"Use {' or '.join(map(repr, _DIRECTIONS))}.")
+        raise OptionError(f"{direction!r} is no direction.", f"Use {' or '.join(map(repr, _DIRECTIONS))}.")
     return _DIRECTIONS[direction]
 
 
 def check_options(options: Options) -> None:
-    """Raise ConfigError for a choice that there is not, and for a system message that could not be written."""
+    """Raise OptionError for a choice that there is not, and for a system message that could not be written."""
     for name, choices in _CHOICES.items():
         chosen = getattr(options, name)
         if chosen not in get_args(choices) and not (chosen is None and name == "tied"):
-            raise ConfigError(
+            raise OptionError(
                 f"{chosen!r} is no choice for {name}.",
                 f"Use {' or '.join(map(repr, get_args(choices)))}.",
             )
     message = options.system_message or ""
     if len(message) > _LONGEST_MESSAGE or re.search("[\ud800-\udfff]", message):
-        raise ConfigError(
+        raise OptionError(
             f"The system message is not valid Unicode, or has more than {_LONGEST_MESSAGE} characters.",
             "State a shorter one, in the encoding of this system.",
         )
 
 
 def check_applies(options: Options, wanted: Format) -> None:
-    """Raise ConfigError for a choice that an output of the format ``wanted`` does not leave."""
+    """Raise OptionError for a choice that an output of the format ``wanted`` does not leave."""
     for name, format_ in _OUTPUTS.items():
         if format_ is not wanted and getattr(options, name) != getattr(Options(), name):
-            raise ConfigError(
+            raise OptionError(
                 f"{name} is a choice for outputs in the {format_.value} format only, and this is in the "
                 f"{wanted.value} format.",
                 f"Leave out --{name.replace('_', '-')}.",

@@ -14,7 +14,7 @@ from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.checkpoint.weights import stored_plan
 from internvl_bridge.convert.companions.repair import repaired_files
 from internvl_bridge.convert.companions.to_hf import hf_files
-from internvl_bridge.errors import ConfigError, DifferenceError, first_few
+from internvl_bridge.errors import DifferenceError, OptionError, first_few
 from internvl_bridge.in_memory.mapped_tensors import mapped_tensors
 from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.formats import Format
@@ -43,7 +43,7 @@ def load_pretrained(path_or_repo: str | Path, **kwargs: Any) -> Any:
     its tensor.
     """
     if "state_dict" in kwargs:
-        raise ConfigError("load_pretrained takes the tensors from the checkpoint.", "Leave out state_dict.")
+        raise OptionError("load_pretrained takes the tensors from the checkpoint.", "Leave out state_dict.")
     wants_info = kwargs.pop("output_loading_info", False)
     source = _read(path_or_repo, kwargs)
     planned = plan_model(source, _readable(source), stores_copy=False)
@@ -91,7 +91,7 @@ def _read(path_or_repo: str | Path, kwargs: dict[str, Any]) -> Model:
     try:
         return read_model(Path(snapshot_download(str(path_or_repo), allow_patterns=list(_WANTED), **options)) / folder)
     except (OSError, ValueError) as error:
-        raise ConfigError(
+        raise OptionError(
             f"{path_or_repo} is no directory, and cannot be had from the hub: {type(error).__name__}. "
             f"{str(error).partition(chr(10))[0]}",
             "Give the directory of a checkpoint, or the name of a repository that can be reached.",

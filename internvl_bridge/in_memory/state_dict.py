@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from internvl_bridge.convert.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
-from internvl_bridge.errors import ConfigError, ContradictionError, first_few
+from internvl_bridge.errors import ContradictionError, OptionError, first_few
 from internvl_bridge.mapping.family_from_keys import guessed_route
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
@@ -71,7 +71,7 @@ def _plan(
 def described_by(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> ModelDescription:
     """The model that the contents of a config.json describe. Raises as :func:`describe`, and for anything else."""
     if not isinstance(config, Mapping):
-        raise ConfigError(
+        raise OptionError(
             f"config is a {type(config).__name__}, not the contents of a config.json.", "Pass model.config.to_dict()."
         )
     return describe(ConfigFile(Path("config"), "", config), specs)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import OptionError
 from internvl_bridge.mapping import families
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import GPT_OSS, QWEN3_MOE, Family, default_family
@@ -38,7 +38,7 @@ def guessable_models(target: KeySpelling) -> list[tuple[Family, TextDims]]:
 def guessed_route(keys: Collection[str], target: KeySpelling) -> Route:
     """The route between the formats that explains most of ``keys``.
 
-    Raises ConfigError for keys that several families have and convert otherwise, and UnknownKeyError or
+    Raises OptionError for keys that several families have and convert otherwise, and UnknownKeyError or
     MixedSpellingError for HF keys without one layout.
     """
     for key in keys:
@@ -58,17 +58,17 @@ def guessed_route(keys: Collection[str], target: KeySpelling) -> Route:
 
 
 def check_guessable(key: str) -> None:
-    """Raise ConfigError for a key whose tensor only the numbers in config.json tell how to split."""
+    """Raise OptionError for a key whose tensor only the numbers in config.json tell how to split."""
     if key.endswith(("attention.wqkv.weight", "attention.wqkv.bias")):
-        raise ConfigError(
+        raise OptionError(
             f"{key} is InternLM2's fused projection, which cannot be split without the numbers of heads.",
             "Pass the contents of the model's config.json as config.",
         )
 
 
-def ambiguous(key: str) -> ConfigError:
+def ambiguous(key: str) -> OptionError:
     """The refusal of a key that several families have, and convert otherwise."""
-    return ConfigError(
+    return OptionError(
         f"{key} holds experts, but nothing tells whether they are those of Qwen3-MoE or of GPT-OSS.",
         "Pass the contents of the model's config.json as config.",
     )

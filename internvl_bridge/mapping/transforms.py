@@ -10,7 +10,7 @@ from math import prod
 from types import MappingProxyType
 from typing import Protocol
 
-from internvl_bridge.errors import ConfigError, ContradictionError, IncompleteGroupError
+from internvl_bridge.errors import ContradictionError, IncompleteGroupError, OptionError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.patterns import Bindings, KeyPattern
 from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, joined, whole
@@ -229,7 +229,7 @@ class Stack:
 
     def forward_group(self, key: str) -> tuple[str, ...]:
         if self.experts is None:
-            raise ConfigError(
+            raise OptionError(
                 f"{key} is one of several experts, and nothing tells how many there are.",
                 "Pass the contents of the model's config.json as config.",
             )

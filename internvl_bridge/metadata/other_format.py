@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import BridgeError, ConfigError, shown
+from internvl_bridge.errors import BridgeError, CompanionFileError, OptionError, shown
 from internvl_bridge.mapping.families import family_named
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
@@ -65,7 +65,7 @@ def read_sidecar(directory: Path, wanted: Format) -> OtherFormat | None:
         return None
     try:
         contents = read_json_file(path).values
-    except ConfigError as error:
+    except CompanionFileError as error:
         raise unusable(path, error.reason.partition("cannot be used: ")[2].removesuffix(".")) from error
     if type(contents.get("version")) is not int or contents["version"] != VERSION:
         raise unusable(path, f"it has version {contents.get('version')!r}, this program knows {VERSION}")
@@ -110,7 +110,7 @@ def reference_as_other_format(
     """
     description = describe(config, keys)
     if description.format is not wanted:
-        raise ConfigError(
+        raise OptionError(
             f"The reference {config.path.parent} is not in the {wanted.value} format, which the output will have.",
             "Give the directory of a model in the output's format.",
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import (
     LARGEST_JSON,
@@ -28,7 +28,7 @@ def sidecar_contents(
     """The contents of the sidecar for a conversion of a source of format ``format_``, whose output head is ``head``.
 
     ``kept`` are the texts of those files of the source that the output does not have as they are, by name, and
-    ``written`` the texts of those that the output has instead. Raises ConfigError if they are larger than any
+    ``written`` the texts of those that the output has instead. Raises CompanionFileError if they are larger than any
     :func:`read_sidecar` would read.
     """
     contents = {
@@ -41,7 +41,7 @@ def sidecar_contents(
     }
     if len(sidecar_text(contents, "", {}).encode()) > LARGEST_JSON - _MOST_CHECKSUMS:
         largest = max(kept, key=lambda name: len(kept[name]))
-        raise ConfigError(
+        raise CompanionFileError(
             f"The source's texts, of which {largest} is the largest, are too large for the sidecar.",
             f"Remove what is no part of the model from {largest}.",
         )
@@ -65,7 +65,7 @@ def repaired_contents(directory: Path) -> dict[str, Any]:
 def read_checksums(directory: Path) -> tuple[str, dict[str, str]] | None:
     """Algorithm and checksums, by name, that the sidecar in ``directory`` states; None without one or without any.
 
-    Raises ConfigError if they are malformed.
+    Raises CompanionFileError if they are malformed.
     """
     path = directory / SIDECAR_FILE
     stated = read_json_file(path).values.get(CHECKSUMS) if is_present(path) else None
@@ -84,9 +84,9 @@ def _is_file_name(name: str) -> bool:
     return Path(name).name == name and name not in {"", ".."} and "\0" not in name
 
 
-def unusable(path: Path, reason: str) -> ConfigError:
+def unusable(path: Path, reason: str) -> CompanionFileError:
     """The refusal of the sidecar ``path``."""
-    return ConfigError(
+    return CompanionFileError(
         f"{path} cannot be used: {reason}.",
         "Remove it to convert without it; what only it knows is then filled in with defaults.",
     )

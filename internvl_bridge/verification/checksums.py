@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CheckpointError, CompanionFileError
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, read_checksums
 from internvl_bridge.storage.checksums import ALGORITHM
 from internvl_bridge.storage.reading import FileReader, file_checksum
@@ -52,8 +52,7 @@ def verify_checksums(
 ) -> ChecksumReport:
     """Read every file of ``directory``, an output of a conversion, and compare it with its checksum.
 
-    Tells damage from the state in which the conversion left the directory, without the source. Raises ConfigError if
-    there are no checksums to compare with.
+    Finds damage without the source. Raises CheckpointError if there are no checksums to compare with.
     """
     home = Path(directory)
     known = _known(home)
@@ -72,16 +71,16 @@ def verify_checksums(
 
 def _known(directory: Path) -> Mapping[str, str]:
     if not directory.is_dir():
-        raise ConfigError(f"{directory} is not a directory.", "Give the directory of an output.")
+        raise CheckpointError(f"{directory} is not a directory.", "Give the directory of an output.")
     stated = read_checksums(directory)
     if stated is None:
-        raise ConfigError(
+        raise CompanionFileError(
             f"{directory / SIDECAR_FILE} is not there, or has no checksums.",
             "Give the output of a conversion; compare other directories with 'internvl-bridge verify LEFT RIGHT'.",
         )
     algorithm, checksums = stated
     if algorithm != ALGORITHM:
-        raise ConfigError(
+        raise CompanionFileError(
             f"{directory / SIDECAR_FILE} has checksums of the kind {algorithm[:80]!r}, this program knows {ALGORITHM}.",
             "Use the version of internvl-bridge that made the directory, or a newer one.",
         )

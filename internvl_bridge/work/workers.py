@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TypeVar
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import OptionError
 from internvl_bridge.work.interrupts import interrupts_held
 from internvl_bridge.work.progress import Advance
 
@@ -19,11 +19,11 @@ _MOST_WORKERS = 4
 
 
 def check_workers(workers: int | None) -> int:
-    """The number of workers that is meant. Raises ConfigError if there is no such number."""
+    """The number of workers that is meant. Raises OptionError if there is no such number."""
     if workers is None:
         return min(_MOST_WORKERS, os.cpu_count() or 1)
     if not 1 <= workers <= _LIMIT_OF_WORKERS:
-        raise ConfigError(f"{workers} is no number of workers.", f"Use 1 to {_LIMIT_OF_WORKERS}.")
+        raise OptionError(f"{workers} is no number of workers.", f"Use 1 to {_LIMIT_OF_WORKERS}.")
     return workers
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from internvl_bridge.convert.sizes import SizeError, human_size, parse_size
-from internvl_bridge.errors import BridgeError
+from internvl_bridge.convert.sizes import human_size, parse_size
+from internvl_bridge.errors import BridgeError, OptionError
 
 BYTES_IN = {
     "": 1,
@@ -47,7 +47,7 @@ def test_the_result_is_the_exact_product_without_parts_of_a_byte(digits, decimal
     size = int(number * BYTES_IN[unit])
     text = f"{whole}.{part:0{decimals}d}{unit}" if decimals else f"{whole}{unit}"
     if size == 0:
-        with pytest.raises(SizeError):
+        with pytest.raises(OptionError):
             parse_size(text)
     else:
         assert parse_size(text) == size
@@ -86,7 +86,7 @@ def test_a_plain_number_means_itself(size):
     ],
 )
 def test_what_is_not_a_size_is_refused_with_an_example_of_one(text):
-    with pytest.raises(SizeError, match="is not a size") as caught:
+    with pytest.raises(OptionError, match="is not a size") as caught:
         parse_size(text)
     assert repr(text) in str(caught.value)
     assert "5GB" in str(caught.value)
@@ -95,13 +95,13 @@ def test_what_is_not_a_size_is_refused_with_an_example_of_one(text):
 
 @pytest.mark.parametrize("size", [0, -1, "0", "0GB", "0.0 MiB"])
 def test_nothing_is_not_a_size(size):
-    with pytest.raises(SizeError, match="is not a size"):
+    with pytest.raises(OptionError, match="is not a size"):
         parse_size(size)
 
 
 @pytest.mark.parametrize("text", ["0.5", "0.9B", "0.0001KB"])
 def test_less_than_one_byte_is_not_a_size(text):
-    with pytest.raises(SizeError, match="is not a size"):
+    with pytest.raises(OptionError, match="is not a size"):
         parse_size(text)
 
 
@@ -110,7 +110,7 @@ def test_less_than_one_byte_is_not_a_size(text):
 def test_a_number_beyond_all_disks_is_exact_or_refused_but_crashes_nothing(digits, unit):
     try:
         size = parse_size("9" * digits + unit)
-    except SizeError as error:
+    except OptionError as error:
         assert "is not a size" in str(error)  # noqa: PT017 - both outcomes are right
     else:
         assert size == (10**digits - 1) * BYTES_IN[unit]

@@ -32,11 +32,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import internvl_bridge
 from internvl_bridge.errors import (
     BridgeError,
-    ConfigError,
     ContradictionError,
     IncompleteGroupError,
     MissingKeyError,
     MixedSpellingError,
+    OptionError,
     UnknownKeyError,
     UnsupportedModelError,
 )
@@ -73,9 +73,9 @@ def test_without_config_the_keys_tell_the_family(name: str, layout: str, experts
 
 @pytest.mark.parametrize("name", NEEDS_CONFIG)
 def test_internlm2_needs_its_head_counts(name: str):
-    with pytest.raises(ConfigError, match="numbers of heads"):
+    with pytest.raises(OptionError, match="numbers of heads"):
         internvl_bridge.convert_state_dict(custom_of(name), "to-hf")
-    with pytest.raises(ConfigError, match="numbers of heads"):
+    with pytest.raises(OptionError, match="numbers of heads"):
         streamed(custom_of(name).items(), "to-hf")
     llama = converted(hf_of(name), "to-custom")
     assert "language_model.model.layers.1.self_attn.k_proj.weight" in llama
@@ -333,7 +333,7 @@ def refused(tensors: Tensors, direction: str, error: type[BridgeError], *, match
 @pytest.mark.parametrize("direction", ["to_hf", "", "hf", "TO-HF", None, 0, ["to-hf"], {}])
 def test_a_direction_that_there_is_not_is_refused(direction: Any):
     for function in (internvl_bridge.convert_state_dict, internvl_bridge.iter_converted):
-        with pytest.raises(ConfigError, match="no direction"):
+        with pytest.raises(OptionError, match="no direction"):
             function({}, direction)
 
 
@@ -342,14 +342,14 @@ def test_a_direction_that_there_is_not_is_refused(direction: Any):
 @pytest.mark.parametrize("value", ["l3", "L1", "", 1, ["l1"], True])
 def test_a_choice_that_there_is_not_is_refused_before_anything_is_read(value: Any, option: str, direction: str):
     for function in (internvl_bridge.convert_state_dict, internvl_bridge.iter_converted):
-        with pytest.raises(ConfigError, match=f"no choice for {option}"):
+        with pytest.raises(OptionError, match=f"no choice for {option}"):
             function({}, direction, **{option: value})
 
 
 @pytest.mark.parametrize("option", ["layout", "experts"])
 def test_no_choice_is_none_either(option: str):
     for function in (internvl_bridge.convert_state_dict, internvl_bridge.iter_converted):
-        with pytest.raises(ConfigError, match=f"no choice for {option}"):
+        with pytest.raises(OptionError, match=f"no choice for {option}"):
             function({}, "to-hf", **{option: None})
 
 
@@ -447,7 +447,7 @@ def test_split_and_fused_experts_side_by_side_are_refused(layout: str, config: d
 @pytest.mark.parametrize("layout", ["l1", "l2"])
 def test_fused_experts_alone_need_a_config(layout: str):
     fused = {key: tensor for key, tensor in hf_of(MOE, layout, "fused").items() if ".experts." in key}
-    refused(fused, "to-custom", ConfigError, match="Qwen3-MoE or of GPT-OSS")
+    refused(fused, "to-custom", OptionError, match="Qwen3-MoE or of GPT-OSS")
 
 
 @pytest.mark.parametrize("config", [None, config_of(MOE)])
@@ -724,5 +724,5 @@ def test_parts_of_parameters_are_plain_tensors(custom: Custom):
 def test_a_config_object_is_no_contents_of_a_config_json(convert):
     from transformers import InternVLConfig
 
-    with pytest.raises(ConfigError, match=r"config is a InternVLConfig.*Pass model\.config\.to_dict\(\)"):
+    with pytest.raises(OptionError, match=r"config is a InternVLConfig.*Pass model\.config\.to_dict\(\)"):
         dict(convert({}, "to-hf", config=InternVLConfig()))

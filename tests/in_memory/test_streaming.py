@@ -32,12 +32,12 @@ from support import NAMES, same_bits
 import internvl_bridge
 from internvl_bridge.errors import (
     BridgeError,
-    ConfigError,
     ContradictionError,
     DuplicateKeyError,
     IncompleteGroupError,
     MissingKeyError,
     MixedSpellingError,
+    OptionError,
     UnknownKeyError,
     UnsupportedModelError,
 )
@@ -87,7 +87,7 @@ def test_without_config_too_unless_experts_come_before_what_tells_whose_they_are
     telling = [n for n, key in enumerate(language) if any(word in key for word in (*MOE_ONLY, *GPT_OSS_ONLY))]
     doubtful = [n for n, key in enumerate(language) if key.endswith((".gate_up_proj", ".experts.down_proj"))]
     if doubtful and min(doubtful) < min(telling):
-        with pytest.raises(ConfigError, match="Qwen3-MoE or of GPT-OSS"):
+        with pytest.raises(OptionError, match="Qwen3-MoE or of GPT-OSS"):
             streamed(pairs, "to-custom")
     else:
         assert_same(streamed(pairs, "to-custom"), custom_of(name))
@@ -352,7 +352,7 @@ def test_what_cannot_be_decided_without_config_is_refused_when_it_comes():
         tensors = custom_of(name) if direction == "to-hf" else hf_of(name, "l1", "fused")
         pairs = [("language_model.model.norm.weight", torch.zeros(2)), (key, tensors[key])]
         pairs = [(EMBEDDINGS, torch.zeros(2)), pairs[1]] if name != "internlm2-6b" else pairs
-        rejected(pairs, direction, ConfigError, **options)
+        rejected(pairs, direction, OptionError, **options)
 
 
 @pytest.mark.parametrize("config", [None, config_of("qwen2-300m")])

@@ -14,7 +14,7 @@ from mapping.spelled_twins import (
 )
 from mapping_enumerator import LANGUAGES, TOWERS, laid_out, sample
 
-from internvl_bridge.errors import ConfigError, IncompleteGroupError, MixedSpellingError, UnknownKeyError
+from internvl_bridge.errors import IncompleteGroupError, MixedSpellingError, OptionError, UnknownKeyError
 from internvl_bridge.mapping.families import (
     FAMILIES,
     GPT_OSS,
@@ -98,7 +98,7 @@ def test_families_with_tensors_of_their_own_are_told_apart(language: str, family
 @pytest.mark.parametrize("language", GROUPED)
 @every_target
 def test_internlm2_keys_are_refused_for_their_fused_projection(language: str, target: KeySpelling) -> None:
-    with pytest.raises(ConfigError, match=r"^language_model\.model\.layers\.0\.attention\.wqkv\.weight is InternLM2's"):
+    with pytest.raises(OptionError, match=r"^language_model\.model\.layers\.0\.attention\.wqkv\.weight is InternLM2's"):
         guessed_route(sample(language).custom, target)
 
 
@@ -106,14 +106,14 @@ def test_internlm2_keys_are_refused_for_their_fused_projection(language: str, ta
 def test_a_fused_projection_is_refused_by_itself(param: str) -> None:
     key = f"language_model.model.layers.0.attention.wqkv.{param}"
 
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(OptionError) as error:
         check_guessable(key)
 
     assert error.value.reason == (
         f"{key} is InternLM2's fused projection, which cannot be split without the numbers of heads."
     )
     assert error.value.remedy == "Pass the contents of the model's config.json as config."
-    with pytest.raises(ConfigError, match=key):
+    with pytest.raises(OptionError, match=key):
         guessed_route(["mlp1.0.weight", key], MOST_COMPATIBLE)
 
 
@@ -181,7 +181,7 @@ def test_lone_stacks_may_be_of_two_families_and_are_refused(spelling: KeySpellin
             if "vision" in key or "norm" in key or key.endswith("_proj.weight")
         }
 
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(OptionError) as error:
         guessed_route(specs, CUSTOM)
 
     assert error.value.reason == (

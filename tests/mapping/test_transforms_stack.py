@@ -10,7 +10,7 @@ import torch
 from mapping.spelled_twins import Specs, every_layout
 from mapping_enumerator import laid_out, sample
 
-from internvl_bridge.errors import BridgeError, ConfigError, ContradictionError, IncompleteGroupError
+from internvl_bridge.errors import BridgeError, ContradictionError, IncompleteGroupError, OptionError
 from internvl_bridge.mapping.families import INTERNLM2, QWEN2, QWEN3_MOE, Experts
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import make_plan
@@ -336,7 +336,7 @@ def test_all_downs_of_a_layer_are_a_group(key: str) -> None:
 def test_a_group_of_nobody_knows_how_many_experts_is_refused(role: str) -> None:
     key = f"{LAYER}.1.{role}_proj.weight"
 
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(OptionError) as error:
         group_into(TO_HF, row_of(OF_ANY_NUMBER, key, TO_HF), key)
 
     assert error.value.reason == f"{key} is one of several experts, and nothing tells how many there are."

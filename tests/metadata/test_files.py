@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.files import (
     digest,
     has_tokenizer,
@@ -34,9 +34,9 @@ def test_any_file_of_a_tokenizer_makes_one(name: str, tmp_path: Path):
 
 def test_a_link_to_nothing_is_not_overlooked(tmp_path: Path):
     (tmp_path / "tokenizer.json").symlink_to("nowhere")
-    with pytest.raises(ConfigError, match=r"tokenizer\.json is there, but is no file"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer\.json is there, but is no file"):
         has_tokenizer(tmp_path)
-    with pytest.raises(ConfigError, match=r"tokenizer\.json is there, but is no file"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer\.json is there, but is no file"):
         digest(tmp_path / "tokenizer.json")
 
 

@@ -9,7 +9,7 @@ import pytest
 from support import DATA, copy_custom
 
 import internvl_bridge
-from internvl_bridge.errors import BridgeError, ConfigError, UnsupportedModelError
+from internvl_bridge.errors import BridgeError, CompanionFileError, OptionError, UnsupportedModelError
 from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, INTERNLM3_GROUPED, LLAMA, QWEN2
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import read_config
@@ -90,9 +90,9 @@ def test_a_source_whose_files_are_malformed_makes_no_sidecar(tmp_path: Path, tex
     (source / "preprocessor_config.json").write_text(text)
     (tmp_path / "hf" / "processor_config.json").write_text(text)
 
-    with pytest.raises(ConfigError, match=r"source/preprocessor_config\.json cannot be used"):
+    with pytest.raises(CompanionFileError, match=r"source/preprocessor_config\.json cannot be used"):
         internvl_bridge.to_hf(source, tmp_path / "output")
-    with pytest.raises(ConfigError, match=r"hf/processor_config\.json cannot be used"):
+    with pytest.raises(CompanionFileError, match=r"hf/processor_config\.json cannot be used"):
         internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "output")
 
     assert not (tmp_path / "output").exists()
@@ -147,13 +147,13 @@ def test_without_a_sidecar_there_is_no_complement(tmp_path: Path) -> None:
 
 def test_a_directory_in_the_place_of_the_sidecar_is_refused(tmp_path: Path) -> None:
     (tmp_path / SIDECAR_FILE).mkdir()
-    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} is there, but is no file"):
+    with pytest.raises(CompanionFileError, match=f"{SIDECAR_FILE} is there, but is no file"):
         read_sidecar(tmp_path, Format.CUSTOM)
 
 
 def test_a_kept_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
     files = {"config.json": CUSTOM_TEXT, "preprocessor_config.json": ""}
-    with pytest.raises(ConfigError, match=r"preprocessor_config\.json in it is not JSON"):
+    with pytest.raises(CompanionFileError, match=r"preprocessor_config\.json in it is not JSON"):
         read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
 
 
@@ -164,7 +164,7 @@ def test_a_kept_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
 def test_a_processor_s_file_that_is_no_object_is_refused(tmp_path: Path, name: str, text: str) -> None:
     files = {"config.json": HF_TEXT, name: text}
 
-    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used: the {name} in it is"):
+    with pytest.raises(CompanionFileError, match=f"{SIDECAR_FILE} cannot be used: the {name} in it is"):
         read_sidecar(write(tmp_path, contents(source_format="hf", files=files)), Format.HF)
 
 
@@ -176,7 +176,7 @@ def test_a_sidecar_of_the_format_at_hand_is_no_complement(tmp_path: Path) -> Non
 def test_what_could_not_be_read_again_is_not_written() -> None:
     texts = {"config.json": CUSTOM_TEXT, "tokenizer_config.json": json.dumps({"litter": '"' * (17 << 20)})}
     with pytest.raises(
-        ConfigError, match=r"tokenizer_config\.json is the largest, are too large for the sidecar"
+        CompanionFileError, match=r"tokenizer_config\.json is the largest, are too large for the sidecar"
     ) as error:
         sidecar_contents(Format.CUSTOM, "Qwen2", texts, {})
     assert "Remove what is no part of the model from tokenizer_config.json" in error.value.remedy
@@ -209,7 +209,9 @@ def test_a_name_that_no_text_file_of_a_model_has_is_refused(tmp_path: Path, name
     """What a sidecar holds is written to disk under its name."""
     files = {"config.json": CUSTOM_TEXT, name: "{}"}
 
-    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used: it holds .*not the name of a text file"):
+    with pytest.raises(
+        CompanionFileError, match=f"{SIDECAR_FILE} cannot be used: it holds .*not the name of a text file"
+    ):
         read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
 
 
@@ -224,7 +226,7 @@ def test_a_plain_name_of_a_text_file_is_accepted(tmp_path: Path, name: str) -> N
 def test_another_version_is_refused(tmp_path: Path, version: Any) -> None:
     said = None if version is ... else version
 
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(CompanionFileError) as error:
         read_sidecar(write(tmp_path, contents(version=version)), Format.CUSTOM)
 
     assert f"it has version {said!r}, this program knows 2" in error.value.reason
@@ -250,40 +252,40 @@ def test_another_version_is_refused(tmp_path: Path, version: Any) -> None:
     ],
 )
 def test_an_incomplete_sidecar_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="it lacks its source_format, family, files or written"):
+    with pytest.raises(CompanionFileError, match="it lacks its source_format, family, files or written"):
         read_sidecar(write(tmp_path, contents(**changes)), Format.CUSTOM)
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     files = {"config.json": CUSTOM_TEXT, "preprocessor_config.json": {"a": 1}}
 
-    with pytest.raises(ConfigError, match="its files are not texts"):
+    with pytest.raises(CompanionFileError, match="its files are not texts"):
         read_sidecar(write(tmp_path, contents(files=files)), Format.CUSTOM)
 
 
 @pytest.mark.parametrize("digest", [None, 1, ["0" * 64], {}])
 def test_a_digest_that_is_no_text_is_refused(tmp_path: Path, digest: Any) -> None:
-    with pytest.raises(ConfigError, match="its files are not texts"):
+    with pytest.raises(CompanionFileError, match="its files are not texts"):
         read_sidecar(write(tmp_path, contents(written={"tokenizer_config.json": digest})), Format.CUSTOM)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"version": 2, "version": 2}'])
 def test_a_malformed_sidecar_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used"):
+    with pytest.raises(CompanionFileError, match=f"{SIDECAR_FILE} cannot be used"):
         read_sidecar(write(tmp_path, text), Format.CUSTOM)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}'])
 def test_a_malformed_config_inside_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used"):
+    with pytest.raises(CompanionFileError, match=f"{SIDECAR_FILE} cannot be used"):
         read_sidecar(write(tmp_path, contents(files={"config.json": text})), Format.CUSTOM)
 
 
 def test_a_config_that_contradicts_the_stated_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"its config\.json is not of the custom format"):
+    with pytest.raises(CompanionFileError, match=r"its config\.json is not of the custom format"):
         read_sidecar(write(tmp_path, contents(files={"config.json": HF_TEXT})), Format.CUSTOM)
     stated = contents(source_format="hf")
-    with pytest.raises(ConfigError, match=r"its config\.json is not of the hf format"):
+    with pytest.raises(CompanionFileError, match=r"its config\.json is not of the hf format"):
         read_sidecar(write(tmp_path, stated), Format.HF)
 
 
@@ -320,12 +322,14 @@ def test_a_recorded_family_tells_the_two_tables_of_internlm3_apart(tmp_path: Pat
 
 
 def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used: it records the unknown family 'Gemma'"):
+    with pytest.raises(
+        CompanionFileError, match=f"{SIDECAR_FILE} cannot be used: it records the unknown family 'Gemma'"
+    ):
         read_sidecar(write(tmp_path, contents(family="Gemma")), Format.CUSTOM)
 
 
 def test_a_custom_config_of_another_family_than_recorded_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"records the family InternLM2, but its config\.json is of Qwen2"):
+    with pytest.raises(CompanionFileError, match=r"records the family InternLM2, but its config\.json is of Qwen2"):
         read_sidecar(write(tmp_path, contents(family="InternLM2")), Format.CUSTOM)
 
 
@@ -333,7 +337,7 @@ def test_an_hf_config_of_another_type_than_recorded_is_refused(tmp_path: Path) -
     stated = contents(source_format="hf", family="InternLM2", files={"config.json": HF_TEXT})
 
     with pytest.raises(
-        ConfigError, match=f"{SIDECAR_FILE} has a text model of type 'qwen2', but .* an InternLM2 model"
+        CompanionFileError, match=f"{SIDECAR_FILE} has a text model of type 'qwen2', but .* an InternLM2 model"
     ):
         read_sidecar(write(tmp_path, stated), Format.HF)
 
@@ -344,7 +348,7 @@ def test_a_config_that_cannot_have_been_converted_is_refused(tmp_path: Path, for
     values |= {"ps_version": "v1", "projector_hidden_act": "relu"}
     stated = contents(source_format=format_.value, files={"config.json": json.dumps(values)})
 
-    with pytest.raises(ConfigError, match=r"(ps_version 'v1'|projector_hidden_act 'relu').* Remove it"):
+    with pytest.raises(CompanionFileError, match=r"(ps_version 'v1'|projector_hidden_act 'relu').* Remove it"):
         read_sidecar(write(tmp_path, stated), format_)
 
 
@@ -352,7 +356,9 @@ def test_a_config_with_a_value_that_no_model_has_is_refused(tmp_path: Path) -> N
     values = json.loads(CUSTOM_TEXT) | {"select_layer": "-1"}
     stated = contents(files={"config.json": json.dumps(values)})
 
-    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} has select_layer '-1', a value that no model has there"):
+    with pytest.raises(
+        CompanionFileError, match=f"{SIDECAR_FILE} has select_layer '-1', a value that no model has there"
+    ):
         read_sidecar(write(tmp_path, stated), Format.CUSTOM)
 
 
@@ -389,7 +395,7 @@ def test_a_reference_whose_processor_is_malformed_is_refused(tmp_path: Path) -> 
     (tmp_path / "config.json").write_text(HF_TEXT)
     (tmp_path / "processor_config.json").write_text("[]")
 
-    with pytest.raises(ConfigError, match=r"processor_config\.json cannot be used"):
+    with pytest.raises(CompanionFileError, match=r"processor_config\.json cannot be used"):
         reference_as_other_format(read_config(tmp_path), Format.HF, ())
 
 
@@ -414,7 +420,7 @@ def test_the_keys_of_a_reference_tell_the_two_tables_of_internlm3_apart(tmp_path
     ids=["custom", "hf"],
 )
 def test_a_reference_of_the_format_at_hand_is_refused(directory: Path, wanted: Format) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(OptionError) as error:
         reference_as_other_format(read_config(directory), wanted, ())
 
     assert f"The reference {directory} is not in the {wanted.value} format" in error.value.reason
@@ -434,5 +440,5 @@ def test_a_sidecar_that_only_has_checksums_is_no_complement(tmp_path: Path) -> N
 
 
 def test_a_sidecar_of_an_unknown_format_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="it describes the unknown format 'evil'"):
+    with pytest.raises(CompanionFileError, match="it describes the unknown format 'evil'"):
         read_sidecar(write(tmp_path, contents(source_format="evil")), Format.CUSTOM)

@@ -11,7 +11,7 @@ from state_dicts import MOE, NEEDS_CONFIG, assert_same, config_of, custom_of, hf
 from support import NAMES, add_modules, copy_custom, edit_json, load_all, rewrite
 
 import internvl_bridge
-from internvl_bridge.errors import ConfigError, UnknownKeyError
+from internvl_bridge.errors import OptionError, UnknownKeyError
 from internvl_bridge.tools import internvl_custom2hf, internvl_hf2custom
 from internvl_bridge.tools.internvl_custom2hf import convert_keys_to_hf
 from internvl_bridge.tools.internvl_hf2custom import convert_keys_back
@@ -145,7 +145,7 @@ def test_the_functions_are_inverses_and_feed_load_state_dict(
     config = config_of(name) if with_config else None
     tensors = custom_of(name)
     if name in NEEDS_CONFIG and not with_config:
-        with pytest.raises(ConfigError, match="numbers of heads"):
+        with pytest.raises(OptionError, match="numbers of heads"):
             convert_keys_to_hf(tensors)
         return
     internvl_bridge.to_hf(custom(name), tmp_path / "hf")

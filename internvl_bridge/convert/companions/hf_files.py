@@ -32,7 +32,7 @@ class HfFiles:
 
 
 def read_hf_files(directory: Path, tokenizer: TokenizerFiles, code: Collection[Path]) -> HfFiles:
-    """Read the processor's files of ``directory``. Raises ConfigError if one is malformed."""
+    """Read the processor's files of ``directory``. Raises CompanionFileError if one is malformed."""
     processor = {path.name: read_json_file(path).values for path in present(directory, HF_PROCESSOR_FILES)}
     return HfFiles(directory, tokenizer, processor, tuple(code))
 

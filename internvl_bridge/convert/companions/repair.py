@@ -73,7 +73,7 @@ def repaired_companions(
     """The files beside the portable ``config`` of ``hf``, whose directory is the source.
 
     ``tokenizer`` may be that of another directory. If it is the source's and has no vocabulary, the output has none.
-    Raises ConfigError if a file is malformed, or a tokenizer cannot work without remote code.
+    Raises CheckpointError if a file is malformed, or a tokenizer cannot work without remote code.
     """
     source = hf.file.path.parent
     other_format, sidecar_notes = usable_sidecar(hf.file)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_bridge.checkpoint.model import Model
-from internvl_bridge.errors import ConfigError, ContradictionError
+from internvl_bridge.errors import ConfigError, ContradictionError, OptionError
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.config.description import describe
 from internvl_bridge.metadata.config.file import CONFIG_FILE, ConfigFile, as_text, read_json_file
@@ -74,15 +74,15 @@ def tokenizer_home(source: Path, reference: Path | None, tokenizer: str | Path |
     if tokenizer is not None:
         home = Path(tokenizer)
         if not home.is_dir():
-            raise ConfigError(f"{home}, which was given for the tokenizer, is not a directory.", "Give one that is.")
+            raise OptionError(f"{home}, which was given for the tokenizer, is not a directory.", "Give one that is.")
         if not has_tokenizer(home):
-            raise ConfigError(f"{home} holds no tokenizer file.", "Give a directory that does.")
+            raise OptionError(f"{home} holds no tokenizer file.", "Give a directory that does.")
         return source if home.samefile(source) else home
     return reference if reference is not None and not has_tokenizer(source) else source
 
 
 def read_whole_tokenizer(home: Path) -> TokenizerFiles:
-    """The tokenizer in ``home``. Raises ConfigError if a file of it is malformed or cut off."""
+    """The tokenizer in ``home``. Raises CompanionFileError if a file of it is malformed or cut off."""
     tokenizer = read_tokenizer_files(home)
     if tokenizer.has_json:
         check_whole(home / "tokenizer.json")

@@ -64,7 +64,7 @@ def custom_files(model: Model, planned: ModelPlan, home: Path, reference: str | 
 
 
 def custom_companions(config: Config, files: HfFiles, other_format: OtherFormat | None) -> CompanionFiles:
-    """The files beside the custom ``config``. Raises ConfigError if one of HF's is malformed."""
+    """The files beside the custom ``config``. Raises CompanionFileError if one of HF's is malformed."""
     known = {CONFIG_FILE, GENERATION_FILE, PREPROCESSOR_FILE, *(path.name for path in files.code), *LEGAL_FILES}
     kept = others(other_format, known)
     restored = restored_tokenizer(other_format, files.tokenizer.home)

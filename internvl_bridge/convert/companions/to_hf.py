@@ -45,7 +45,7 @@ from internvl_bridge.planning.tensor_plan import ModelPlan
 def hf_files(model: Model, planned: ModelPlan, home: Path, system_message: str | None) -> CompanionFiles:
     """The files of an HF checkpoint made from a custom one, with config.json and without the sidecar.
 
-    ``home`` is where the tokenizer is. Raises ConfigError or ContradictionError for what is malformed or does not
+    ``home`` is where the tokenizer is. Raises CheckpointError or ContradictionError for what is malformed or does not
     belong together.
     """
     description, other_format = model.description, model.other_format
@@ -75,7 +75,7 @@ def hf_companions(
 ) -> CompanionFiles:
     """The files beside an HF config.json. ``turn_end_id`` is the id of the token that ends a turn.
 
-    Raises ConfigError if the tokenizer cannot work without remote code, or a file is malformed.
+    Raises CompanionFileError if the tokenizer cannot work without remote code, or a file is malformed.
     """
     source = custom.file.path.parent
     restored = {} if chat.demanded else restored_tokenizer(other_format, tokenizer.home)

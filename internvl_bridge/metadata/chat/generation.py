@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.errors import CompanionFileError, shown
 from internvl_bridge.mapping import value_checks
 from internvl_bridge.mapping.value_checks import optional
 from internvl_bridge.metadata.config.file import Config, ConfigFile, is_present, read_json_file
@@ -12,13 +12,16 @@ GENERATION_FILE = "generation_config.json"
 
 
 def read_generation_config(directory: Path) -> ConfigFile | None:
-    """The generation_config.json of ``directory``, None if it has none. Raises ConfigError if it is malformed."""
+    """The generation_config.json of ``directory``, None if it has none.
+
+    Raises CompanionFileError if it is malformed.
+    """
     path = directory / GENERATION_FILE
     if not is_present(path):
         return None
     file = read_json_file(path)
     if not optional(value_checks.token_ids)(stated := file.values.get("eos_token_id")):
-        raise ConfigError(
+        raise CompanionFileError(
             f"{path} has eos_token_id {shown(stated)}, which is no token.", "Correct it, or remove the file."
         )
     return file

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
+from internvl_bridge.errors import CheckpointError, CompanionFileError, ConfigError, UnsupportedModelError, shown
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.strict_json import parse_json_object
 
@@ -33,13 +33,17 @@ class ConfigFile:
 
 
 def read_json_file(path: Path) -> ConfigFile:
-    """Parse ``path`` as one JSON object. Raises ConfigError if it is missing or malformed."""
+    """Parse ``path`` as one JSON object.
 
-    def malformed(reason: str) -> ConfigError:
-        return ConfigError(f"{path} cannot be used: {reason}.", "Correct it or save the checkpoint again.")
+    Raises ConfigError, or CompanionFileError for any other file than config.json, if it is missing or malformed.
+    """
+
+    def malformed(reason: str) -> CheckpointError:
+        return _error(path, f"{path} cannot be used: {reason}.", "Correct it or save the checkpoint again.")
 
     if not path.is_file():
-        raise ConfigError(
+        raise _error(
+            path,
             f"{path} is not there, or is no file.",
             "Give the directory of a complete checkpoint. Copy the file there if a trainer wrote only the weights.",
         )
@@ -62,21 +66,27 @@ def parse_shallow_object(text: bytes, malformed: Callable[[str], Exception]) -> 
 
 
 def is_present(path: Path) -> bool:
-    """Whether there is a file ``path``. Raises ConfigError if there is something else, as a dangling link."""
+    """Whether there is a file ``path``. Raises as :func:`read_json_file` for something else, as a dangling link."""
     if path.is_file():
         return True
     if os.path.lexists(path):
-        raise ConfigError(
+        raise _error(
+            path,
             f"{path} is there, but is no file that can be read (a link to a file that is gone?).",
             "Download it again, or remove it to convert without it.",
         )
     return False
 
 
+def _error(path: Path, reason: str, remedy: str) -> CheckpointError:
+    kind = ConfigError if path.name == CONFIG_FILE else CompanionFileError
+    return kind(reason, remedy)
+
+
 def read_config(directory: Path) -> ConfigFile:
-    """Parse ``config.json`` of ``directory``. Raises ConfigError if there is none."""
+    """Parse ``config.json`` of ``directory``. Raises CheckpointError if that is not a directory, or has none."""
     if not directory.is_dir():
-        raise ConfigError(
+        raise CheckpointError(
             f"{directory} is no directory.",
             "Give that of a checkpoint. Names of hub repositories are not downloaded; 'hf download NAME --local-dir "
             "DIRECTORY' does that.",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.errors import CompanionFileError, shown
 from internvl_bridge.mapping import value_checks
 from internvl_bridge.metadata.config.file import Config
 
@@ -42,14 +42,14 @@ def hf_tiling(processor: Config) -> Tiling | None:
     """The tiling that an HF image processor's config states; absent fields have its class's defaults.
 
     None for no config at all. ``crop_to_patches`` is no part of it: InternVL's processor class overrules it with true.
-    Raises ConfigError for numbers that are none.
+    Raises CompanionFileError for numbers that are none.
     """
     if not processor:
         return None
     stated = {name: value for name, value in processor.items() if value is not None}
     smallest, largest = stated.get("min_patches", 1), stated.get("max_patches", 12)
     if not value_checks.positive(smallest) or not value_checks.positive(largest) or smallest > largest:
-        raise ConfigError(
+        raise CompanionFileError(
             f"The image processor has min_patches {shown(smallest)} and max_patches {shown(largest)}, by which no "
             f"image can be cut.",
             "Correct them in preprocessor_config.json (in processor_config.json, where transformers 5 saved it).",

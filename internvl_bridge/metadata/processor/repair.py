@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.errors import CompanionFileError, shown
 from internvl_bridge.mapping import value_checks
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.file import Config, ConfigFile, as_text, read_json_file
@@ -40,7 +40,8 @@ def repaired_processor(
     5's one; what they leave out means the same to both. Where there is no image processor, one is made, with the
     tiling that is ``known`` or else upstream's usual one.
 
-    Raises ConfigError if a file is malformed, or an image processor has to be made and no square becomes ``tokens``.
+    Raises CompanionFileError if a file is malformed, or if an image processor has to be made and no
+    square becomes ``tokens``.
     """
     files = {path.name: read_json_file(path) for path in present(hf.file.path.parent, HF_PROCESSOR_FILES)}
     parts = [_part(files, name) for name in _SECTIONS]
@@ -121,10 +122,13 @@ def _notes_on_class(part: _Part) -> Iterator[str]:
 
 
 def _notes_on_tokens(hf: ModelDescription, tokens: int, processor: Config, image: Config) -> Iterator[str]:
-    """Whether config.json, the processor and the size of its tiles agree; ConfigError for a count that is none."""
+    """Whether config.json, the processor and the size of its tiles agree.
+
+    Raises CompanionFileError for a count that is not a number of tokens.
+    """
     path, stated = hf.file.path.parent / PROCESSOR_FILE, processor["image_seq_length"]
     if not value_checks.positive(stated):
-        raise ConfigError(
+        raise CompanionFileError(
             f"{path} has image_seq_length {shown(stated)}, which is no number of tokens.",
             f"Correct it: config.json says {tokens}.",
         )

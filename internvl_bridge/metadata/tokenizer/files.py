@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.config.file import Config, is_present, read_json_file
 from internvl_bridge.metadata.files import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from internvl_bridge.metadata.tokenizer.tokenizer_config import class_name
@@ -58,7 +58,7 @@ def can_load(config: Config, names: Collection[str]) -> bool:
 def read_tokenizer_files(home: Path) -> TokenizerFiles:
     """Read the tokenizer's config and chat template in ``home``; both may be missing.
 
-    Raises ConfigError if one of them is malformed.
+    Raises CompanionFileError if one of them is malformed.
     """
     path = home / TOKENIZER_CONFIG_FILE
     config = read_json_file(path).values if is_present(path) else {}
@@ -95,8 +95,8 @@ def _checked(path: Path, template: Any) -> str | None:
     raise _unreadable(path)
 
 
-def _unreadable(path: Path) -> ConfigError:
-    return ConfigError(
+def _unreadable(path: Path) -> CompanionFileError:
+    return CompanionFileError(
         f"{path} holds a chat template that is no text, or has more than {_LARGEST_TEMPLATE} bytes.",
         "Correct it, or remove it: then one is made from the template that config.json names.",
     )

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.errors import CompanionFileError, shown
 from internvl_bridge.metadata.tokenizer.sentencepiece_checks import REMEDY, check_pieces, check_settings, inexpressible
 from internvl_bridge.metadata.tokenizer.sentencepiece_merges import JoinedPieces, Merge, by_rank, joined_pieces
 from internvl_bridge.metadata.tokenizer.sentencepiece_model import PieceKind, SentencePieceModel
@@ -82,7 +82,8 @@ def fast_tokenizer(
         prefix_once: the model's dummy prefix belongs to the start of a text only, and not to every stretch. A text that
             starts with a space or an added token has none. Llama's fast class does so where ``legacy`` is false.
 
-    Raises ConfigError if ``added_tokens`` is malformed, or if the tokenizers library cannot do what the model does.
+    Raises CompanionFileError if ``added_tokens`` is malformed, or if the tokenizers library cannot do what the
+    model does.
     """
     check_settings(model)
     added = _added_tokens(added_tokens, origin)
@@ -238,7 +239,7 @@ def _bpe(model: SentencePieceModel, names: Sequence[str], merges: Iterable[Merge
     }
 
 
-def _malformed(origin: Path, reason: str) -> ConfigError:
-    return ConfigError(
+def _malformed(origin: Path, reason: str) -> CompanionFileError:
+    return CompanionFileError(
         f"The added tokens of {origin} (added_tokens_decoder) cannot be used: {reason}.", f"Correct them. Or: {REMEDY}"
     )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.errors import CompanionFileError, shown
 from internvl_bridge.metadata.tokenizer.sentencepiece_merges import JOINED_KINDS, JoinedPieces, competing_merge
 from internvl_bridge.metadata.tokenizer.sentencepiece_model import Algorithm, Piece, PieceKind, SentencePieceModel
 
@@ -14,13 +14,13 @@ _LIKE_A_BYTE = re.compile("<0x.{1,2}>", re.DOTALL)
 """What the decoder ``ByteFallback`` could take for a byte: it counts six bytes, not characters."""
 
 
-def inexpressible(path: Path, reason: str) -> ConfigError:
+def inexpressible(path: Path, reason: str) -> CompanionFileError:
     """The error for a file ``path`` that asks for what tokenizers cannot do."""
-    return ConfigError(f"{path} cannot be turned into a fast tokenizer with the same ids: {reason}.", REMEDY)
+    return CompanionFileError(f"{path} cannot be turned into a fast tokenizer with the same ids: {reason}.", REMEDY)
 
 
 def check_settings(model: SentencePieceModel) -> None:
-    """Raise ConfigError for what changes the text in ways that are not (or not known to be) the same in tokenizers."""
+    """Raise CompanionFileError for changes of the text that tokenizers makes in another way, or may make so."""
     unlike = {
         f"its algorithm is {model.algorithm.name}, not BPE": model.algorithm is not Algorithm.BPE,
         "it puts spaces behind words (treat_whitespace_as_suffix)": model.treats_whitespace_as_suffix,
@@ -35,7 +35,7 @@ def check_settings(model: SentencePieceModel) -> None:
 
 
 def check_pieces(model: SentencePieceModel, names: Sequence[str], joined: JoinedPieces) -> None:
-    """Raise ConfigError if tokenizers, which calls each id by its name in ``names``, treats a piece otherwise."""
+    """Raise CompanionFileError if tokenizers treats a piece otherwise, which it calls by its name in ``names``."""
     texts = {merge.piece for merge in joined.merges}.union(joined.with_unknown_character)
     for piece, name in zip(model.pieces, names, strict=False):
         made = piece.kind in JOINED_KINDS and (len(piece.text) == 1 or piece.text in texts)

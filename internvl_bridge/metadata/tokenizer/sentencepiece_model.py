@@ -13,7 +13,7 @@ from enum import Enum
 from math import isfinite
 from pathlib import Path
 
-from internvl_bridge.errors import ConfigError, shown
+from internvl_bridge.errors import CompanionFileError, shown
 
 _LARGEST = 16 << 20
 """Bytes; InternLM2's model has 1.4 MiB, the largest vocabularies in use (262,144 pieces) 5 MiB."""
@@ -99,10 +99,10 @@ class _Field:
 def read_sentencepiece_model(path: Path) -> SentencePieceModel:
     """Parse and check the SentencePiece model ``path``.
 
-    Raises ConfigError if it is missing, malformed, or what the sentencepiece library would refuse to load.
+    Raises CompanionFileError if it is missing, malformed, or what the sentencepiece library would refuse to load.
     """
     if not path.is_file():
-        raise ConfigError(
+        raise CompanionFileError(
             f"{path} is not there, or is no file.",
             "Copy tokenizer.model of the base model into the directory, or give one with a tokenizer by --tokenizer.",
         )
@@ -111,7 +111,7 @@ def read_sentencepiece_model(path: Path) -> SentencePieceModel:
     try:
         return _model(path, data)
     except ValueError as error:
-        raise ConfigError(
+        raise CompanionFileError(
             f"{path} is not a valid SentencePiece model: {error}.",
             "The file is damaged or was not written by sentencepiece: download tokenizer.model again.",
         ) from None

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.chat.choice import ChatSetup
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.config.file import Config, as_text, is_present
@@ -27,7 +27,7 @@ def hf_tokenizer_files(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The tokenizer's files, as far as they are not carried over, and notes."""
     if not tokenizer.has_vocabulary:
-        raise ConfigError(
+        raise CompanionFileError(
             f"{tokenizer.home} has neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt.",
             "Copy the tokenizer's files of the base model there, or give their directory as --tokenizer.",
         )
@@ -39,7 +39,7 @@ def hf_tokenizer_files(
     elif tokenizer.has_json and class_name(tokenizer.config) == "LlamaTokenizer":
         texts |= _as_llama_class_reads_it(tokenizer)
     elif not tokenizer.has_json and ("auto_map" in tokenizer.config or not tokenizer.has_pairs):
-        raise ConfigError(
+        raise CompanionFileError(
             f"{tokenizer.home} has no tokenizer.json, and its tokenizer_config.json names no class that is known to do "
             f"without (it names {class_name(tokenizer.config) or 'none'}; remote code is never run).",
             "Give a directory with a tokenizer.json that has the same ids as --tokenizer.",
@@ -87,7 +87,7 @@ def _as_llama_class_reads_it(tokenizer: TokenizerFiles) -> dict[str, str]:
     path = tokenizer.home / "tokenizer.json"
     front = read_front(path)
     if not front:
-        raise ConfigError(
+        raise CompanionFileError(
             f"{path} is no tokenizer.json, or its entries stand in an unusual order.",
             "Load the tokenizer with transformers' AutoTokenizer and save it again.",
         )

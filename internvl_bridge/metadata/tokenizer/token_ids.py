@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.config.file import is_present, read_json_file
 from internvl_bridge.metadata.tokenizer.tokenizer_config import VIDEO
 from internvl_bridge.metadata.tokenizer.tokenizer_json import read_front
@@ -14,11 +14,11 @@ _NUMBER = re.compile("[0-9]{1,9}")
 def required_token_id(directory: Path, token: str) -> int:
     """The id of a ``token`` around or in place of images.
 
-    Raises ConfigError if the tokenizer does not know the token, or its files disagree.
+    Raises CompanionFileError if the tokenizer does not know the token, or its files disagree.
     """
     found = token_id(directory, token)
     if found is None:
-        raise ConfigError(
+        raise CompanionFileError(
             f"No tokenizer file in {directory} has an id for {token}, and a wrong id would make the "
             f"model ignore images.",
             "Copy tokenizer.json, tokenizer_config.json and added_tokens.json (whichever exist) of the base "
@@ -30,12 +30,12 @@ def required_token_id(directory: Path, token: str) -> int:
 def token_id(directory: Path, token: str) -> int | None:
     """The id of ``token`` in the tokenizer of ``directory``, None if it has none.
 
-    Raises ConfigError if the tokenizer's files disagree.
+    Raises CompanionFileError if the tokenizer's files disagree.
     """
     found = find_token(directory, token)
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{name} says {number}" for name, number in found.items())
-        raise ConfigError(
+        raise CompanionFileError(
             f"The tokenizer files in {directory} disagree about the id of {token}: {listed}.",
             "Save the tokenizer again, or copy all its files from one place.",
         )

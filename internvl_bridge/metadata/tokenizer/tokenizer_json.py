@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.config.file import parse_shallow_object, read_json_file
 
 _LARGEST = 256 << 20
@@ -28,7 +28,7 @@ def read_front(path: Path) -> dict[str, Any]:
 
 
 def check_whole(path: Path) -> None:
-    """Raise ConfigError if a tokenizer.json breaks off, as a download does; its vocabulary is not read."""
+    """Raise CompanionFileError if a tokenizer.json breaks off, as a download does; its vocabulary is not read."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 64))
         end = file.read().rstrip()
@@ -36,7 +36,7 @@ def check_whole(path: Path) -> None:
     if end.endswith(b"}") and not whole:  # in an unusual order: all of it has to be read
         whole = "model" in read_json_file(path).values
     if not whole:
-        raise ConfigError(
+        raise CompanionFileError(
             f"{path} is no tokenizer.json, or breaks off.",
             "Download it again, or save the tokenizer again with transformers.",
         )
@@ -45,13 +45,13 @@ def check_whole(path: Path) -> None:
 def with_post_processor(path: Path, post_processor: Mapping[str, Any]) -> str:
     """The text of a tokenizer.json whose head could be read, with another ``post_processor``.
 
-    Raises ConfigError if the rest of it is not valid Unicode.
+    Raises CompanionFileError if the rest of it is not valid Unicode.
     """
     values = {**read_front(path), "post_processor": post_processor}
     try:
         rest = path.read_bytes()[len(_front(path)) :].decode()
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not valid Unicode: {error}.", "Save the tokenizer again.") from error
+        raise CompanionFileError(f"{path} is not valid Unicode: {error}.", "Save the tokenizer again.") from error
     return json.dumps(values, ensure_ascii=False)[:-1] + rest
 
 

@@ -14,7 +14,7 @@ from support import DATA, NAMES, copy_custom, edit_json
 import internvl_bridge
 from internvl_bridge.convert.companions.repair import repaired_companions, repaired_turn_end
 from internvl_bridge.convert.companions.shared import CompanionFiles
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import built_template, system_message, with_system_message
 from internvl_bridge.metadata.config.description import describe
@@ -209,7 +209,7 @@ def test_the_tokenizer_of_another_directory_takes_the_place_of_the_sources(
 def test_a_directory_that_was_named_must_hold_a_tokenizer(dump: Path, tmp_path: Path):
     other = bare(tmp_path / "other")
     (other / "tokenizer_config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"other has neither tokenizer\.json nor"):
+    with pytest.raises(CompanionFileError, match=r"other has neither tokenizer\.json nor"):
         repair(dump, tmp_path / "repaired", tokenizer=other)
 
 
@@ -324,7 +324,7 @@ def test_an_end_that_config_json_lacks_is_the_turns(saved5: Path, repaired: Any)
 @pytest.mark.parametrize("text", ["{", '{"eos_token_id": "x"}', '{"eos_token_id": []}'])
 def test_a_malformed_generation_config_is_refused(text: str, saved5: Path, repaired: Any):
     (saved5 / "generation_config.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"generation_config\.json"):
+    with pytest.raises(CompanionFileError, match=r"generation_config\.json"):
         repaired(saved5)
 
 

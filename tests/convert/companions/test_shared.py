@@ -15,7 +15,7 @@ from support import DATA
 from tokenizers import Tokenizer
 
 from internvl_bridge.convert.companions.remote_code import missing_modules, tokenizer_at_hub
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.chat.choice import choose_chat
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
@@ -55,7 +55,9 @@ def test_a_whole_tokenizer_is_taken(end: bytes, tmp_path: Path):
 )
 def test_a_tokenizer_that_is_not_whole_is_refused_by_name(text: bytes, tmp_path: Path):
     (tmp_path / "tokenizer.json").write_bytes(text)
-    with pytest.raises(ConfigError, match=rf"{tmp_path}/tokenizer\.json is no tokenizer\.json, or breaks off\. Down"):
+    with pytest.raises(
+        CompanionFileError, match=rf"{tmp_path}/tokenizer\.json is no tokenizer\.json, or breaks off\. Down"
+    ):
         check_whole(tmp_path / "tokenizer.json")
 
 
@@ -241,13 +243,13 @@ def test_a_tiling_that_is_stated_in_part_has_the_class_defaults(stated: dict[str
 @pytest.mark.parametrize("name", ["min_patches", "max_patches"])
 def test_a_tiling_that_is_nonsense_is_refused(name: str, odd: Any):
     shown = re.escape(f"{name} {odd!r}")
-    with pytest.raises(ConfigError, match=rf"{shown}.*by which no image can be cut.*preprocessor_config\.json"):
+    with pytest.raises(CompanionFileError, match=rf"{shown}.*by which no image can be cut.*preprocessor_config\.json"):
         hf_tiling({name: odd})
 
 
 @pytest.mark.parametrize("stated", [{"min_patches": 7, "max_patches": 6}, {"min_patches": 13}])
 def test_a_tiling_with_more_tiles_at_least_than_at_most_is_refused(stated: dict[str, Any]):
-    with pytest.raises(ConfigError, match=f"min_patches {stated['min_patches']} and max_patches"):
+    with pytest.raises(CompanionFileError, match=f"min_patches {stated['min_patches']} and max_patches"):
         hf_tiling(stated)
 
 
@@ -351,7 +353,7 @@ def sidecar_at(directory: Path, format_: str, **files: str) -> Path:
 def test_a_sidecar_that_cannot_be_parsed_says_what_to_do(text: bytes, tmp_path: Path):
     (tmp_path / SIDECAR_FILE).write_bytes(text)
     with pytest.raises(
-        ConfigError, match=rf"{SIDECAR_FILE} cannot be used: \S[^.]*\S\. Remove it to convert without it"
+        CompanionFileError, match=rf"{SIDECAR_FILE} cannot be used: \S[^.]*\S\. Remove it to convert without it"
     ):
         read_sidecar(tmp_path, Format.CUSTOM)
 
@@ -359,7 +361,7 @@ def test_a_sidecar_that_cannot_be_parsed_says_what_to_do(text: bytes, tmp_path: 
 def test_a_sidecar_that_is_a_large_file_says_what_to_do(tmp_path: Path):
     with (tmp_path / SIDECAR_FILE).open("wb") as file:
         file.truncate(1 << 30)
-    with pytest.raises(ConfigError, match=rf"{SIDECAR_FILE} cannot be used: .*Remove it to convert without it"):
+    with pytest.raises(CompanionFileError, match=rf"{SIDECAR_FILE} cannot be used: .*Remove it to convert without it"):
         read_sidecar(tmp_path, Format.CUSTOM)
 
 
@@ -368,7 +370,9 @@ def test_a_sidecar_that_is_a_large_file_says_what_to_do(tmp_path: Path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\ufffe"])
 def test_garbage_in_a_sidecar_is_refused(format_: str, name: str, text: str, tmp_path: Path):
     inside = name.replace("__", ".")
-    with pytest.raises(ConfigError, match=f"{SIDECAR_FILE} cannot be used: the {inside} in it is .*Remove it to conv"):
+    with pytest.raises(
+        CompanionFileError, match=f"{SIDECAR_FILE} cannot be used: the {inside} in it is .*Remove it to conv"
+    ):
         read_sidecar(sidecar_at(tmp_path, format_, **{name: text}), Format(format_))
 
 
@@ -376,7 +380,7 @@ def test_a_text_that_nobody_reads_may_be_anything(tmp_path: Path):
     """The HF processor's files mean nothing to a custom checkpoint."""
     found = read_sidecar(sidecar_at(tmp_path, "custom", processor_config__json="[]", README__md="{"), Format.CUSTOM)
     assert found.files.keys() == {"config.json", "processor_config.json", "README.md"}
-    with pytest.raises(ConfigError, match=r"the processor_config\.json in it is"):
+    with pytest.raises(CompanionFileError, match=r"the processor_config\.json in it is"):
         read_sidecar(sidecar_at(tmp_path, "hf", processor_config__json="[]"), Format.HF)
 
 

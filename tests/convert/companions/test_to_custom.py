@@ -13,7 +13,7 @@ from internvl_bridge.convert.companions.hf_files import fields_from_files, read_
 from internvl_bridge.convert.companions.remote_code import hub_auto_map
 from internvl_bridge.convert.companions.shared import CompanionFiles
 from internvl_bridge.convert.companions.to_custom import custom_companions
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.mapping.families import QWEN2
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import built_template, with_system_message
@@ -112,7 +112,7 @@ def test_a_tiling_that_was_edited_is_told(source: Path):
 @pytest.mark.parametrize("odd", [{"max_patches": "12"}, {"max_patches": True}, {"min_patches": 99}])
 def test_a_tiling_that_is_none_is_refused(odd: dict[str, Any], source: Path):
     edit_json(source / "preprocessor_config.json", lambda config: config.update(odd))
-    with pytest.raises(ConfigError, match="by which no image can be cut"):
+    with pytest.raises(CompanionFileError, match="by which no image can be cut"):
         told(source)
 
 
@@ -178,7 +178,7 @@ def test_modules_come_from_the_hub_only_where_nobody_has_them(source: Path):
 @pytest.mark.parametrize("text", [b"[]", b"null", b"{", b"\xff", b"[" * 5000])
 def test_a_malformed_processor_file_is_refused_by_name(name: str, text: bytes, source: Path):
     (source / name).write_bytes(text)
-    with pytest.raises(ConfigError, match=f"{name} cannot be used"):
+    with pytest.raises(CompanionFileError, match=f"{name} cannot be used"):
         told(source)
 
 
@@ -236,7 +236,7 @@ def test_a_map_of_special_tokens_loses_what_only_hf_asks_for(source: Path):
 @pytest.mark.parametrize("text", [b"[]", b"null", b"{", b"\xff"])
 def test_a_malformed_file_is_refused_by_name(name: str, text: bytes, source: Path):
     (source / name).write_bytes(text)
-    with pytest.raises(ConfigError, match=f"{name} cannot be used"):
+    with pytest.raises(CompanionFileError, match=f"{name} cannot be used"):
         companions(source)
 
 

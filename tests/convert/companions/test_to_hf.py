@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from internvl_bridge.convert.companions.shared import CompanionFiles
 from internvl_bridge.convert.companions.to_hf import hf_companions
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.chat.choice import ChatSetup, choose_chat
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import built_template, system_message, with_system_message
@@ -255,7 +255,7 @@ def test_a_llama_tokenizer_that_adds_it_already_is_copied(llama: Callable[..., P
 def test_a_llama_tokenizer_whose_json_cannot_be_read_is_refused(llama: Callable[..., Path]):
     source = llama()
     (source / "tokenizer.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"tokenizer\.json is no tokenizer\.json.*save it again"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer\.json is no tokenizer\.json.*save it again"):
         companions(source)
 
 
@@ -263,7 +263,7 @@ def test_a_llama_tokenizer_whose_json_cannot_be_read_is_refused(llama: Callable[
 def test_a_llama_tokenizer_that_is_no_unicode_is_refused(hostile: bytes, llama: Callable[..., Path]):
     source = llama()
     (source / "tokenizer.json").write_bytes(hostile)
-    with pytest.raises(ConfigError, match=r"tokenizer\.json"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer\.json"):
         companions(source).texts["tokenizer.json"].encode()
 
 
@@ -277,14 +277,14 @@ def test_a_slow_tokenizer_without_json_keeps_its_class(source: Path):
 def test_a_tokenizer_without_any_vocabulary_is_refused(source: Path):
     for name in ("tokenizer.json", "merges.txt"):
         (source / name).unlink()
-    with pytest.raises(ConfigError, match=r"has neither tokenizer\.json nor .*--tokenizer"):
+    with pytest.raises(CompanionFileError, match=r"has neither tokenizer\.json nor .*--tokenizer"):
         companions(source)
 
 
 def test_remote_code_that_is_not_internlm2s_is_refused(source: Path):
     (source / "tokenizer.json").unlink()
     edit_json(source / "tokenizer_config.json", lambda config: config.update(auto_map={"AutoTokenizer": ["x.Y", None]}))
-    with pytest.raises(ConfigError, match=r"remote code is never run.*--tokenizer"):
+    with pytest.raises(CompanionFileError, match=r"remote code is never run.*--tokenizer"):
         companions(source)
 
 
@@ -421,5 +421,5 @@ def test_a_first_token_of_a_tokenizer_json_deserves_a_note(source: Path):
 @pytest.mark.parametrize("text", ["[]", "null", "{", "\udcff"])
 def test_a_malformed_file_is_refused_by_name(name: str, text: str, source: Path):
     (source / name).write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ConfigError, match=f"{name} cannot be used"):
+    with pytest.raises(CompanionFileError, match=f"{name} cannot be used"):
         companions(source)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import DATA
 
-from internvl_bridge.errors import ConfigError, UnsupportedModelError
+from internvl_bridge.errors import CompanionFileError, ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.description import describe
 from internvl_bridge.metadata.config.file import ConfigFile, detect_format, read_config, read_json_file, section
@@ -155,5 +155,5 @@ def test_an_enormous_file_is_refused_unread(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate((64 << 20) + 1)
 
-    with pytest.raises(ConfigError, match="it has more than 67108864 bytes"):
+    with pytest.raises(CompanionFileError, match="it has more than 67108864 bytes"):
         read_json_file(path)

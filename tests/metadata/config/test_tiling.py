@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.config.tiling import ONE_TILE, Tiling, custom_fields, custom_tiling, hf_fields, hf_tiling
 
 tilings = st.tuples(st.integers(1, 40), st.integers(0, 40)).map(lambda pair: Tiling(pair[0], pair[0] + pair[1]))
@@ -49,7 +49,7 @@ def test_absent_fields_have_the_custom_classs_defaults(config: dict[str, Any], e
     [(0, 12), (-1, 12), (3, 2), (1, 2**31), ("1", "12"), (1.0, 12.0), ([1], [12]), ({}, {}), (True, 12), (1, True)],
 )
 def test_numbers_by_which_no_image_can_be_cut_are_refused(smallest: Any, largest: Any):
-    with pytest.raises(ConfigError, match="by which no image can be cut") as error:
+    with pytest.raises(CompanionFileError, match="by which no image can be cut") as error:
         hf_tiling({"min_patches": smallest, "max_patches": largest})
     assert "preprocessor_config.json" in error.value.remedy
 

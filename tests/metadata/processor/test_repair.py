@@ -10,7 +10,7 @@ import pytest
 from metadata.describing import changed, hf_config
 from support import DATA, edit_json
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError, ConfigError
 from internvl_bridge.metadata.config.description import describe
 from internvl_bridge.metadata.config.file import as_text, read_config
 from internvl_bridge.metadata.config.tiling import Tiling
@@ -242,14 +242,14 @@ def test_counts_that_disagree_are_kept_and_noted(size: Any, stated: int, note: s
 @pytest.mark.parametrize("odd", [0, -1, None, "4", True, 4.0, [4]])
 def test_a_count_that_is_none_is_refused(odd: Any, home: Path, make: Make):
     (home / PROCESSOR).write_text(json.dumps({"image_seq_length": odd}))
-    with pytest.raises(ConfigError, match=r"processor_config\.json has image_seq_length .*config\.json says 4"):
+    with pytest.raises(CompanionFileError, match=r"processor_config\.json has image_seq_length .*config\.json says 4"):
         make()
 
 
 @pytest.mark.parametrize("version", ["4.57.6", "5.23.0"])
 def test_a_tiling_that_is_nonsense_is_refused(version: str, home: Path, make: Make):
     saved_by(version, home, max_patches=0)
-    with pytest.raises(ConfigError, match="by which no image can be cut"):
+    with pytest.raises(CompanionFileError, match="by which no image can be cut"):
         make()
 
 
@@ -257,5 +257,5 @@ def test_a_tiling_that_is_nonsense_is_refused(version: str, home: Path, make: Ma
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_a_malformed_file_is_refused_by_name(name: str, text: str, home: Path, make: Make):
     (home / name).write_text(text)
-    with pytest.raises(ConfigError, match=f"{name} cannot be used"):
+    with pytest.raises(CompanionFileError, match=f"{name} cannot be used"):
         make()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.tokenizer.files import read_tokenizer_files
 
 LIMIT = 1 << 20
@@ -76,14 +76,18 @@ def test_of_several_templates_the_default_one_is_taken(stated: Any, expected: st
 @pytest.mark.parametrize("stated", [5, True, {"default": "x"}, [{"name": "default", "template": 5}], "x" * (LIMIT + 1)])
 def test_a_template_that_is_no_text_is_refused_by_name(stated: Any, tmp_path: Path):
     put(tmp_path, tokenizer_config__json={"chat_template": stated})
-    with pytest.raises(ConfigError, match=r"tokenizer_config\.json holds a chat template.*Correct it, or remove it"):
+    with pytest.raises(
+        CompanionFileError, match=r"tokenizer_config\.json holds a chat template.*Correct it, or remove it"
+    ):
         read_tokenizer_files(tmp_path)
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"x" * (2 * LIMIT + 1), b"x" * (4 * LIMIT)])
 def test_a_jinja_file_that_is_no_template_is_refused_by_name(text: bytes, tmp_path: Path):
     (tmp_path / "chat_template.jinja").write_bytes(text)
-    with pytest.raises(ConfigError, match=r"chat_template\.jinja holds a chat template that is no text, or has more"):
+    with pytest.raises(
+        CompanionFileError, match=r"chat_template\.jinja holds a chat template that is no text, or has more"
+    ):
         read_tokenizer_files(tmp_path)
 
 
@@ -96,18 +100,18 @@ def test_the_largest_template_is_read_whole(tmp_path: Path):
 def test_a_template_is_never_cut_off(text: str, tmp_path: Path):
     """Fewer characters than the limit, and more bytes: it may be refused."""
     put(tmp_path, chat_template__jinja=text)
-    with suppress(ConfigError):
+    with suppress(CompanionFileError):
         assert read_tokenizer_files(tmp_path).template == text
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"])
 def test_a_directory_or_a_dangling_link_in_its_place_is_refused_by_name(name: str, tmp_path: Path):
     (tmp_path / name).mkdir()
-    with pytest.raises(ConfigError, match=f"{name} is there, but is no file"):
+    with pytest.raises(CompanionFileError, match=f"{name} is there, but is no file"):
         read_tokenizer_files(tmp_path)
     (tmp_path / name).rmdir()
     (tmp_path / name).symlink_to("nowhere")
-    with pytest.raises(ConfigError, match=f"{name} is there, but is no file"):
+    with pytest.raises(CompanionFileError, match=f"{name} is there, but is no file"):
         read_tokenizer_files(tmp_path)
 
 
@@ -115,7 +119,7 @@ def test_a_directory_or_a_dangling_link_in_its_place_is_refused_by_name(name: st
 @pytest.mark.parametrize("text", [b"[]", b"null", b"5", b"{", b"\xff", b'{"a": 1, "a": 2}', b"[" * 5000, b""])
 def test_what_is_no_json_object_is_refused_by_name(name: str, text: bytes, tmp_path: Path):
     (tmp_path / name).write_bytes(text)
-    with pytest.raises(ConfigError, match=f"{name} cannot be used"):
+    with pytest.raises(CompanionFileError, match=f"{name} cannot be used"):
         read_tokenizer_files(tmp_path)
 
 

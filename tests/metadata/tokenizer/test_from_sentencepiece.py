@@ -18,7 +18,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer, sentence
 from support import DATA
 from tokenizers import Tokenizer
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.tokenizer.from_sentencepiece import FastTokenizer, fast_tokenizer
 from internvl_bridge.metadata.tokenizer.sentencepiece_model import read_sentencepiece_model
 
@@ -271,7 +271,7 @@ def test_equal_scores_are_cut_alike_or_refused() -> None:
         scores = [-chance.randint(0, 4) for _ in words]
         try:
             library, ours = both(vocabulary(words, scores))
-        except ConfigError as error:
+        except CompanionFileError as error:
             assert re.search("other pieces have the same score as '[ab]+', -?[0-4].0.$", error.reason)  # noqa: PT017
             refused += 1
             continue
@@ -290,7 +290,7 @@ def test_equal_scores_are_cut_alike_or_refused() -> None:
     ],
 )
 def test_pieces_of_equal_score_that_compete_are_refused(words: list[str], scores: list[float]) -> None:
-    with pytest.raises(ConfigError, match=r"other pieces have the same score as '..', -1\.0") as caught:
+    with pytest.raises(CompanionFileError, match=r"other pieces have the same score as '..', -1\.0") as caught:
         convert(vocabulary(words, scores).SerializeToString())
     assert caught.value.remedy == "Give a directory with a fast tokenizer (tokenizer.json) by --tokenizer."
 
@@ -603,7 +603,7 @@ def test_transformers_loads_it(tmp_path: Path) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_cannot_be_said_in_tokenizer_json_is_refused(proto: Any, reason: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(CompanionFileError) as caught:
         convert(proto.SerializeToString())
     assert re.fullmatch(
         r".*/tokenizer\.model cannot be turned into a fast tokenizer with the same ids: " + re.escape(reason) + r"\.",
@@ -637,7 +637,7 @@ VARIED = model_of(
     ],
 )
 def test_names_that_would_change_the_ids_of_text_are_refused(number: int, name: str, reason: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(CompanionFileError) as caught:
         convert(VARIED.SerializeToString(), {str(number): token(name)})
     assert caught.value.reason.endswith(
         f"tokenizer.model cannot be turned into a fast tokenizer with the same ids: {reason}."
@@ -669,7 +669,7 @@ def test_a_token_can_take_the_spaces_around_it(left: bool, right: bool) -> None:
 
 @pytest.mark.parametrize("flag", ["single_word"])
 def test_tokens_that_look_around_them_are_refused(flag: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(CompanionFileError) as caught:
         convert(VARIED.SerializeToString(), {"264": token("<a>", **{flag: True})})
     assert caught.value.reason == (
         f"{ORIGIN} cannot be turned into a fast tokenizer with the same ids: "
@@ -697,7 +697,7 @@ def test_tokens_that_look_around_them_are_refused(flag: str) -> None:
     ],
 )
 def test_malformed_added_tokens_are_refused(added: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(CompanionFileError) as caught:
         convert(VARIED.SerializeToString(), added)
     assert caught.value.reason.startswith(
         f"The added tokens of {ORIGIN} (added_tokens_decoder) cannot be used: {reason}"
@@ -710,7 +710,7 @@ def test_malformed_added_tokens_are_refused(added: dict[str, Any], reason: str) 
 
 @pytest.mark.parametrize("which", ["bos", "eos"])
 def test_a_bos_or_eos_without_an_id_is_refused(which: str) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be used: '<start>' is none of them, and no piece\."):
+    with pytest.raises(CompanionFileError, match=r"cannot be used: '<start>' is none of them, and no piece\."):
         convert(VARIED.SerializeToString(), **{which: "<start>"})
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from support import DATA
 
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.tokenizer.sentencepiece_model import (
     Algorithm,
     PieceKind,
@@ -70,7 +70,7 @@ def read(raw: bytes) -> SentencePieceModel:
 
 
 def refusal(raw: bytes) -> str:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(CompanionFileError) as caught:
         read(raw)
     assert "tokenizer.model is not a valid SentencePiece model: " in caught.value.reason
     assert "download tokenizer.model again" in caught.value.remedy
@@ -220,7 +220,7 @@ def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None
     with path.open("wb") as file:
         file.truncate(1 << 40)
 
-    with pytest.raises(ConfigError, match=r"tokenizer.model is not a valid .* it has more than 16777216 bytes"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer.model is not a valid .* it has more than 16777216 bytes"):
         read_sentencepiece_model(path)
 
 
@@ -229,7 +229,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "tokenizer.model"
     make(path)
 
-    with pytest.raises(ConfigError, match=r"tokenizer.model is not there, or is no file. .*--tokenizer"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer.model is not there, or is no file. .*--tokenizer"):
         read_sentencepiece_model(path)
 
 
@@ -237,7 +237,7 @@ def check(raw: bytes) -> bool:
     """Assert that ``raw`` is refused or read as protobuf reads it; return whether it is read."""
     try:
         model = read(raw)
-    except ConfigError:
+    except CompanionFileError:
         return False
     assert as_dict(model) == by_protobuf(raw)
     return True

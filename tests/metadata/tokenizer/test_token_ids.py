@@ -8,7 +8,7 @@ import pytest
 from support import DATA
 
 from internvl_bridge.convert.companions.shared import carried_files
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.files import TOKENIZER_FILES, has_tokenizer, remote_code
 from internvl_bridge.metadata.tokenizer.token_ids import find_token, required_token_id, token_id, video_token_id
 
@@ -105,7 +105,7 @@ def test_a_longer_token_is_another_token(tmp_path: Path) -> None:
 def test_files_that_disagree_are_all_named(tmp_path: Path, first: dict[str, Any], second: dict[str, Any]) -> None:
     write(tmp_path, **first, **second)
 
-    with pytest.raises(ConfigError, match="disagree about the id of <IMG_CONTEXT>") as error:
+    with pytest.raises(CompanionFileError, match="disagree about the id of <IMG_CONTEXT>") as error:
         required_token_id(tmp_path, TOKEN)
 
     assert f"{next(iter(first))}.json says 5, {next(iter(second))}.json says 6" in error.value.reason
@@ -148,7 +148,7 @@ def test_files_that_disagree_are_all_named(tmp_path: Path, first: dict[str, Any]
 def test_without_a_usable_id_the_directory_is_refused(tmp_path: Path, files: dict[str, Any]) -> None:
     write(tmp_path, **files)
 
-    with pytest.raises(ConfigError, match=r"No tokenizer file in .* has an id for <IMG_CONTEXT>") as error:
+    with pytest.raises(CompanionFileError, match=r"No tokenizer file in .* has an id for <IMG_CONTEXT>") as error:
         required_token_id(tmp_path, TOKEN)
 
     assert str(tmp_path) in error.value.reason
@@ -160,7 +160,7 @@ def test_a_token_that_is_needed_is_named_when_it_is_missing(tmp_path: Path) -> N
 
     assert required_token_id(tmp_path, "<img>") == 1
     assert token_id(tmp_path, "</img>") is None
-    with pytest.raises(ConfigError, match=r"No tokenizer file in .* has an id for </img>"):
+    with pytest.raises(CompanionFileError, match=r"No tokenizer file in .* has an id for </img>"):
         required_token_id(tmp_path, "</img>")
 
 
@@ -169,7 +169,7 @@ def test_files_that_disagree_are_refused_even_about_a_token_that_is_not_needed(t
     assert token_id(tmp_path, "<|im_end|>") == 1
 
     write(tmp_path, tokenizer_config={"added_tokens_decoder": {"2": {"content": "<|im_end|>"}}})
-    with pytest.raises(ConfigError, match=r"disagree about the id of <\|im_end\|>"):
+    with pytest.raises(CompanionFileError, match=r"disagree about the id of <\|im_end\|>"):
         token_id(tmp_path, "<|im_end|>")
 
 
@@ -202,7 +202,7 @@ def test_what_transformers_gives_the_token_for_videos_is_what_is_expected() -> N
 def test_a_malformed_file_is_refused_even_if_another_knows_the_token(tmp_path: Path, name: str, text: str) -> None:
     write(tmp_path, tokenizer=tokenizer_json(5), **{name: text})
 
-    with pytest.raises(ConfigError, match=f"{name}.json cannot be used"):
+    with pytest.raises(CompanionFileError, match=f"{name}.json cannot be used"):
         required_token_id(tmp_path, TOKEN)
 
 
@@ -210,7 +210,7 @@ def test_a_link_to_a_tokenizer_file_that_is_gone_is_refused(tmp_path: Path) -> N
     (tmp_path / "tokenizer.json").symlink_to("../../blobs/gone")
     write(tmp_path, added_tokens={TOKEN: 5})
 
-    with pytest.raises(ConfigError, match=r"tokenizer\.json is there, but is no file"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer\.json is there, but is no file"):
         required_token_id(tmp_path, TOKEN)
 
 
