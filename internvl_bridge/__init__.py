@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from internvl_bridge.checkpoint.inspection import Inspection, inspect
     from internvl_bridge.convert.api import repair, to_custom, to_hf
     from internvl_bridge.convert.report import ConversionReport
-    from internvl_bridge.errors import BridgeError, DifferenceError
+    from internvl_bridge.errors import (
+        BridgeError,
+        CheckpointError,
+        DifferenceError,
+        OptionError,
+        OutputError,
+        TensorError,
+        UnsupportedModelError,
+    )
     from internvl_bridge.in_memory.loading import load_pretrained, load_processor
     from internvl_bridge.in_memory.state_dict import compute_l2_distance, convert_state_dict
     from internvl_bridge.in_memory.streaming import iter_converted
@@ -23,11 +31,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BridgeError": "errors",
+    "CheckpointError": "errors",
     "ChecksumReport": "verification.checksums",
     "Comparison": "verification.tensors",
     "ConversionReport": "convert.report",
     "DifferenceError": "errors",
     "Inspection": "checkpoint.inspection",
+    "OptionError": "errors",
+    "OutputError": "errors",
+    "TensorError": "errors",
+    "UnsupportedModelError": "errors",
     "compute_l2_distance": "in_memory.state_dict",
     "convert_state_dict": "in_memory.state_dict",
     "inspect": "checkpoint.inspection",
@@ -43,11 +56,16 @@ _HOMES = {
 
 __all__ = [
     "BridgeError",
+    "CheckpointError",
     "ChecksumReport",
     "Comparison",
     "ConversionReport",
     "DifferenceError",
     "Inspection",
+    "OptionError",
+    "OutputError",
+    "TensorError",
+    "UnsupportedModelError",
     "__version__",
     "compute_l2_distance",
     "convert_state_dict",
@@ -68,3 +86,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, for tab completion."""
+    return [*__all__]

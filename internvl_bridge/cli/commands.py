@@ -15,7 +15,6 @@ from internvl_bridge.convert.disk_budget import budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import Conversion, prepare
-from internvl_bridge.convert.report import comparison_as_json
 from internvl_bridge.convert.run import carry_out
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import detect_format, read_config
@@ -76,7 +75,7 @@ def verify(left: Path, right: Path | None, workers: int | None, show: PrintOptio
         with progress_bar(quiet=show.quiet) as progress:
             found = verify_checkpoints(left, right, workers=workers, progress=progress)
         _print(
-            lambda: comparison_as_json(found),
+            found.as_json,
             lambda: text_reports.comparison_lines(found, verbose=show.verbose),
             show,
         )

@@ -1,8 +1,6 @@
-"""What a conversion did, as values: for programs, for ``--json`` and for the words on the terminal."""
+"""What a conversion did, as values: for programs, for ``--json`` and for the text on the terminal."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.verification.tensors import Comparison
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ConversionReport:
     """The result of :func:`internvl_bridge.to_hf`, :func:`internvl_bridge.to_custom` or :func:`internvl_bridge.repair`.
 
@@ -42,6 +40,13 @@ class ConversionReport:
         """Whether nothing contradicts: a reference may differ in values, but not in keys or specs."""
         return self.reference is None or self.reference.complete
 
+    def __repr__(self) -> str:
+        return (
+            f"ConversionReport(output={str(self.output)!r}, format={self.format!r}, family={self.family!r}, "
+            f"tensors={self.tensors}, bytes={self.bytes}, verification={self.verification!r}, "
+            f"reference={self.reference!r}, notes={len(self.notes)})"
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The report as values that :func:`json.dumps` takes."""
         return {
@@ -57,28 +62,7 @@ class ConversionReport:
             "files": list(self.files),
             "left_behind": list(self.left_behind),
             "notes": list(self.notes),
-            "verification": None if self.verification is None else comparison_as_json(self.verification),
-            "reference": None if self.reference is None else comparison_as_json(self.reference),
+            "verification": None if self.verification is None else self.verification.as_json(),
+            "reference": None if self.reference is None else self.reference.as_json(),
             "ok": self.ok,
         }
-
-
-def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
-    """A comparison as JSON values; distances are strings where JSON has no number (NaN)."""
-    distances: Mapping[str, float] = {
-        **dict.fromkeys(comparison.equal, 0.0),
-        **{difference.key: difference.l2 for difference in comparison.differences},
-    }
-    return {
-        "identical": comparison.identical,
-        "l2": _number(comparison.l2),
-        "tensors": {key: _number(distance) for key, distance in sorted(distances.items())},
-        "first_differing_element": {d.key: d.element for d in comparison.differences},
-        "missing": list(comparison.missing),
-        "unexpected": list(comparison.unexpected),
-        "mismatched": dict(comparison.mismatched),
-    }
-
-
-def _number(value: float) -> float | str:
-    return value if isfinite(value) else str(value)

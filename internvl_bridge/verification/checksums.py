@@ -13,7 +13,7 @@ from internvl_bridge.work.progress import Advance, Progress, silent
 from internvl_bridge.work.workers import check_workers, in_parallel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ChecksumReport:
     """Names of files: with their checksum, with another one, gone, and without any that is known.
 
@@ -35,6 +35,12 @@ class ChecksumReport:
     def unproved(self) -> tuple[str, ...]:
         """Weights without a checksum: whether they are as they were written, nobody knows."""
         return tuple(name for name in self.unknown if name.endswith(".safetensors"))
+
+    def __repr__(self) -> str:
+        return (
+            f"ChecksumReport(intact={self.intact}, equal={len(self.equal)}, changed={len(self.changed)}, "
+            f"missing={len(self.missing)}, unknown={len(self.unknown)})"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The report as values that :func:`json.dumps` takes."""

@@ -4,8 +4,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
-from math import hypot, isnan, nan
+from math import hypot, isfinite, isnan, nan
 from pathlib import Path
+from typing import Any
 
 from internvl_bridge.storage.byte_range import coalesced
 from internvl_bridge.storage.comparing import first_difference
@@ -31,7 +32,7 @@ class TensorDifference:
     l2: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
     """All that differs between the expected tensors and those of a checkpoint.
 
@@ -60,6 +61,30 @@ class Comparison:
         """The Euclidean distance over all tensors that could be compared; NaN if any is."""
         distances = [difference.l2 for difference in self.differences]
         return nan if any(isnan(distance) for distance in distances) else hypot(*distances)
+
+    def __repr__(self) -> str:
+        return (
+            f"Comparison(identical={self.identical}, equal={len(self.equal)}, differences={len(self.differences)}, "
+            f"missing={len(self.missing)}, unexpected={len(self.unexpected)}, mismatched={len(self.mismatched)}, "
+            f"l2={self.l2:g})"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as values that :func:`json.dumps` takes; distances are strings where JSON has no number (NaN)."""
+        distances = {**dict.fromkeys(self.equal, 0.0), **{d.key: d.l2 for d in self.differences}}
+        return {
+            "identical": self.identical,
+            "l2": _number(self.l2),
+            "tensors": {key: _number(distance) for key, distance in sorted(distances.items())},
+            "first_differing_element": {d.key: d.element for d in self.differences},
+            "missing": list(self.missing),
+            "unexpected": list(self.unexpected),
+            "mismatched": dict(self.mismatched),
+        }
+
+
+def _number(value: float) -> float | str:
+    return value if isfinite(value) else str(value)
 
 
 @dataclass(frozen=True, slots=True)

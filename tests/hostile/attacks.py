@@ -683,7 +683,7 @@ _CONFIG = [
 
 
 def _tokenizer(name: str, spoil: Callable[[Path], object], *words: str, **more: Any) -> Attack:
-    return Attack(name, spoil, words, **{"error": "ConfigError", "by": CONVERSIONS, **more})
+    return Attack(name, spoil, words, **{"error": "CompanionFileError", "by": CONVERSIONS, **more})
 
 
 _BESIDE = [
@@ -765,7 +765,7 @@ def _sidecar(name: str, spoil: Callable[[Path], object], *words: str) -> Attack:
         name,
         spoil,
         (SIDECAR, "cannot be used", "Remove it to convert without it", *words),
-        "ConfigError",
+        "CompanionFileError",
         "hf",
         frozenset({"to_custom", "inspect", "verify"}),
     )
@@ -834,7 +834,7 @@ _SIDECAR = [
             f"{what} for {SIDECAR}",
             make(SIDECAR),
             (SIDECAR, "is no file that can be read"),
-            "ConfigError",
+            "CompanionFileError",
             "hf",
             frozenset({"to_custom", "inspect", "verify"}),
         )
@@ -977,7 +977,7 @@ REFUSED += [
         "a sidecar of an unknown format",
         setting(SIDECAR, "source_format", "evil"),
         (SIDECAR, "cannot be used", "evil"),
-        "ConfigError",
+        "CompanionFileError",
         "hf",
         frozenset({"to_custom"}),
     ),

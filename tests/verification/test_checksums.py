@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import internvl_bridge
 from internvl_bridge.cli.app import app
 from internvl_bridge.convert import run as conversion
-from internvl_bridge.errors import CompanionFileError, DifferenceError
+from internvl_bridge.errors import CheckpointError, DifferenceError
 from internvl_bridge.storage import shard_jobs
 from internvl_bridge.storage.copying import WrittenFile
 
@@ -277,7 +277,7 @@ def test_a_copy_elsewhere_is_intact(output, tmp_path, monkeypatch):
 
 
 def refused(directory: Path) -> str:
-    with pytest.raises(CompanionFileError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         internvl_bridge.verify_checksums(directory)
     result = command(directory)
     assert result.exit_code == 2
