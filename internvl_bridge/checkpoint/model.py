@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from internvl_bridge.checkpoint.dumps.dump import OpenedWeights
+from internvl_bridge.checkpoint.opened_weights import OpenedWeights
 from internvl_bridge.checkpoint.weights import holds_weights, open_weights, whole_specs
 from internvl_bridge.errors import BridgeError, ConfigError
 from internvl_bridge.mapping.formats import Format

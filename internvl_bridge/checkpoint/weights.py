@@ -10,7 +10,7 @@ from internvl_bridge.checkpoint.dumps.detection import (
     has_distributed_weights,
     has_pickled_weights,
 )
-from internvl_bridge.checkpoint.dumps.dump import OpenedWeights
+from internvl_bridge.checkpoint.opened_weights import OpenedWeights
 from internvl_bridge.mapping.plan import Plan, TensorSpec, compose
 from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.storage.comparing import first_difference

@@ -11,10 +11,10 @@ from internvl_bridge.checkpoint.model import Model, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.checkpoint.weights import holds_weights, stored_plan
 from internvl_bridge.convert.companions.repair import repaired_files
-from internvl_bridge.convert.companions.rest import rest_of
 from internvl_bridge.convert.companions.shared import CompanionFiles, tokenizer_home
 from internvl_bridge.convert.companions.to_custom import custom_files
 from internvl_bridge.convert.companions.to_hf import hf_files
+from internvl_bridge.convert.companions.unconverted import unconverted_files
 from internvl_bridge.convert.options import Execution, Options, check_applies, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.sizes import parse_size
@@ -106,7 +106,7 @@ def prepare(
     shards = _output_shards(model, planned, options)
     home = tokenizer_home(source, reference, options.tokenizer)
     companions = _companion_files(model, planned, options, wanted, home)
-    rest = rest_of(model, planned.head, companions, home, wanted)
+    unconverted = unconverted_files(model, planned.head, companions, home, wanted)
     return Conversion(
         model=model,
         found=inspection_of(model, planned.head),
@@ -118,8 +118,8 @@ def prepare(
         index=index_of(shards, model.checkpoint.index_metadata) if needs_index(shards) else None,
         texts=companions.texts,
         copies=tuple(path for path in companions.copies if path.name != SIDECAR_FILE),
-        sidecar=rest.sidecar,
-        left_behind=rest.left_behind,
+        sidecar=unconverted.sidecar,
+        left_behind=unconverted.left_behind,
         notes=companions.notes,
         reference=reference,
         options=options,

@@ -70,6 +70,48 @@ def _described(
     checked_plan(model, seen, spelling_in(wanted.other, seen, model.family), target)
 
 
+def _converted(
+    named_tensors: NamedTensors, routes: Sequence[Route], seen: dict[str, TensorSpec]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The targets of the one of ``routes`` that explains all tensors; ``seen`` collects their specs."""
+    wanted, rows = routes[0].target.format, _Rows(routes)
+    waiting: dict[str, _Group] = {}
+    for key, tensor in named_tensors:
+        if key in seen:
+            raise DuplicateKeyError(f"{key} came twice.", "Pass each tensor once.")
+        row = rows.of(key, seen)
+        seen[key] = spec_of(tensor)
+        group = waiting.pop(key, None) or _Group(row, group_into(wanted, row, key))
+        group.come[key] = tensor
+        if len(group.come) == len(group.keys):
+            yield from _targets(group, wanted, seen)
+        elif len(group.come) == 1:
+            waiting.update((other, group) for other in group.keys if other != key)
+        del group, tensor  # before the next one is asked for
+    if waiting:
+        raise _incomplete(waiting)
+
+
+class _Rows:
+    """Finds the row of each key, in the tables of those routes that explain every key so far."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._tables = [route.first_table for route in routes]
+        self._lookups = [RowLookup(table, routes[0].target.format) for table in self._tables]
+        self._possible = list(range(len(routes)))
+
+    def of(self, key: str, seen: Collection[str]) -> Transform:
+        """The row that claims ``key``, which comes after the keys ``seen``."""
+        claims = {number: found[0] for number, lookup in enumerate(self._lookups) if (found := lookup.of(key))}
+        self._possible = [number for number in self._possible if number in claims]
+        if not self._possible:
+            raise _unexpected(key, seen) if claims else explain_unknown_keys([key])
+        rows = [self._tables[number][claims[number]] for number in self._possible]
+        if len({type(row) for row in rows}) > 1:
+            raise ambiguous(key)
+        return rows[0]
+
+
 @dataclass(slots=True)
 class _Group:
     """Tensors that are converted together: all their keys, and those that have come."""
@@ -79,39 +121,18 @@ class _Group:
     come: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def _converted(
-    named_tensors: NamedTensors, routes: Sequence[Route], seen: dict[str, TensorSpec]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """The targets of the one of ``routes`` that explains all tensors; ``seen`` collects their specs."""
-    tables, wanted = [route.first_table for route in routes], routes[0].target.format
-    lookups = [RowLookup(table, wanted) for table in tables]
-    alive = list(range(len(tables)))
-    waiting: dict[str, _Group] = {}
-    for key, tensor in named_tensors:
-        if key in seen:
-            raise DuplicateKeyError(f"{key} came twice.", "Pass each tensor once.")
-        claims = {number: found[0] for number in range(len(tables)) if (found := lookups[number].of(key))}
-        alive = [number for number in alive if number in claims]
-        if not alive:
-            raise _unexpected(key, seen) if claims else explain_unknown_keys([key])
-        rows = [tables[number][claims[number]] for number in alive]
-        if len({type(row) for row in rows}) > 1:
-            raise ambiguous(key)
-        seen[key] = spec_of(tensor)
-        group = waiting.pop(key, None) or _Group(rows[0], group_into(wanted, rows[0], key))
-        group.come[key] = tensor
-        if len(group.come) == len(group.keys):
-            plan = recipes_into(wanted, group.row, {key: seen[key] for key in group.keys})
-            yield from ((target, gathered(recipe, group.come)) for target, recipe in plan.items())
-        elif len(group.come) == 1:
-            waiting.update((other, group) for other in group.keys if other != key)
-        del group, tensor  # before the next one is asked for
-    if waiting:
-        come = next(iter(next(iter(waiting.values())).come))
-        raise IncompleteGroupError(
-            f"{first_few(list(waiting))} never came, but {come} did, which cannot be converted without.",
-            "Pass all tensors of the model.",
-        )
+def _targets(group: _Group, wanted: Format, seen: Mapping[str, TensorSpec]) -> Iterator[tuple[str, torch.Tensor]]:
+    """What a complete group becomes."""
+    recipes = recipes_into(wanted, group.row, {key: seen[key] for key in group.keys})
+    return ((target, gathered(recipe, group.come)) for target, recipe in recipes.items())
+
+
+def _incomplete(waiting: Mapping[str, _Group]) -> IncompleteGroupError:
+    come = next(iter(next(iter(waiting.values())).come))
+    return IncompleteGroupError(
+        f"{first_few(list(waiting))} never came, but {come} did, which cannot be converted without.",
+        "Pass all tensors of the model.",
+    )
 
 
 def _guessable(named_tensors: NamedTensors) -> NamedTensors:

@@ -63,13 +63,8 @@ def read_sidecar(directory: Path, wanted: Format) -> OtherFormat | None:
     path = directory / SIDECAR_FILE
     if not is_present(path):
         return None
-    try:
-        contents = read_json_file(path).values
-    except CompanionFileError as error:
-        raise unusable(path, error.reason.partition("cannot be used: ")[2].removesuffix(".")) from error
-    if type(contents.get("version")) is not int or contents["version"] != VERSION:
-        raise unusable(path, f"it has version {contents.get('version')!r}, this program knows {VERSION}")
-    if contents.keys() <= {"version", CHECKSUMS}:  # of a repair: it tells nothing about a twin
+    contents = _contents(path)
+    if contents.keys() <= {"version", CHECKSUMS}:  # of a repair: it has nothing about a twin
         return None
     match contents:
         case {
@@ -98,6 +93,17 @@ def read_sidecar(directory: Path, wanted: Format) -> OtherFormat | None:
     return OtherFormat(
         path, files, _described(config, wanted, family), written, head if isinstance(head, str) else None
     )
+
+
+def _contents(path: Path) -> Mapping[str, Any]:
+    """What the sidecar ``path`` holds, of the version that this program knows."""
+    try:
+        contents = read_json_file(path).values
+    except CompanionFileError as error:
+        raise unusable(path, error.reason.partition("cannot be used: ")[2].removesuffix(".")) from error
+    if type(contents.get("version")) is not int or contents["version"] != VERSION:
+        raise unusable(path, f"it has version {contents.get('version')!r}, this program knows {VERSION}")
+    return contents
 
 
 def reference_as_other_format(

@@ -20,7 +20,7 @@ from internvl_bridge.checkpoint.dumps.distributed_metadata import (
     malformed,
     read_metadata,
 )
-from internvl_bridge.checkpoint.dumps.dump import DISTRIBUTED, OpenedWeights
+from internvl_bridge.checkpoint.opened_weights import DISTRIBUTED, OpenedWeights
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec, whole
 from internvl_bridge.storage.byte_range import ByteRange

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from internvl_bridge.checkpoint.dumps.archive import find_tensor, read_archive
 from internvl_bridge.checkpoint.dumps.detection import PICKLED_FILE, PICKLED_FILES, PICKLED_INDEX
-from internvl_bridge.checkpoint.dumps.dump import PICKLED, OpenedWeights
+from internvl_bridge.checkpoint.opened_weights import PICKLED, OpenedWeights
 from internvl_bridge.errors import CheckpointError, first_few, shown
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.index import check_index, missing_shards, read_index, stale_files, stored_twice

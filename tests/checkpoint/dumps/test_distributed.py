@@ -31,7 +31,7 @@ from internvl_bridge.checkpoint.dumps import distributed, distributed_metadata
 from internvl_bridge.checkpoint.dumps.boxes import Box, runs_in, tiled
 from internvl_bridge.checkpoint.dumps.detection import has_distributed_weights, has_pickled_weights
 from internvl_bridge.checkpoint.dumps.distributed import open_distributed
-from internvl_bridge.checkpoint.dumps.dump import OpenedWeights
+from internvl_bridge.checkpoint.opened_weights import OpenedWeights
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.mapping.plan import invert
 from internvl_bridge.storage.byte_range import ByteRange

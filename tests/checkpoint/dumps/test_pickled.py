@@ -27,9 +27,9 @@ from internvl_bridge.checkpoint.dumps.detection import (
     has_distributed_weights,
     has_pickled_weights,
 )
-from internvl_bridge.checkpoint.dumps.dump import OpenedWeights
 from internvl_bridge.checkpoint.dumps.pickled import open_pickled
 from internvl_bridge.checkpoint.dumps.torch_dtypes import TORCH_DTYPES
+from internvl_bridge.checkpoint.opened_weights import OpenedWeights
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.reading import FileReader
@@ -219,7 +219,7 @@ def test_nothing_warns_and_detection_needs_no_torch(tmp_path):
     assert not has_distributed_weights(tmp_path)
     code = """if True:
         import sys, pathlib
-        from internvl_bridge.checkpoint.dumps import detection, dump
+        from internvl_bridge.checkpoint.dumps import detection
         assert detection.has_pickled_weights(pathlib.Path(sys.argv[1]))
         assert "torch" not in sys.modules
         from internvl_bridge.checkpoint.dumps.pickled import open_pickled

@@ -15,14 +15,16 @@ from internvl_bridge.planning.output_head import OutputHead
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class UnconvertedFiles:
     """The contents of the sidecar, and the names of the source's files that are nowhere in the output."""
 
     sidecar: Mapping[str, Any]
     left_behind: tuple[str, ...]
 
 
-def rest_of(model: Model, head: OutputHead, companions: CompanionFiles, home: Path, wanted: Format) -> Rest:
+def unconverted_files(
+    model: Model, head: OutputHead, companions: CompanionFiles, home: Path, wanted: Format
+) -> UnconvertedFiles:
     """What becomes of the files of ``model`` that ``companions``, the files of the output, do not have.
 
     ``home`` is where the output's tokenizer is from: the files of another one are not the way back. A repair hands a
@@ -41,4 +43,4 @@ def rest_of(model: Model, head: OutputHead, companions: CompanionFiles, home: Pa
         made = {name: text for name, text in companions.texts.items() if name not in replaced}
         sidecar = sidecar_contents(model.format, model.description.family.name, texts, made, head.value)
         kept = {*texts}
-    return Rest(sidecar, tuple(sorted({path.name for path in source.iterdir()} - used - kept)))
+    return UnconvertedFiles(sidecar, tuple(sorted({path.name for path in source.iterdir()} - used - kept)))
