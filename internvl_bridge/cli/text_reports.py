@@ -57,7 +57,7 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
             yield from _zero_distances(report.verification)
     if report.reference is not None:
         yield f"  Against the reference: {_verdict(report.reference)}"
-        yield from _findings(report.reference, verbose=verbose)
+        yield from _difference_lines(report.reference, verbose=verbose)
     for note in report.notes:
         yield f"  Note: {note}"
 
@@ -82,7 +82,7 @@ def checksum_lines(directory: Path, found: ChecksumReport) -> Iterator[str]:
 def comparison_lines(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
     """What a comparison found, line by line."""
     yield ("Identical: " if comparison.identical else "Different: ") + _verdict(comparison)
-    yield from _findings(comparison, verbose=verbose)
+    yield from _difference_lines(comparison, verbose=verbose)
 
 
 def inspection_lines(found: Inspection) -> Iterator[str]:
@@ -202,7 +202,7 @@ def _verdict(comparison: Comparison) -> str:
     )
 
 
-def _findings(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
+def _difference_lines(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
     limit = None if verbose else _LISTED
     lines = [
         *(f"missing: {key}" for key in comparison.missing),

@@ -48,14 +48,14 @@ def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
     size = sum(shard.size for shard in conversion.shards)
     remaining = sum(shard.size for shard in todo)
     cloned = _shareable(todo, existing_ancestor(conversion.output))
-    beside = _companions(conversion)
+    companions = _companions(conversion)
     return Budget(
         read=sum(shard.data_size for shard in todo) - cloned,
-        written=remaining - cloned + beside,
+        written=remaining - cloned + companions,
         cloned=cloned,
         verified=size if conversion.execution.verify else size - remaining,
         kept=size - remaining,
-        room=remaining - cloned + beside,
+        room=remaining - cloned + companions,
         free=free_bytes(conversion.output),
     )
 

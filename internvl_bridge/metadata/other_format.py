@@ -56,7 +56,7 @@ class OtherFormat:
 
 
 def read_sidecar(directory: Path, wanted: Format) -> OtherFormat | None:
-    """The complement beside a checkpoint, if there is one and it describes the format ``wanted``.
+    """What the sidecar of ``directory`` says about the format ``wanted``; None without a sidecar, or about another one.
 
     Raises a BridgeError if there is one that is malformed, of another version, or contradicts itself.
     """
@@ -109,7 +109,7 @@ def _contents(path: Path) -> Mapping[str, Any]:
 def reference_as_other_format(
     config: ConfigFile, wanted: Format, keys: Iterable[str], sidecar: OtherFormat | None = None
 ) -> OtherFormat:
-    """The complement that a reference model provides: its config.json, and the family of its ``keys``.
+    """What a reference model says: its config.json, and the family of its ``keys``.
 
     What else a ``sidecar`` of the same family keeps is still restored. Raises a BridgeError unless the reference is of
     the format ``wanted``.
@@ -130,7 +130,7 @@ def reference_as_other_format(
 
 
 def usable_sidecar(hf: ConfigFile) -> tuple[OtherFormat | None, tuple[str, ...]]:
-    """The complement in the sidecar beside the config.json ``hf``; None and a note that says why, if it is unusable."""
+    """What the sidecar next to the config.json ``hf`` says; None, and a note with the reason, if it is unusable."""
     path = hf.path.parent / SIDECAR_FILE
     try:
         other_format = read_sidecar(path.parent, Format.CUSTOM)

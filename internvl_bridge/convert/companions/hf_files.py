@@ -38,7 +38,7 @@ def read_hf_files(directory: Path, tokenizer: TokenizerFiles, code: Collection[P
 
 
 def fields_from_files(hf: ModelDescription, files: HfFiles, other_format: OtherFormat | None) -> dict[str, Any]:
-    """The fields of a custom config.json that the files beside HF's tell, where the complement says otherwise."""
+    """The fields of a custom config.json that HF's other files state, where the old one says otherwise."""
     old = other_format.description.values if other_format else {}
     told: dict[str, Any] = {}
     template = _template(hf, files, other_format)

@@ -49,28 +49,28 @@ _STATES = ("trainer_state", "training_args", "optimizer", "scheduler", "rng_stat
 
 
 def repaired_files(model: Model, planned: ModelPlan, home: Path, system_message: str | None) -> CompanionFiles:
-    """The files of an HF checkpoint made portable; as :func:`hf_files`, but a tokenizer may be missing."""
+    """The files of a repaired HF checkpoint, with config.json; a tokenizer may be missing."""
     description = model.description
     tokenizer = read_whole_tokenizer(home)
     has_tokens = tokenizer.has_vocabulary or home != model.directory
     image = image_token(model, home) if has_tokens else description.values.get("image_token_id", 151667)
     tokens = TokenFacts(image, repaired_turn_end(description, tokenizer))
     config = repaired_config(description, tensor_facts(model, planned), tokens)
-    beside = repaired_companions(description, tokenizer, config, system_message)
+    companions = repaired_companions(description, tokenizer, config, system_message)
     notes = (
         *notes_on_tokenizer_home(model, home),
         *notes_on_tensors(model, planned),
         *notes_on_untrained(model, planned),
-        *beside.notes,
+        *companions.notes,
     )
     text = description.file.text if config == description.file.values else as_text(config)
-    return CompanionFiles({**beside.texts, CONFIG_FILE: text}, beside.copies, notes)
+    return CompanionFiles({**companions.texts, CONFIG_FILE: text}, companions.copies, notes)
 
 
 def repaired_companions(
     hf: ModelDescription, tokenizer: TokenizerFiles, config: Config, system_message: str | None = None
 ) -> CompanionFiles:
-    """The files beside the portable ``config`` of ``hf``, whose directory is the source.
+    """The files next to the repaired ``config`` of ``hf``, whose directory is the source.
 
     ``tokenizer`` may be that of another directory. If it is the source's and has no vocabulary, the output has none.
     Raises CheckpointError if a file is malformed, or a tokenizer cannot work without remote code.

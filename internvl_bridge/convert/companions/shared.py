@@ -63,7 +63,7 @@ def carried_files(source: Path, tokenizer_home: Path, without: Collection[str]) 
 
 
 def others(other_format: OtherFormat | None, known: Collection[str]) -> dict[str, str]:
-    """The texts that a complement keeps for no other reason than that they were there."""
+    """The texts that a sidecar keeps for no other reason than that they were there."""
     if other_format is None:
         return {}
     return {name: text for name, text in other_format.files.items() if name not in {*known, *TOKENIZER_FILES}}
@@ -116,9 +116,9 @@ def tensor_facts(model: Model, planned: ModelPlan) -> TensorFacts:
 
 
 def config_text(model: Model, config: Mapping[str, object]) -> str:
-    """The text of the output's config.json: the complement's own, where it says the same.
+    """The text of the output's config.json: that of the other format's own file, where it says the same.
 
-    Raises ConfigError if the complement describes a model of other sizes.
+    Raises ConfigError if the other format describes a model of other sizes.
     """
     description, other_format = model.description, model.other_format
     made = describe(ConfigFile(Path(CONFIG_FILE), "", config), model.specs, description.family)

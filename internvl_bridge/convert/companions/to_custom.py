@@ -45,22 +45,22 @@ def custom_files(model: Model, planned: ModelPlan, home: Path, reference: str | 
     description, other_format = model.description, model.other_format
     tokenizer = read_whole_tokenizer(home)
     files = read_hf_files(model.directory, tokenizer, remote_code(Path(reference)) if reference else [])
-    beside_config = fields_from_files(description, files, other_format)
+    from_files = fields_from_files(description, files, other_format)
     old = other_format.description if other_format else None
     named = CONVERSATIONS.get(old.values.get("template") or "") if old else None
     end = turn_end(tokenizer.template or "") or (named.turn_end if named else None)
     end_id = None if end is None else token_id(home, end)
-    config, assumed = to_custom_config(description, tensor_facts(model, planned), beside_config, end_id, old)
-    beside = custom_companions(config, files, other_format)
+    config, assumed = to_custom_config(description, tensor_facts(model, planned), from_files, end_id, old)
+    companions = custom_companions(config, files, other_format)
     told = notes_to_custom(model, {name: config[name] for name in assumed}, home)
     notes = (
         *notes_on_tokenizer_home(model, home),
         *notes_on_tensors(model, planned),
         *notes_on_untrained(model, planned),
         *told,
-        *beside.notes,
+        *companions.notes,
     )
-    return CompanionFiles({**beside.texts, CONFIG_FILE: config_text(model, config)}, beside.copies, notes)
+    return CompanionFiles({**companions.texts, CONFIG_FILE: config_text(model, config)}, companions.copies, notes)
 
 
 def custom_companions(config: Config, files: HfFiles, other_format: OtherFormat | None) -> CompanionFiles:
@@ -104,7 +104,7 @@ def _generation(directory: Path, other_format: OtherFormat | None) -> dict[str, 
 
 
 def _preprocessor(config: Config, other_format: OtherFormat | None) -> dict[str, str]:
-    """The complement's preprocessor_config.json, where it is for tiles of the same size; none if it had none."""
+    """The old preprocessor_config.json, where it is for tiles of the same size; none if there was none."""
     side = tile_side(config)
     if other_format and tile_side(other_format.description.values) == side:
         if PREPROCESSOR_FILE in other_format.files:

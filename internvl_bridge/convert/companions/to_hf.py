@@ -56,14 +56,14 @@ def hf_files(model: Model, planned: ModelPlan, home: Path, system_message: str |
     config = to_hf_config(
         description, tensor_facts(model, planned), tokens, other_format.description if other_format else None
     )
-    beside = hf_companions(description, tokenizer, chat, end_id, other_format)
+    companions = hf_companions(description, tokenizer, chat, end_id, other_format)
     notes = (
         *notes_on_tokenizer_home(model, home),
         *notes_on_tensors(model, planned),
         *_notes_on_config(model, config),
-        *beside.notes,
+        *companions.notes,
     )
-    return CompanionFiles({**beside.texts, CONFIG_FILE: config_text(model, config)}, beside.copies, notes)
+    return CompanionFiles({**companions.texts, CONFIG_FILE: config_text(model, config)}, companions.copies, notes)
 
 
 def hf_companions(
@@ -106,7 +106,7 @@ def _generation(
 
 
 def _processor(model: ModelDescription, other_format: OtherFormat | None) -> dict[str, str]:
-    """The processor's files: the complement's, if config.json is untouched or they mean what it says."""
+    """The processor's files: those of the other format, if config.json is untouched or they mean what it says."""
     custom = model.values
     side, tokens, tiling = tile_side(custom), tokens_per_tile(custom), custom_tiling(custom)
     kept = other_format.files if other_format else {}

@@ -1,4 +1,4 @@
-"""Translate config.json between the formats: a lens, whose complement is the config of the way there.
+"""Translate config.json between the formats: what one cannot say is taken from an old config of the other.
 
 Each function takes an ``old`` config of the target format (from a sidecar or a reference model).
 What the source says wins; wherever the old config already means the same, and for everything that
@@ -97,17 +97,17 @@ def to_hf_config(
 
 
 def to_custom_config(
-    hf: ModelDescription, tensors: TensorFacts, beside: Config, turn_end: int | None, old: ModelDescription | None
+    hf: ModelDescription, tensors: TensorFacts, from_files: Config, turn_end: int | None, old: ModelDescription | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The custom config.json for an HF one, and the names of the fields whose values were assumed.
 
-    ``beside`` are fields that the files beside HF's config tell. Without ``old``, what nothing tells is filled
+    ``from_files`` are fields that the files beside HF's config tell. Without ``old``, what nothing tells is filled
     in with what upstream's current releases use, and every field is written, so that readers need no knowledge of
     the custom class's defaults.
     """
     named = hf.values.get("torch_dtype") or tensors.dtype
     result = deepcopy(dict(old.file.values)) if old else _new_custom_config(hf.family, named)
-    result.update(deepcopy(dict(beside)))
+    result.update(deepcopy(dict(from_files)))
     _put_dtype(result, named, (old.values if old else result).get("torch_dtype") or tensors.dtype)
     _put_custom(result, old.values if old else None, hf.values, TOP_FIELDS)
     _put_custom(result["vision_config"], old.vision if old else None, hf.vision, VISION_FIELDS)
@@ -124,7 +124,7 @@ def to_custom_config(
     tokens = hf.values.get("image_seq_length", 256)
     if old is None or tokens_per_tile(result) != tokens:
         result["force_image_size"] = tile_side_for(tokens, result)
-    assumed = () if old else tuple(_ASSUMED.keys() - beside.keys())
+    assumed = () if old else tuple(_ASSUMED.keys() - from_files.keys())
     return result, tuple(name for name in _ASSUMED if name in assumed)
 
 
