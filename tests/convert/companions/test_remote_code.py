@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 from metadata.describing import custom_config
 
-from internvl_bridge.convert.companions.remote_code import hub_auto_map, hub_repository, missing_modules
+from internvl_bridge.convert.companions.remote_code import (
+    hub_auto_map,
+    hub_repository,
+    missing_modules,
+    tokenizer_at_hub,
+)
 from internvl_bridge.mapping.families import FAMILIES, Family
 
 STORED = custom_config("qwen2-300m")
@@ -43,3 +48,51 @@ def test_an_auto_map_that_names_nothing_asks_for_nothing(auto_map: Any):
     assert hub_repository({"auto_map": auto_map}) is None
     assert missing_modules({"auto_map": auto_map}, []) == []
     assert missing_modules({}, []) == []
+
+
+AT_HUB = "OpenGVLab/InternVL2_5-8B--tokenization_internlm2.InternLM2Tokenizer"
+
+
+LOCAL = "tokenization_internlm2.InternLM2Tokenizer"
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ([LOCAL, None], [AT_HUB, None]),
+        ([None, LOCAL], [None, AT_HUB]),
+        ([LOCAL, LOCAL], [AT_HUB, AT_HUB]),
+        ([AT_HUB, None], [AT_HUB, None]),
+        ([LOCAL, "me/mine--other.Fast"], [AT_HUB, "me/mine--other.Fast"]),
+        ([LOCAL, 5], [AT_HUB, 5]),
+    ],
+)
+def test_a_tokenizers_module_is_found_at_the_hub(stated: Any, expected: Any):
+    config = {"eos_token": "</s>", "auto_map": {"AutoTokenizer": stated}}
+    made = tokenizer_at_hub(config)
+    assert made == {"eos_token": "</s>", "auto_map": {"AutoTokenizer": expected}}
+    assert missing_modules(made, []) == []
+    assert config["auto_map"] == {"AutoTokenizer": stated}
+
+
+def test_a_tokenizers_module_that_is_named_alone_is_found_at_the_hub():
+    """transformers takes a text for the slow class."""
+    made = tokenizer_at_hub({"auto_map": {"AutoTokenizer": LOCAL}})["auto_map"]["AutoTokenizer"]
+    assert made in (AT_HUB, [AT_HUB], [AT_HUB, None])
+
+
+@pytest.mark.parametrize(
+    ("auto_map", "expected"),
+    [
+        ({"AutoTokenizer": [LOCAL, None]}, ["tokenization_internlm2.py"]),
+        ({"AutoTokenizer": [None, "fast.Fast"], "AutoConfig": "slow.Slow"}, ["fast.py", "slow.py"]),
+        ({"AutoTokenizer": LOCAL}, ["tokenization_internlm2.py"]),
+        ({"AutoTokenizer": [AT_HUB, None]}, []),
+        ({"AutoTokenizer": [None, None], "AutoModel": {}}, []),
+        (["AutoTokenizer"], []),
+        (None, []),
+    ],
+)
+def test_the_modules_that_a_tokenizer_needs_are_known(auto_map: Any, expected: list[str]):
+    assert missing_modules({"auto_map": auto_map}, ["other.py"]) == expected
+    assert missing_modules({"auto_map": auto_map}, expected) == []

@@ -15,8 +15,7 @@ from internvl_bridge.convert.companions.shared import CompanionFiles
 from internvl_bridge.convert.companions.to_hf import hf_companions
 from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.chat.choice import ChatSetup, choose_chat
-from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
-from internvl_bridge.metadata.chat.template import built_template, system_message, with_system_message
+from internvl_bridge.metadata.chat.template import system_message
 from internvl_bridge.metadata.config.description import describe
 from internvl_bridge.metadata.config.file import read_config
 from internvl_bridge.metadata.files import digest
@@ -24,8 +23,6 @@ from internvl_bridge.metadata.other_format import OtherFormat
 from internvl_bridge.metadata.tokenizer.files import read_tokenizer_files
 from internvl_bridge.metadata.tokenizer.token_ids import token_id
 
-CHATML = CONVERSATIONS["internvl2_5"]
-OWN = json.loads((DATA / "tokenizers" / "bpe" / "tokenizer_config.json").read_text())["chat_template"]
 HF_FILES = ["processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"]
 
 
@@ -80,59 +77,6 @@ def llama(source: Path) -> Callable[..., Path]:
 
 
 # How the model is spoken to.
-
-
-def test_an_own_template_that_places_images_is_kept_in_hfs_words():
-    chat = choose_chat("internvl2_5", OWN, None)
-    assert chat.template == with_system_message(OWN.replace("<image>", "<IMG_CONTEXT>"), CHATML.system_message)
-    assert (chat.turn_end, chat.notes, chat.demanded) == ("<|im_end|>", (), False)
-
-
-@pytest.mark.parametrize(
-    "own", [None, "{{ messages }}", built_template(CONVERSATIONS["phi3-chat"]).replace("<IMG", "")]
-)
-@pytest.mark.parametrize("name", CONVERSATIONS)
-def test_a_template_that_places_none_gives_way_to_the_named_one(name: str, own: str | None):
-    conversation = CONVERSATIONS[name]
-    chat = choose_chat(name, own, None)
-    assert chat.template == with_system_message(built_template(conversation), conversation.system_message)
-    assert (chat.turn_end, chat.notes) == (conversation.turn_end, ())
-
-
-def test_a_name_that_is_not_known_is_guessed_after_the_tokenizers_own():
-    chat = choose_chat("future", "<|user|>{{ x }}<|end|>", None)
-    assert chat.template == built_template(CONVERSATIONS["phi3-chat"])
-    assert chat.turn_end == "<|end|>"
-    assert [note[:30] for note in chat.notes] == ["The chat template was made aft", "config.json names the template"]
-
-
-def test_an_own_template_for_images_of_an_unknown_name_has_no_system_message_and_a_note():
-    chat = choose_chat(None, OWN, None)
-    assert system_message(chat.template or "") is None
-    assert len(chat.notes) == 1
-    assert "names the template None" in chat.notes[0]
-    assert choose_chat(None, OWN, "Be brief.").notes == ()
-
-
-@pytest.mark.parametrize(("own", "has"), [(None, "the tokenizer has none"), ("{{ x }}", "own places no images")])
-def test_where_nothing_tells_there_is_no_template_for_images_and_a_note(own: str | None, has: str):
-    chat = choose_chat("future", own, None)
-    assert (chat.template, chat.turn_end) == (own, None)
-    assert has in chat.notes[0]
-    assert "chat_template.jinja" in chat.notes[0]
-    assert choose_chat("future", own, "Be brief.").demanded
-
-
-@pytest.mark.parametrize(("wanted", "expected"), [("Be brief.", "Be brief."), ("none", None), ("", "")])
-def test_a_system_message_can_be_asked_for(wanted: str, expected: str | None):
-    for chat in (choose_chat("internvl2_5", OWN, wanted), choose_chat("internvl2_5", None, wanted)):
-        assert system_message(chat.template or "") == expected
-        assert chat.demanded
-
-
-def test_a_template_that_is_none_of_upstreams_ends_turns_as_the_named_one():
-    assert choose_chat("phi3-chat", "<image> [END]", None).turn_end == "<|end|>"
-    assert choose_chat(None, "<image> [END]", None).turn_end is None
 
 
 # What is made where there is no sidecar.

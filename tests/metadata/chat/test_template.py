@@ -221,3 +221,63 @@ def test_a_default_system_message_tells_templates_apart_that_a_preference_would_
     assert conversation_name(template, preferred=("phi3-chat",)) == "Hermes-2"
     other = with_system_message(built_template(CONVERSATIONS["Hermes-2"]), "Be brief.")
     assert conversation_name(other, preferred=("internlm2-chat",)) == "internlm2-chat"
+
+
+LOOP = (
+    "{{% for message in messages %}}<|im_start|>{{{{ message['role'] }}}}\n"
+    "{{% for part in {content} %}}"
+    "{{% if part['type'] == 'text' %}}{{{{ part['text'] }}}}"
+    "{{% elif part['type'] == 'image' %}}<image>\n{{% else %}}{{{{ raise_exception('what?') }}}}{{% endif %}}"
+    "{{% endfor %}}<|im_end|>\n{{% endfor %}}"
+    "{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
+)
+
+
+PARTS_ONLY = [
+    LOOP.format(content=content)
+    for content in ("message['content']", 'message["content"]', "message.content", "message[ 'content' ]")
+]
+
+
+STRINGS_TOO = built_template(CONVERSATIONS["internvl2_5"])
+
+
+USER = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Hi"}]}
+
+
+RENDERED = "<|im_start|>user\n<image>\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("template", PARTS_ONLY)
+@pytest.mark.parametrize("message", ["Be brief.", '书 "quoted" \\ {{ no }} {% if %}\n\ttail', ""])
+def test_a_template_that_takes_parts_only_renders_a_default_system_message(template: str, message: str):
+    made = with_system_message(template, message)
+    assert render(made, [USER]) == f"<|im_start|>system\n{message}<|im_end|>\n{RENDERED}"
+    own = {"role": "system", "content": [{"type": "text", "text": "Mine."}]}
+    assert render(made, [own, USER]) == f"<|im_start|>system\nMine.<|im_end|>\n{RENDERED}"
+
+
+def test_a_template_that_names_the_parts_first_renders_a_default_system_message():
+    template = LOOP.format(content="content").replace("<|im_start|>{{", "{% set content = message.content %}{{", 1)
+    template = template.replace("{{ message['role'] }}", "<|im_start|>{{ message['role'] }}")
+    assert render(template, [USER]) == RENDERED
+    assert render(with_system_message(template, "Be brief."), [USER]) == (
+        f"<|im_start|>system\nBe brief.<|im_end|>\n{RENDERED}"
+    )
+
+
+@given(message=st.text(st.characters(exclude_categories=["Cs"])), later=st.text(max_size=5))
+@pytest.mark.parametrize("template", [PARTS_ONLY[0], STRINGS_TOO])
+def test_a_default_system_message_is_found_and_taken_out_again(template: str, message: str, later: str):
+    made = with_system_message(template, message)
+    assert system_message(made) == message
+    assert without_system_message(made) == template
+    assert with_system_message(made, later) == with_system_message(template, later)
+    assert system_message(template) is None
+
+
+def test_a_template_that_takes_strings_gets_a_string():
+    """One that tests for strings, as upstream's own do, may do anything with parts."""
+    assert '"content": ' not in with_system_message(STRINGS_TOO, "x")
+    assert "'content': \"x\"}" in with_system_message(STRINGS_TOO, "x")
+    assert "'content': \"x\"}" in with_system_message("{% for m in messages %}{{ m.content }}{% endfor %}", "x")

@@ -1,5 +1,6 @@
 """How images are cut: the two formats' fields say the same, and what is no tiling is not taken for one."""
 
+import re
 from typing import Any
 
 import pytest
@@ -74,3 +75,33 @@ def test_no_processor_tells_no_tiling():
 def test_crop_to_patches_says_nothing():
     assert hf_tiling({"crop_to_patches": False, "min_patches": 1, "max_patches": 12}) == Tiling(1, 12)
     assert hf_tiling({"crop_to_patches": True, "max_patches": 1}) == ONE_TILE
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({"max_patches": 6}, Tiling(1, 6)),
+        ({"min_patches": 4}, Tiling(4, 12)),
+        ({"size": {"height": 56, "width": 56}}, Tiling(1, 12)),
+        ({"min_patches": None, "max_patches": None}, Tiling(1, 12)),
+        ({"min_patches": None, "max_patches": 24, "crop_to_patches": False}, Tiling(1, 24)),
+        ({"min_patches": 3, "max_patches": 3}, Tiling(3, 3)),
+        ({}, None),
+    ],
+)
+def test_a_tiling_that_is_stated_in_part_has_the_class_defaults(stated: dict[str, Any], expected: Tiling | None):
+    assert hf_tiling(stated) == expected
+
+
+@pytest.mark.parametrize("odd", [0, -1, True, False, "12", 6.0, 2**31, [6], {}])
+@pytest.mark.parametrize("name", ["min_patches", "max_patches"])
+def test_a_tiling_that_is_nonsense_is_refused(name: str, odd: Any):
+    shown = re.escape(f"{name} {odd!r}")
+    with pytest.raises(CompanionFileError, match=rf"{shown}.*by which no image can be cut.*preprocessor_config\.json"):
+        hf_tiling({name: odd})
+
+
+@pytest.mark.parametrize("stated", [{"min_patches": 7, "max_patches": 6}, {"min_patches": 13}])
+def test_a_tiling_with_more_tiles_at_least_than_at_most_is_refused(stated: dict[str, Any]):
+    with pytest.raises(CompanionFileError, match=f"min_patches {stated['min_patches']} and max_patches"):
+        hf_tiling(stated)

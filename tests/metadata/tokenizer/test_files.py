@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from internvl_bridge.errors import CompanionFileError
-from internvl_bridge.metadata.tokenizer.files import read_tokenizer_files
+from internvl_bridge.metadata.tokenizer.files import can_load, read_tokenizer_files
 
 LIMIT = 1 << 20
 
@@ -127,3 +127,32 @@ def test_links_are_followed_as_the_hubs_cache_has_them(tmp_path: Path):
     (tmp_path / "blob").write_text('{"chat_template": "x"}')
     (tmp_path / "tokenizer_config.json").symlink_to("blob")
     assert read_tokenizer_files(tmp_path).template == "x"
+
+
+PAIRS = ["vocab.json", "merges.txt"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "names", "expected"),
+    [
+        ("InternLM2Tokenizer", ["tokenizer.model"], True),
+        ("InternLM2TokenizerFast", ["tokenizer.model"], True),
+        ("InternLM2Tokenizer", ["tokenizer.json", *PAIRS], False),
+        ("LlamaTokenizer", ["tokenizer.model"], True),
+        ("LlamaTokenizerFast", ["tokenizer.json"], True),
+        ("LlamaTokenizer", PAIRS, False),
+        ("PreTrainedTokenizerFast", ["tokenizer.json"], True),
+        ("PreTrainedTokenizerFast", ["tokenizer.model", *PAIRS], False),
+        ("Qwen2Tokenizer", ["tokenizer.json"], True),
+        ("Qwen2Tokenizer", PAIRS, True),
+        ("Qwen2TokenizerFast", ["vocab.json"], False),
+        ("Qwen2Tokenizer", ["merges.txt"], False),
+        ("Qwen2Tokenizer", ["tokenizer.model"], False),
+        (None, ["tokenizer.json"], True),
+        (None, PAIRS, True),
+        (None, [], False),
+    ],
+)
+def test_a_class_can_load_what_it_reads(stated: str | None, names: list[str], expected: bool):
+    config = {} if stated is None else {"tokenizer_class": stated}
+    assert can_load(config, [*names, "tokenizer_config.json"]) is expected

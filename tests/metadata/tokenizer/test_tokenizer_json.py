@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from support import DATA
 from tokenizers import Tokenizer
 
-from internvl_bridge.errors import BridgeError
+from internvl_bridge.errors import BridgeError, CompanionFileError
 from internvl_bridge.metadata.tokenizer.tokenizer_json import (
+    check_whole,
     read_front,
     surrounding_tokens,
     template_processing,
@@ -143,3 +144,45 @@ def test_deep_nesting_is_never_a_traceback(tmp_path: Path):
         nested = '{"type": "Sequence", "processors": [' * depth + "]}" * depth
         front = read_front(write(tmp_path / "tokenizer.json", f'{{"post_processor": {nested}, "model": {{}}}}'))
         assert not front or surrounding_tokens(front["post_processor"]) == ([], [])
+
+
+WHOLE = (DATA / "tokenizers" / "bpe" / "tokenizer.json").read_bytes()
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 11421896\n"
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"  \r\n\r\n"])
+def test_a_whole_tokenizer_is_taken(end: bytes, tmp_path: Path):
+    (tmp_path / "tokenizer.json").write_bytes(WHOLE.rstrip() + end)
+    check_whole(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", POINTER, b"not found", b"[]", b"{}", b"\xff\xfe\0", b"<!DOCTYPE html><html></html>"),
+        *(WHOLE[: len(WHOLE) // 2], WHOLE[:40], WHOLE.rstrip().rstrip(b"} \n"), WHOLE[:-200] + b"\0" * 200),
+    ],
+)
+def test_a_tokenizer_that_is_not_whole_is_refused_by_name(text: bytes, tmp_path: Path):
+    (tmp_path / "tokenizer.json").write_bytes(text)
+    with pytest.raises(
+        CompanionFileError, match=rf"{tmp_path}/tokenizer\.json is no tokenizer\.json, or breaks off\. Down"
+    ):
+        check_whole(tmp_path / "tokenizer.json")
+
+
+def test_a_whole_tokenizer_whose_model_stands_first_is_taken(tmp_path: Path):
+    """The tokenizers library reads the entries in any order."""
+    values = json.loads(WHOLE)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"model": values.pop("model"), **values}))
+    assert Tokenizer.from_file(str(path)).token_to_id("<IMG_CONTEXT>") == 590
+    check_whole(path)
+
+
+def test_the_head_of_a_whole_tokenizer_has_its_post_processor(tmp_path: Path):
+    (tmp_path / "tokenizer.json").write_bytes(WHOLE)
+    expected = {name: value for name, value in json.loads(WHOLE).items() if name != "model"}
+    assert read_front(tmp_path / "tokenizer.json") == expected
