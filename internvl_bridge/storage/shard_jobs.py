@@ -82,10 +82,14 @@ def write_and_check(
 def check(job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOCAL, target: FileSystem = LOCAL) -> str:
     """Compare the file of ``job`` with what it should be, to the last bit; its checksum.
 
-    Raises DifferenceError, naming the tensor and the element, if anything differs, and OSError if it cannot be read.
+    Raises DifferenceError, naming the tensor and the element, if anything differs, and OSError if the
+    file cannot be read.
     """
+    try:
+        whole = ByteRange(job.path, 0, target.stamp(job.path).size)
+    except FileNotFoundError as error:
+        raise DifferenceError(f"{job.path} was written, and is not there any more.", DAMAGED) from error
     checksum = new_checksum()
-    whole = ByteRange(job.path, 0, target.stamp(job.path).size)
     with FileReader(source, forgets=job.uncached) as ours, FileReader(target, forgets={job.path}) as theirs:
         left = ours.windows([job.header, *job.ranges])
         right = hashed(theirs.windows([whole], buffers=2), checksum)

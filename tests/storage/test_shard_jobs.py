@@ -130,3 +130,8 @@ def test_a_file_of_another_length_is_found(job: ShardJob, content: bytes) -> Non
 
     with pytest.raises(DifferenceError, match="differs"):
         check(job)
+
+
+def test_a_file_that_has_vanished_is_a_difference(job: ShardJob) -> None:
+    with pytest.raises(DifferenceError, match="was written, and is not there any more"):
+        check(job)
