@@ -63,7 +63,7 @@ def fuzz_header(data: bytes) -> bool:
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             opened = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
-            description = {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in opened.items()}
+            described = {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in opened.items()}
     except safetensors.SafetensorError as error:
         raise LawBroken(f"accepted what the safetensors library refuses: {error}") from error
     ours = {
@@ -76,8 +76,8 @@ def fuzz_header(data: bytes) -> bool:
     }
     if ours != theirs or header.metadata != metadata:
         raise LawBroken(f"read {ours} with {header.metadata}, the library {theirs} with {metadata}")
-    if description != {key: (entry.dtype, entry.shape) for key, entry in header.entries.items()}:
-        raise LawBroken(f"read {header.entries}, the library opens {description}")
+    if described != {key: (entry.dtype, entry.shape) for key, entry in header.entries.items()}:
+        raise LawBroken(f"read {header.entries}, the library opens {described}")
     return True
 
 

@@ -18,10 +18,10 @@
     │   └── ContradictionError      a shape or dtype contradicts config.json or its group
     ├── OutputError                 the output cannot be made, or must not be
     ├── DifferenceError             what was written is not what was read
-    └── ProofError                  a defect of this program: a plan that cannot be undone
+    └── ProofError                  a defect of this program, found before anything was written
 
 Those that callers can act on are names of the package: ``internvl_bridge.OptionError`` and so on. Errors of the
-operating system (OSError) are passed on, with the name of the file.
+operating system (OSError) are passed on, with the name of the file (:func:`named`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -127,4 +127,4 @@ class DifferenceError(BridgeError):
 
 
 class ProofError(BridgeError):
-    """A plan is not reversible: an element would be lost, used twice or moved elsewhere. A defect of this program."""
+    """A plan is not reversible, or a file would not hold what was planned: a defect of this program."""

@@ -1,1 +1,1 @@
-"""A checkpoint directory, opened and understood. It writes nothing, and does not know what becomes of it."""
+"""A checkpoint directory, opened and understood. It writes nothing and knows no output."""

@@ -1,8 +1,8 @@
-"""What a checkpoint directory holds, from its headers and config.json."""
+"""What a checkpoint directory holds, from its headers, its config.json and, where only they show it, some bits."""
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,8 @@ def inspect(path: str | Path) -> Inspection:
     try:
         head = plan_model(model, target, stores_copy=target == CUSTOM).head
     except BridgeError as error:
-        return inspection_of(model, None, str(error))
-    return inspection_of(model, head)
+        return replace(inspection_of(model, None, str(error)), path=str(path))
+    return replace(inspection_of(model, head), path=str(path))
 
 
 def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = None) -> Inspection:

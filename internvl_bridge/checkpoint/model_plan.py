@@ -1,4 +1,4 @@
-"""Plan the conversion of all tensors of a model, its output head included."""
+"""Plan the conversion of a checkpoint on disk: only there the bits of its output head can be read."""
 
 from internvl_bridge.checkpoint.model import TORCH_NAMES, Model
 from internvl_bridge.checkpoint.weights import same_bits_in

@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 
 from internvl_bridge.mapping.plan import Plan
-from internvl_bridge.storage.source_shards import Checkpoint
+from internvl_bridge.storage.output_shards import TargetTensor
+from internvl_bridge.storage.source_shards import Checkpoint, StoredTensor
+
+LocatedTensor = StoredTensor | TargetTensor
+"""A tensor, and where its bytes lie."""
 
 SAFETENSORS, PICKLED, DISTRIBUTED = "safetensors", "pytorch_model.bin", "torch.distributed.checkpoint"
 

@@ -10,13 +10,12 @@ from internvl_bridge.checkpoint.dumps.detection import (
     has_distributed_weights,
     has_pickled_weights,
 )
-from internvl_bridge.checkpoint.opened_weights import OpenedWeights
+from internvl_bridge.checkpoint.opened_weights import LocatedTensor, OpenedWeights
 from internvl_bridge.mapping.plan import Plan, TensorSpec, compose
 from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.storage.comparing import first_difference
-from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.reading import FileReader
-from internvl_bridge.storage.source_shards import INDEX_FILE, StoredTensor, has_weights, open_checkpoint
+from internvl_bridge.storage.source_shards import INDEX_FILE, has_weights, open_checkpoint
 from internvl_bridge.work.progress import nothing
 
 INDEX_FILES = (INDEX_FILE, PICKLED_INDEX, METADATA_FILE)
@@ -54,7 +53,7 @@ def whole_specs(weights: OpenedWeights) -> dict[str, TensorSpec]:
     return specs_of(weights.checkpoint) if weights.assembly is None else weights.assembly.targets
 
 
-def tensor_locations(weights: OpenedWeights) -> Mapping[str, StoredTensor | TargetTensor]:
+def tensor_locations(weights: OpenedWeights) -> Mapping[str, LocatedTensor]:
     """Every whole tensor, and where its bytes lie."""
     if weights.assembly is None:
         return weights.checkpoint.tensors

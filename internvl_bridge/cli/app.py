@@ -1,4 +1,4 @@
-"""The command line: arguments in; what they lead to is in :mod:`internvl_bridge.commands`.
+"""The command line: arguments in; what they lead to is in :mod:`internvl_bridge.cli.commands`.
 
 Importing this module, for ``--help`` or shell completion, imports little but Typer; each command imports the rest
 when it runs.
@@ -323,7 +323,10 @@ def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Tell what a checkpoint holds, from its headers and config.json alone."""
+    """Show what a checkpoint holds, from its headers and config.json.
+
+    Of a model that config.json calls tied, the output head is compared with the input embeddings, too.
+    """
     from internvl_bridge.cli import commands
 
     commands.inspect(path, commands.PrintOptions(as_json=as_json, verbose=False, quiet=False))

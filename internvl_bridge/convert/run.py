@@ -7,10 +7,11 @@ from pathlib import Path
 from internvl_bridge.checkpoint.weights import holds_weights, stored_plan
 from internvl_bridge.convert.disk_budget import budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
+from internvl_bridge.convert.layout_check import check_layout
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.report import ConversionReport
-from internvl_bridge.convert.write_weights import check_layout, shard_jobs, write_shards
+from internvl_bridge.convert.write_weights import shard_jobs, write_shards
 from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of

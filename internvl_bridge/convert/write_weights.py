@@ -1,38 +1,16 @@
-"""Write the weights of an output, several files at a time, and keep the journal of what is finished."""
+"""Write the weights of an output: several files at a time, each in the journal as soon as it is finished."""
 
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-from internvl_bridge.checkpoint.byte_ranges import target_tensor
-from internvl_bridge.errors import DifferenceError, ProofError
-from internvl_bridge.mapping.plan import Plan
-from internvl_bridge.storage.byte_range import coalesced
-from internvl_bridge.storage.header import parse_header
+from internvl_bridge.errors import DifferenceError
 from internvl_bridge.storage.journal import Journal
 from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.publishing import Workspace
 from internvl_bridge.storage.shard_jobs import ShardJob, WrittenShard, check, write_and_check
-from internvl_bridge.storage.source_shards import Checkpoint
 from internvl_bridge.work.progress import Advance, Progress
 from internvl_bridge.work.workers import in_parallel
-
-
-def check_layout(shards: Sequence[OutputShard], plan: Plan, source: Checkpoint) -> None:
-    """Raise ProofError unless ``shards`` hold what ``plan`` makes of ``source``, each tensor where its header says.
-
-    The headers are parsed as a reader would: so a mistake in the layout of a file is found before the file exists, and
-    the jobs that write it need not know the plan.
-    """
-    for shard in shards:
-        entries = parse_header(Path(shard.name), shard.header[8:], shard.size).entries
-        targets = {key: target_tensor(plan.recipes[key], source) for key in entries}
-        is_right = all((entries[key].dtype, entries[key].shape) == (t.dtype, t.shape) for key, t in targets.items())
-        ranges = coalesced(byte_range for target in targets.values() for byte_range in target.ranges)
-        if not is_right or ranges != shard.ranges or tuple(entries) != shard.keys:
-            raise _misplaced(shard.name)
-    if sorted(key for shard in shards for key in shard.keys) != sorted(plan.recipes):
-        raise _misplaced("The output")
 
 
 def shard_jobs(
@@ -87,10 +65,3 @@ def _kept(job: ShardJob, advance: Advance, journal: Journal) -> WrittenShard | N
         return None
     advance(job.work - job.size)
     return WrittenShard(job.path.name, 0, checksum, kept=True)
-
-
-def _misplaced(what: str) -> ProofError:
-    return ProofError(
-        f"{what} would not hold the tensors that were planned.",
-        "Nothing was written. This is a defect of internvl-bridge: please report it.",
-    )

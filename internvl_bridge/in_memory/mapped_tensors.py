@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from internvl_bridge.checkpoint.byte_ranges import target_tensors
-from internvl_bridge.checkpoint.dumps.torch_dtypes import TORCH_DTYPES
+from internvl_bridge.checkpoint.torch_dtypes import TORCH_DTYPES
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.source_shards import Checkpoint

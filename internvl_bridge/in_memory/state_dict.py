@@ -15,7 +15,7 @@ from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
 from internvl_bridge.mapping.routes import plan_route
 from internvl_bridge.mapping.spellings import chosen_spelling, spelling_in
 from internvl_bridge.metadata.config.description import ModelDescription, describe
-from internvl_bridge.metadata.config.file import ConfigFile
+from internvl_bridge.metadata.json_files import JsonFile
 from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.planning.tensor_plan import plan_tensors
 from internvl_bridge.verification.distance import squared_distance
@@ -74,7 +74,7 @@ def described_by(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> 
         raise OptionError(
             f"config is a {type(config).__name__}, not the contents of a config.json.", "Pass model.config.to_dict()."
         )
-    return describe(ConfigFile(Path("config"), "", config), specs)
+    return describe(JsonFile(Path("config"), "", config), specs)
 
 
 def spec_of(tensor: torch.Tensor) -> TensorSpec:
@@ -127,9 +127,8 @@ def compute_l2_distance(left: torch.nn.Module | StateDict, right: torch.nn.Modul
     )
     if wrong:
         raise ContradictionError(
-            f"The two state dicts cannot be compared: {', '.join(wrong[:3])}"
-            f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''} is missing in one of them or has "
-            f"another shape there.",
+            f"The two state dicts cannot be compared: {first_few(wrong)} is missing in one of them or has another "
+            f"shape there.",
             "Compare models of the same architecture and format.",
         )
     return sqrt(sum(squared_distance(ours[key], theirs[key]) for key in ours))

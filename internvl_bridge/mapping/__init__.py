@@ -1,1 +1,1 @@
-"""What corresponds to what, tensor by tensor. Pure: no files, no torch, no transformers."""
+"""What corresponds to what, tensors and fields of config.json. Pure: no files, no torch, no transformers."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from internvl_bridge.errors import ContradictionError, MissingKeyError
+from internvl_bridge.errors import ContradictionError, MissingKeyError, first_few
 from internvl_bridge.mapping.plan import TensorSpec
 
 _LAYER = re.compile(r"(.*\.layers?)\.([0-9]+)\.")
@@ -67,4 +67,4 @@ def _missing_remedy(missing: list[str]) -> str:
 
 
 def _listed(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more tensors" if len(keys) > 3 else "")
+    return first_few(keys) + (" tensors" if len(keys) > 3 else "")

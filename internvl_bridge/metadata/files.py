@@ -5,7 +5,7 @@ from collections.abc import Collection
 from hashlib import file_digest, sha256
 from pathlib import Path
 
-from internvl_bridge.metadata.config.file import is_present
+from internvl_bridge.metadata.json_files import is_present
 
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"

@@ -11,15 +11,9 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.config.family import hf_family
-from internvl_bridge.metadata.config.file import (
-    CONFIG_FILE,
-    ConfigFile,
-    is_present,
-    parse_shallow_object,
-    read_json_file,
-)
 from internvl_bridge.metadata.config.unsupported import check_expressible
 from internvl_bridge.metadata.files import TOKENIZER_CONFIG_FILE, digest, is_text_name, present
+from internvl_bridge.metadata.json_files import CONFIG_FILE, JsonFile, is_present, parse_shallow_object, read_json_file
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES, PREPROCESSOR_FILE
 from internvl_bridge.metadata.sidecar import CHECKSUMS, SIDECAR_FILE, VERSION, unusable
 
@@ -88,7 +82,7 @@ def read_sidecar(directory: Path, wanted: Format) -> OtherFormat | None:
     }
     for name in files.keys() & read:
         _parsed(path, name, files[name])
-    config = ConfigFile(path, files[CONFIG_FILE], _parsed(path, CONFIG_FILE, files[CONFIG_FILE]))
+    config = JsonFile(path, files[CONFIG_FILE], _parsed(path, CONFIG_FILE, files[CONFIG_FILE]))
     head = contents.get("head")
     return OtherFormat(
         path, files, _described(config, wanted, family), written, head if isinstance(head, str) else None
@@ -107,7 +101,7 @@ def _contents(path: Path) -> Mapping[str, Any]:
 
 
 def reference_as_other_format(
-    config: ConfigFile, wanted: Format, keys: Iterable[str], sidecar: OtherFormat | None = None
+    config: JsonFile, wanted: Format, keys: Iterable[str], sidecar: OtherFormat | None = None
 ) -> OtherFormat:
     """What a reference model says: its config.json, and the family of its ``keys``.
 
@@ -129,7 +123,7 @@ def reference_as_other_format(
     return OtherFormat(home, {**kept, **files, CONFIG_FILE: config.text}, description, written, head, is_reference=True)
 
 
-def usable_sidecar(hf: ConfigFile) -> tuple[OtherFormat | None, tuple[str, ...]]:
+def usable_sidecar(hf: JsonFile) -> tuple[OtherFormat | None, tuple[str, ...]]:
     """What the sidecar next to the config.json ``hf`` says; None, and a note with the reason, if it is unusable."""
     path = hf.path.parent / SIDECAR_FILE
     try:
@@ -155,7 +149,7 @@ def _parsed(path: Path, name: str, text: str) -> dict[str, Any]:
     return parse_shallow_object(text.encode(errors="replace"), lambda why: unusable(path, f"the {name} in it is {why}"))
 
 
-def _described(config: ConfigFile, wanted: Format, recorded: str) -> ModelDescription:
+def _described(config: JsonFile, wanted: Format, recorded: str) -> ModelDescription:
     """The config in a sidecar, which must be of the family that the sidecar records."""
     family = family_named(recorded)
     if family is None:

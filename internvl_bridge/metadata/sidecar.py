@@ -7,12 +7,8 @@ from typing import Any
 
 from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.metadata.config.file import (
-    LARGEST_JSON,
-    is_present,
-    read_json_file,
-)
 from internvl_bridge.metadata.files import text_digest
+from internvl_bridge.metadata.json_files import LARGEST_JSON, is_present, read_json_file
 
 SIDECAR_FILE = "internvl_bridge.json"
 
@@ -28,8 +24,8 @@ def sidecar_contents(
     """The contents of the sidecar for a conversion of a source of format ``format_``, whose output head is ``head``.
 
     ``kept`` are the texts of those files of the source that the output does not have as they are, by name, and
-    ``written`` the texts of those that the output has instead. Raises CompanionFileError if they are larger than any
-    :func:`read_sidecar` would read.
+    ``written`` the texts of those that the output has instead. Raises CompanionFileError if they are larger than a
+    sidecar that would be read.
     """
     contents = {
         "version": VERSION,

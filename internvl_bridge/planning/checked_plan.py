@@ -9,7 +9,7 @@ from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.make_plan import prove
 from internvl_bridge.mapping.plan import Plan, TensorSpec
 from internvl_bridge.mapping.routes import Route, plan_route
-from internvl_bridge.mapping.schema import HEAD, has_head, has_mxfp4, hf_schema
+from internvl_bridge.mapping.schema import HEAD, has_mxfp4, hf_schema
 from internvl_bridge.mapping.schema_check import check_against
 from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE, KeySpelling
 from internvl_bridge.metadata.config.description import ModelDescription
@@ -25,11 +25,10 @@ _MOST_EXPERTS = 200_000
 class CheckedPlan:
     """A proved plan, and what the keys say that config.json cannot overrule.
 
-    ``tied``: there is no output head of its own. ``mxfp4``: experts are stored in 4-bit blocks.
+    ``mxfp4``: experts are stored in 4-bit blocks.
     """
 
     plan: Plan
-    tied: bool
     mxfp4: bool
 
 
@@ -55,7 +54,7 @@ def checked_plan(model: ModelDescription, specs: Specs, source: KeySpelling, tar
     if not direct:
         plan = plan_route(route, specs)
     prove(plan, partial(plan_route, route.reverse))
-    return CheckedPlan(plan, tied=not has_head(l1_specs), mxfp4=has_mxfp4(l1_specs))
+    return CheckedPlan(plan, mxfp4=has_mxfp4(l1_specs))
 
 
 def check_config(model: ModelDescription) -> None:

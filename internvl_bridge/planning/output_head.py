@@ -44,6 +44,10 @@ def specs_to_plan(
 
 
 def plan_with_head(head: OutputHead, tie: TiedHead, plan: Plan, *, stores_copy: bool) -> Plan:
-    """``plan`` with the head that the target stores, where the source has none; ``tie`` has the target's keys."""
-    is_made = tie.head in plan.recipes or tie.embeddings not in plan.recipes
-    return plan if is_made or not head.is_stored(stores_copy=stores_copy) else tie.copied(plan)
+    """``plan`` with the head that the target stores, where the source has none; ``tie`` has the target's keys.
+
+    Without embeddings there is nothing to copy.
+    """
+    if tie.head in plan.recipes or not head.is_stored(stores_copy=stores_copy):
+        return plan
+    return tie.copied(plan) if tie.embeddings in plan.recipes else plan

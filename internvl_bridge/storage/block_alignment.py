@@ -34,7 +34,7 @@ class FileSegment:
 
 
 def file_segments(header: bytes, ranges: Iterable[ByteRange]) -> Iterator[FileSegment]:
-    """The parts of a file that starts with ``header``; long pieces are cut where their blocks begin and end."""
+    """The parts of a file that starts with ``header``; long ranges are cut where their blocks begin and end."""
     yield FileSegment(0, header, shareable=False)
     offset = len(header)
     for byte_range in ranges:
@@ -54,7 +54,7 @@ def congruent_start(least: int, ranges: Iterable[ByteRange]) -> int:
     """Where, from ``least`` on, data that consists of ``ranges`` should start so that most of it can be shared.
 
     Less than a block later. What can be shared is whole blocks that start at multiples of BLOCK in both files. The
-    answer depends on the pieces alone and not on any file system: the same conversion writes the same bytes anywhere.
+    answer depends on the ranges alone and not on any file system: the same conversion writes the same bytes anywhere.
     """
     weights: Counter[int] = Counter()
     position = 0

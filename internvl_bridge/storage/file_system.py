@@ -1,7 +1,7 @@
 """Where bytes come from and where they go: what reading and writing need of a file system, local or not.
 
 :mod:`internvl_bridge.storage.local_files` is the implementation for local files. Another one (HTTP ranges, an object
-store) implements the same three protocols, and nothing above it changes.
+store) implements the same three protocols; then reading ranges and writing shards need not change.
 """
 
 from collections.abc import Callable, Collection, Sequence

@@ -77,15 +77,16 @@ def read_header(path: Path) -> Header:
         raise _malformed(path, "it is not a regular file")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(_PREFIX), "little")
-        if size < _PREFIX + 2:
-            raise _malformed(path, f"it has only {size} bytes")
-        if length.to_bytes(_PREFIX, "little") == b"version ":
-            raise CheckpointError(f"{path} is a Git LFS pointer, not the weights.", "Fetch them: git lfs pull.")
-        if length > min(_LONGEST_HEADER, size - _PREFIX):
-            raise _malformed(path, f"its header claims {length} bytes of a file of {size}")
-        raw = file.read(length)
+        raw = file.read(_header_length(path, file.read(_PREFIX), size))
     return parse_header(path, raw, size)
+
+
+def parse_start(path: Path, start: bytes, file_size: int) -> Header:
+    """As :func:`read_header`, for a file of ``file_size`` bytes that is still to be written behind ``start``."""
+    length = _header_length(path, start[:_PREFIX], file_size)
+    if len(start) != _PREFIX + length:
+        raise _malformed(path, f"its header claims {length} bytes, but has {len(start) - _PREFIX}")
+    return parse_header(path, start[_PREFIX:], file_size)
 
 
 def parse_header(path: Path, raw: bytes, file_size: int) -> Header:
@@ -138,6 +139,18 @@ def byte_length(dtype: str, elements: int) -> int | None:
     """The bytes that ``elements`` numbers of ``dtype`` occupy; None if they end within a byte."""
     length, rest = divmod(elements * DTYPE_BITS[dtype], 8)
     return None if rest else length
+
+
+def _header_length(path: Path, prefix: bytes, file_size: int) -> int:
+    """The bytes of the header behind ``prefix``, which are there and no more than any reader takes."""
+    length = int.from_bytes(prefix, "little")
+    if file_size < _PREFIX + 2:
+        raise _malformed(path, f"it has only {file_size} bytes")
+    if prefix == b"version ":
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights.", "Fetch them: git lfs pull.")
+    if length > min(_LONGEST_HEADER, file_size - _PREFIX):
+        raise _malformed(path, f"its header claims {length} bytes of a file of {file_size}")
+    return length
 
 
 def _prefixed(raw: bytes) -> bytes:

@@ -22,11 +22,11 @@ WINDOW = 1 << 21
 class FileReader:
     """Keeps the last few files open while ranges of them are being read; closes them at the end of its ``with``.
 
-    The files lie in ``files``. What it reads of those in ``forgets`` does not stay in a cache. For one thread.
+    The files lie in ``file_system``. What it reads of those in ``forgets`` does not stay in a cache. For one thread.
     """
 
-    def __init__(self, files: FileSystem = LOCAL, *, forgets: Collection[Path] = ()) -> None:
-        self.files = files
+    def __init__(self, file_system: FileSystem = LOCAL, *, forgets: Collection[Path] = ()) -> None:
+        self.file_system = file_system
         self._forgets = forgets
         self._open: dict[Path, ByteSource] = {}
         self._spare: list[mmap.mmap] = []
@@ -44,7 +44,7 @@ class FileReader:
 
     def source(self, path: Path) -> ByteSource:
         """The open file ``path``, valid until some other files have been asked for."""
-        source = self._open.pop(path, None) or self.files.open(path)
+        source = self._open.pop(path, None) or self.file_system.open(path)
         self._open[path] = source  # the most recent one is the last
         if len(self._open) > _MOST_OPEN:
             self._open.pop(next(iter(self._open))).close()
@@ -91,7 +91,7 @@ class FileReader:
 def file_checksum(path: Path, readers: FileReader, advance: Advance) -> str:
     """The checksum of the file ``path``, of any size. Raises OSError, naming it, if it cannot be read."""
     checksum = new_checksum()
-    for window in hashed(readers.windows([ByteRange(path, 0, readers.files.stamp(path).size)]), checksum):
+    for window in hashed(readers.windows([ByteRange(path, 0, readers.file_system.stamp(path).size)]), checksum):
         advance(len(window))
     return checksum.hexdigest()
 

@@ -11,7 +11,7 @@ from internvl_bridge.storage.checksums import hashed, new_checksum
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.copying import write_file
 from internvl_bridge.storage.file_system import FileSystem
-from internvl_bridge.storage.header import DTYPE_BITS, parse_header
+from internvl_bridge.storage.header import DTYPE_BITS, parse_start
 from internvl_bridge.storage.local_files import LOCAL
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.work.progress import Advance, nothing
@@ -82,8 +82,8 @@ def write_and_check(
 def check(job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOCAL, target: FileSystem = LOCAL) -> str:
     """Compare the file of ``job`` with what it should be, to the last bit; its checksum.
 
-    Raises DifferenceError, naming the tensor and the element, if anything differs, and OSError if the
-    file cannot be read.
+    Raises DifferenceError, naming the tensor and the element, if anything differs, CheckpointError if a
+    source file is shorter than its header said, and OSError if the file cannot be read.
     """
     try:
         whole = ByteRange(job.path, 0, target.stamp(job.path).size)
@@ -101,7 +101,7 @@ def check(job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOC
 
 def _where(offset: int, job: ShardJob) -> str:
     """What differs if the byte at ``offset`` of the file does."""
-    entries = parse_header(job.path, job.header[8:], job.size).entries
+    entries = parse_start(job.path, job.header, job.size).entries
     ends = [*accumulate((entry.stop - entry.start for entry in entries.values()), initial=len(job.header))]
     number = bisect_right(ends, offset)
     if not 0 < number < len(ends):

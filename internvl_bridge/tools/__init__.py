@@ -1,1 +1,1 @@
-"""Drop-in replacements for the two conversion scripts of the InternVL repository. They know only public functions."""
+"""Drop-in replacements for the two conversion scripts of the InternVL repository. They convert nothing themselves."""

@@ -22,9 +22,9 @@ def compute_l2_distance(
     model2: "torch.nn.Module | Mapping[str, torch.Tensor]",
 ) -> float:
     """See :func:`internvl_bridge.compute_l2_distance`: a true Euclidean distance, nothing skipped."""
-    from internvl_bridge.in_memory import state_dict as tensors  # imports torch  # noqa: PLC0415
+    from internvl_bridge.in_memory import state_dict  # imports torch  # noqa: PLC0415
 
-    return tensors.compute_l2_distance(model1, model2)
+    return state_dict.compute_l2_distance(model1, model2)
 
 
 def tokenizer_of(reference: Path) -> Path | None:

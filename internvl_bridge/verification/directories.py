@@ -10,7 +10,7 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan, TensorSpec, identity
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.tied_head import tied_head
-from internvl_bridge.metadata.config.file import CONFIG_FILE
+from internvl_bridge.metadata.json_files import CONFIG_FILE
 from internvl_bridge.planning.output_head import output_head, plan_with_head, specs_to_plan
 from internvl_bridge.verification.tensors import Comparison, compare
 from internvl_bridge.work.progress import Progress, silent
@@ -53,11 +53,12 @@ def _plan(ours: Model, theirs: Model) -> Plan:
     stores_copy = there.head in theirs.specs
     is_tied = ours.description.may_be_tied or theirs.description.may_be_tied
     if not is_tied or (here.head in ours.specs) == stores_copy:
-        return _renamed(route, ours.specs)
+        return _plan_along(route, ours.specs)
     head = output_head(here, ours.specs, same_bits_in(ours.weights), may_be_tied=True)
-    plan = _renamed(route, specs_to_plan(head, here, ours.specs, stores_copy=stores_copy))
+    plan = _plan_along(route, specs_to_plan(head, here, ours.specs, stores_copy=stores_copy))
     return plan_with_head(head, there, plan, stores_copy=stores_copy)
 
 
-def _renamed(route: Route, specs: Mapping[str, TensorSpec]) -> Plan:
+def _plan_along(route: Route, specs: Mapping[str, TensorSpec]) -> Plan:
+    """As :func:`plan_route`, also between two directories of one spelling."""
     return identity(specs) if route.source == route.target else plan_route(route, specs)

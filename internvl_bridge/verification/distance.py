@@ -5,7 +5,7 @@ from math import nan, sqrt
 
 import torch
 
-from internvl_bridge.checkpoint.dumps.torch_dtypes import TORCH_DTYPES
+from internvl_bridge.checkpoint.torch_dtypes import TORCH_DTYPES
 
 _CHUNK = 1 << 22
 """Elements that are held in float64 at a time."""

@@ -8,16 +8,14 @@ from math import hypot, isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
+from internvl_bridge.checkpoint.opened_weights import LocatedTensor
 from internvl_bridge.storage.byte_range import coalesced
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.header import DTYPE_BITS
 from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.reading import FileReader
-from internvl_bridge.storage.source_shards import StoredTensor
 from internvl_bridge.work.progress import Advance
 from internvl_bridge.work.workers import in_parallel
-
-Located = StoredTensor | TargetTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +91,11 @@ class Pair:
 
     key: str
     expected: TargetTensor
-    actual: Located
+    actual: LocatedTensor
 
 
 def compare(
-    expected: Iterable[tuple[str, TargetTensor]], actual: Mapping[str, Located], workers: int, advance: Advance
+    expected: Iterable[tuple[str, TargetTensor]], actual: Mapping[str, LocatedTensor], workers: int, advance: Advance
 ) -> Comparison:
     """Compare the tensors ``expected`` under their keys, wherever their bytes lie, with those of ``actual``.
 

@@ -139,7 +139,7 @@ def test_mxfp4_experts_unpack_to_the_bf16_experts_of_transformers() -> None:
         assert key not in packed
 
 
-def test_the_head_is_recognised_by_its_portable_name() -> None:
+def test_the_head_is_recognised_by_its_most_compatible_name() -> None:
     assert has_head({HEAD})
     assert not has_head({"lm_head.weight"})
     assert not has_head({"language_model.output.weight"})

@@ -86,7 +86,7 @@ def test_keys_are_spelled_as_transformers_writes_them(layout: KeyLayout) -> None
     assert list(EXAMPLES[layout.name]) == [laid_out(key, layout.name) for key in EXAMPLES["L1"]]
 
 
-def test_there_are_four_layouts_and_the_first_is_the_portable_one() -> None:
+def test_there_are_four_layouts_and_the_first_is_the_most_compatible() -> None:
     assert LAYOUTS == (L1, L2, L3, L1_BARE_HEAD)
     assert [layout.name for layout in LAYOUTS] == ["L1", "L2", "L3", "L1, bare head"] == list(ORACLE)
     assert KeySpelling(L1) == MOST_COMPATIBLE
@@ -166,12 +166,12 @@ def test_a_mixture_of_experts_without_any_has_none_fused(spelling: KeySpelling) 
 
 
 @every_family
-def test_no_keys_at_all_have_the_portable_spelling(family: Family) -> None:
+def test_no_keys_at_all_have_the_most_compatible_spelling(family: Family) -> None:
     assert layout_of([]) is L1
     assert spelling_of([], family) == MOST_COMPATIBLE
 
 
-def test_a_head_alone_that_two_layouts_have_is_the_portable_ones() -> None:
+def test_a_head_alone_that_two_layouts_have_is_the_most_compatibles() -> None:
     assert layout_of([HEAD]) is L1
     assert layout_of(["lm_head.weight"]) is L2
 
@@ -427,7 +427,7 @@ def test_respelling_names_the_key_that_is_not_of_the_spelling(target: KeySpellin
 @pytest.mark.parametrize("target", [CUSTOM, *SPELLINGS], ids=lambda keys: keys.name)
 @pytest.mark.parametrize("layout", [L2, L3], ids=lambda layout: layout.name)
 class TestRefusalsNameTheKeysOfTheCheckpoint:
-    """Not those of the portable spelling, which the user's files do not have; whatever is made of them."""
+    """Not those of the most compatible spelling, which the user's files do not have; whatever is made of them."""
 
     def specs(self, layout: KeyLayout) -> dict[str, TensorSpec]:
         return specs_as(TWIN, KeySpelling(layout))

@@ -10,14 +10,15 @@ from support import DATA
 
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.metadata.config.description import ModelDescription, describe
-from internvl_bridge.metadata.config.file import ConfigFile, read_config
+from internvl_bridge.metadata.config.file import read_config
+from internvl_bridge.metadata.json_files import JsonFile
 
 CUSTOM = {path.name: read_config(path) for path in sorted((DATA / "custom").iterdir())}
 STORED_HF = {path.name: read_config(path) for path in sorted((DATA / "hf").iterdir())}
 
 
 def description(values: Mapping[str, Any], keys: Iterable[str] = (), twin: Family | None = None) -> ModelDescription:
-    return describe(ConfigFile(Path("config.json"), "", values), keys, twin)
+    return describe(JsonFile(Path("config.json"), "", values), keys, twin)
 
 
 def custom_config(name: str) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def test_a_source_whose_files_are_malformed_makes_no_sidecar(tmp_path: Path, tex
     assert not (tmp_path / "output").exists()
 
 
-def complement_of(directory: Path, files: dict[str, str], written: dict[str, str]) -> Any:
+def other_format_of(directory: Path, files: dict[str, str], written: dict[str, str]) -> Any:
     text = written_text(Format.CUSTOM, "Qwen2", {"config.json": CUSTOM_TEXT, **files}, written)
     return read_sidecar(write(directory, text), Format.CUSTOM)
 
@@ -109,7 +109,7 @@ SPOKEN = ("tokenizer_config.json", "chat_template.jinja")
 
 def test_files_whose_successors_are_untouched_are_restored(tmp_path: Path) -> None:
     kept = {"tokenizer_config.json": '{"old": 1}', "README.md": "words"}
-    other_format = complement_of(tmp_path, kept, {"tokenizer_config.json": "{}", "chat_template.jinja": "{{ 1 }}"})
+    other_format = other_format_of(tmp_path, kept, {"tokenizer_config.json": "{}", "chat_template.jinja": "{{ 1 }}"})
     (tmp_path / "tokenizer_config.json").write_text("{}")
     (tmp_path / "chat_template.jinja").write_text("{{ 1 }}")
 
@@ -127,7 +127,7 @@ def test_files_whose_successors_are_untouched_are_restored(tmp_path: Path) -> No
     ids=["changed", "removed", "added"],
 )
 def test_files_whose_successors_were_touched_are_not_restored(tmp_path: Path, change: Any) -> None:
-    other_format = complement_of(tmp_path, {"tokenizer_config.json": '{"old": 1}'}, {"tokenizer_config.json": "{}"})
+    other_format = other_format_of(tmp_path, {"tokenizer_config.json": '{"old": 1}'}, {"tokenizer_config.json": "{}"})
     (tmp_path / "tokenizer_config.json").write_text("{}")
     assert other_format.restored(tmp_path, SPOKEN, SPOKEN) == {"tokenizer_config.json": '{"old": 1}'}
 
@@ -137,12 +137,12 @@ def test_files_whose_successors_were_touched_are_not_restored(tmp_path: Path, ch
 
 
 def test_files_that_have_no_successor_are_not_restored(tmp_path: Path) -> None:
-    other_format = complement_of(tmp_path, {"tokenizer_config.json": "{}"}, {"generation_config.json": "{}"})
+    other_format = other_format_of(tmp_path, {"tokenizer_config.json": "{}"}, {"generation_config.json": "{}"})
 
     assert other_format.restored(tmp_path, SPOKEN, SPOKEN) is None
 
 
-def test_without_a_sidecar_there_is_no_complement(tmp_path: Path) -> None:
+def test_without_a_sidecar_nothing_is_known_of_the_other_format(tmp_path: Path) -> None:
     assert read_sidecar(tmp_path, Format.CUSTOM) is None
 
 
@@ -169,7 +169,7 @@ def test_a_processor_s_file_that_is_no_object_is_refused(tmp_path: Path, name: s
         read_sidecar(write(tmp_path, contents(source_format="hf", files=files)), Format.HF)
 
 
-def test_a_sidecar_of_the_format_at_hand_is_no_complement(tmp_path: Path) -> None:
+def test_a_sidecar_of_the_format_at_hand_says_nothing_of_the_other_format(tmp_path: Path) -> None:
     """It was copied along, from a directory that had been converted the other way."""
     assert read_sidecar(write(tmp_path, contents()), Format.HF) is None
 
@@ -425,7 +425,7 @@ def test_a_reference_that_cannot_be_expressed_is_refused(tmp_path: Path) -> None
         reference_as_other_format(read_config(tmp_path), Format.CUSTOM, ())
 
 
-def test_a_sidecar_that_only_has_checksums_is_no_complement(tmp_path: Path) -> None:
+def test_a_sidecar_that_only_has_checksums_says_nothing_of_the_other_format(tmp_path: Path) -> None:
     text = sidecar_text({}, "xxh3_128", {"config.json": "0" * 32})
     for wanted in Format:
         assert read_sidecar(write(tmp_path, text), wanted) is None
@@ -437,7 +437,7 @@ def test_a_sidecar_of_an_unknown_format_cannot_be_used(tmp_path: Path) -> None:
 
 
 def reference_with(tmp_path: Path, sidecar_family: str) -> tuple[OtherFormat, str]:
-    """The complement of a Qwen2 reference beside a sidecar of the model ``sidecar_family``, and its config.json."""
+    """What a Qwen2 reference says, beside a sidecar of the model ``sidecar_family``, and its config.json."""
     values = custom_config(sidecar_family)
     family = {"qwen2": "Qwen2", "qwen3": "Qwen3"}[sidecar_family.partition("-")[0]]
     kept = {"config.json": json.dumps(values), "README.md": "kept", "preprocessor_config.json": "{}"}

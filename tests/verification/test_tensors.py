@@ -116,12 +116,12 @@ def test_whatever_differs_is_found_and_located(scratch, lengths, files, flips, w
 def test_tensors_in_pieces_over_several_files_are_compared_as_whole_ones(tmp_path, files, workers):
     ours = checkpoint_of(tmp_path, "ours", CONTENTS, [0] * 6)
     theirs = checkpoint_of(tmp_path, "theirs", [*CONTENTS[:4], flipped(CONTENTS[4], 41), bytes(7) + b"\x01"], files)
-    ranges = {key: in_pieces(tensor, tmp_path) for key, tensor in theirs.items()}
-    assert [len(tensor.ranges) for tensor in ranges.values()] == [4, 0, 5, 0, 10, 2]
+    cut = {key: in_pieces(tensor, tmp_path) for key, tensor in theirs.items()}
+    assert [len(tensor.ranges) for tensor in cut.values()] == [4, 0, 5, 0, 10, 2]
     whole: Comparison = compare(expected_of(ours), theirs, workers, nothing)
-    assert compare(expected_of(ours), ranges, workers, nothing) == whole
+    assert compare(expected_of(ours), cut, workers, nothing) == whole
     assert [(found.key, found.element) for found in whole.differences] == [("4", 10), ("5", 1)]
-    swapped = compare(list(ranges.items()), ours, workers, nothing)
+    swapped = compare(list(cut.items()), ours, workers, nothing)
     assert [(found.key, found.element) for found in swapped.differences] == [("4", 10), ("5", 1)]
     assert swapped.equal == whole.equal == ("0", "1", "2", "3")
 

@@ -19,7 +19,7 @@ from zlib import crc32
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from internvl_bridge.checkpoint.dumps.torch_dtypes import TORCH_DTYPES
+from internvl_bridge.checkpoint.torch_dtypes import TORCH_DTYPES
 from internvl_bridge.errors import CheckpointError, shown
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.file_system import ByteSource
@@ -50,18 +50,18 @@ class Archive:
     storages: Mapping[int, int]
 
 
-def read_archive(byte_range: ByteRange, files: FileReader, fake: FakeTensorMode) -> Archive:
+def read_archive(byte_range: ByteRange, reader: FileReader, fake: FakeTensorMode) -> Archive:
     """Unpickle the archive that ``byte_range`` of a file is, without its tensors' data.
 
     Nothing that the pickle names is called, but for what builds tensors. ``fake`` may serve many archives.
     Raises CheckpointError unless it is an archive of torch.save, of tensors and plain values, that is stored
     uncompressed, in this machine's byte order, and without overlaps.
     """
-    size = files.files.stamp(byte_range.path).size
+    size = reader.file_system.stamp(byte_range.path).size
     if byte_range.offset + byte_range.length > size:
         end = byte_range.offset + byte_range.length
         raise _malformed(byte_range.path, f"it has only {size} bytes, and its contents should end at byte {end}")
-    window = _Window(byte_range, files.source(byte_range.path))
+    window = _Window(byte_range, reader.source(byte_range.path))
     _check_kind(byte_range.path, window.at(0, BLOCKSIZE))
     storages = _storages(byte_range, window)
     window.seek(0)

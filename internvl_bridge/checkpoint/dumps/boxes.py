@@ -39,18 +39,18 @@ def tiled(shape: tuple[int, ...], boxes: Mapping[str, Box], malformed: Callable[
     The boxes must fit and have elements. Raises whatever ``malformed(reason)`` returns unless they tile the
     tensor: no hole, no overlap.
     """
-    ranges = sorted(
+    placed = sorted(
         (start, run) for key, box in boxes.items() for start, run in zip(*_runs(key, box, shape), strict=True)
     )
     position = 0
-    for start, run in ranges:
+    for start, run in placed:
         if start != position:
             missing = start > position
             raise malformed(f"its element {min(start, position)} is stored {'nowhere' if missing else 'twice'}")
         position += run.stop - run.start
     if position != prod(shape):
         raise malformed(f"its element {position} is stored nowhere")
-    return tuple(run for _, run in ranges)
+    return tuple(run for _, run in placed)
 
 
 def _runs(key: str, box: Box, shape: tuple[int, ...]) -> tuple[list[int], list[Run]]:

@@ -1,1 +1,1 @@
-"""The files of an output next to its weights: one module for each direction. It knows no tensor's bytes."""
+"""The files of an output next to its weights: to_hf, to_custom, repair, and what those share. It writes nothing."""

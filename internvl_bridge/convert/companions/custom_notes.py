@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.checkpoint.model import Model
-from internvl_bridge.convert.companions.hf_files import HfFiles
+from internvl_bridge.convert.companions.hf_source import HfFiles
 from internvl_bridge.convert.companions.remote_code import hub_repository, missing_modules
 from internvl_bridge.errors import shown
 from internvl_bridge.mapping.families import LLAMA
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import system_message
-from internvl_bridge.metadata.config.file import Config
 from internvl_bridge.metadata.config.translation import tile_side
 from internvl_bridge.metadata.files import TOKENIZER_CONFIG_FILE, has_tokenizer
+from internvl_bridge.metadata.json_files import Config
 from internvl_bridge.metadata.other_format import OtherFormat
 from internvl_bridge.metadata.processor.files import IMAGENET_MEAN, IMAGENET_STD, image_processor
 from internvl_bridge.metadata.tokenizer.files import can_load

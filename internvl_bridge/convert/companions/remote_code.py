@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from internvl_bridge.mapping.families import INTERNLM2, Family
-from internvl_bridge.metadata.config.file import Config
+from internvl_bridge.metadata.json_files import Config
 
 _CLASSES = {
     "AutoConfig": "configuration_internvl_chat.InternVLChatConfig",

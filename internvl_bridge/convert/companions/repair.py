@@ -26,11 +26,11 @@ from internvl_bridge.metadata.chat.generation import (
     with_turn_end,
 )
 from internvl_bridge.metadata.config.description import ModelDescription
-from internvl_bridge.metadata.config.file import CONFIG_FILE, Config, as_text
 from internvl_bridge.metadata.config.repair import repaired_config
 from internvl_bridge.metadata.config.tiling import custom_tiling
 from internvl_bridge.metadata.config.translation import TokenFacts
 from internvl_bridge.metadata.files import CHAT_FILES, LEGAL_FILES, TOKENIZER_FILES, present, small_texts
+from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, as_text
 from internvl_bridge.metadata.other_format import OtherFormat, usable_sidecar
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES
 from internvl_bridge.metadata.processor.repair import repaired_processor

@@ -9,7 +9,6 @@ from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.errors import ConfigError, ContradictionError, OptionError
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.config.description import describe
-from internvl_bridge.metadata.config.file import CONFIG_FILE, ConfigFile, as_text, read_json_file
 from internvl_bridge.metadata.config.translation import TensorFacts
 from internvl_bridge.metadata.files import (
     CHAT_FILES,
@@ -20,6 +19,7 @@ from internvl_bridge.metadata.files import (
     has_tokenizer,
     present,
 )
+from internvl_bridge.metadata.json_files import CONFIG_FILE, JsonFile, as_text, read_json_file
 from internvl_bridge.metadata.other_format import OtherFormat
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles, can_load, read_tokenizer_files
 from internvl_bridge.metadata.tokenizer.token_ids import required_token_id
@@ -121,7 +121,7 @@ def config_text(model: Model, config: Mapping[str, object]) -> str:
     Raises ConfigError if the other format describes a model of other sizes.
     """
     description, other_format = model.description, model.other_format
-    made = describe(ConfigFile(Path(CONFIG_FILE), "", config), model.specs, description.family)
+    made = describe(JsonFile(Path(CONFIG_FILE), "", config), model.specs, description.family)
     if made.dims != description.dims:
         raise ConfigError(
             f"{description.file.path} and the sidecar or reference describe models of different sizes.",

@@ -6,7 +6,7 @@ from pathlib import Path
 from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.checkpoint.untrained import notes_on_untrained
 from internvl_bridge.convert.companions.custom_notes import notes_on_directory, notes_to_custom
-from internvl_bridge.convert.companions.hf_files import HfFiles, fields_from_files, read_hf_files
+from internvl_bridge.convert.companions.hf_source import HfFiles, fields_from_files, read_hf_files
 from internvl_bridge.convert.companions.remote_code import (
     missing_modules,
     tokenizer_at_hub,
@@ -26,9 +26,9 @@ from internvl_bridge.convert.companions.shared import (
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.chat.template import for_custom, turn_end
-from internvl_bridge.metadata.config.file import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.config.translation import tile_side, to_custom_config
 from internvl_bridge.metadata.files import LEGAL_FILES, TOKENIZER_CONFIG_FILE, has_tokenizer, remote_code
+from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.other_format import OtherFormat
 from internvl_bridge.metadata.processor.files import (
     PREPROCESSOR_FILE,

@@ -1,1 +1,1 @@
-"""How a model is prompted: conversations, chat templates, where an answer ends. It knows no tokenizer file."""
+"""How a model is prompted: conversations, chat templates, where an answer ends. It reads no tokenizer file."""

@@ -33,12 +33,16 @@ class ChatSetup:
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """A template without a system message; ``conversation``, if known, has the default one. ``notes`` say why."""
+    """A template without a system message; ``conversation``, if known, has the default one. ``notes`` say why.
+
+    ``is_own``: it is the tokenizer's own, whatever system messages it makes.
+    """
 
     body: str
     conversation: Conversation | None
     notes: tuple[str, ...] = ()
     turn_end: str | None = None
+    is_own: bool = False
 
 
 def choose_chat(name: str | None, own: str | None, system_message: str | None, *, is_repair: bool = False) -> ChatSetup:
@@ -58,12 +62,12 @@ def choose_chat(name: str | None, own: str | None, system_message: str | None, *
     if chosen is None:
         return ChatSetup(own, None, (_no_template(name, own, system_message, is_repair=is_repair),), demanded=demanded)
     body, conversation, notes = chosen.body, chosen.conversation, [*chosen.notes]
-    if system_message == NO_SYSTEM_MESSAGE and own is not None and places_images(own):
+    if system_message == NO_SYSTEM_MESSAGE and chosen.is_own:
         notes.append("The tokenizer's own chat template is kept; a system message of its own making stays in it.")
     if conversation is None and system_message is None:
-        whose = (
-            "No sidecar names the template, and its" if is_repair else f"config.json names the template {name!r}, whose"
-        )
+        whose = "No sidecar names a known template, and its"
+        if not is_repair:
+            whose = f"config.json names the template {name!r}, whose"
         notes.append(f"{whose} default system message is not known: none is rendered. State one with --system-message.")
     wanted = conversation.system_message if conversation and system_message is None else system_message
     if wanted is not None and wanted != NO_SYSTEM_MESSAGE:
@@ -104,17 +108,17 @@ def _own(name: str | None, own: str, named: Conversation | None, *, is_repair: b
     rendered = CONVERSATIONS.get(conversation_name(own, preferred=[name or ""]) or "")
     end = None if named is None else named.turn_end
     if named is None or rendered is None or rendered.opening == named.opening:
-        return _Template(for_hf(own), named, turn_end=end)
+        return _Template(for_hf(own), named, turn_end=end, is_own=True)
     note = (
         f"The tokenizer's own chat template is kept, although it does not render the {name!r} that config.json "
         f"names: remove it from the source to have that one, if upstream's code was used with it."
     )
-    return _Template(for_hf(own), rendered, (note,), rendered.turn_end)
+    return _Template(for_hf(own), rendered, (note,), rendered.turn_end, is_own=True)
 
 
 def _no_template(name: str | None, own: str | None, system_message: str | None, *, is_repair: bool) -> str:
     has = "the tokenizer's own places no images" if own else "the tokenizer has none"
-    named = "no sidecar names one" if is_repair else f"config.json names {name!r}, which is not known"
+    named = "no sidecar names a known one" if is_repair else f"config.json names {name!r}, which is not known"
     remedy = ", or give a directory that has one as --tokenizer" if is_repair else ""
     lost = "" if system_message is None else " The system message that was asked for is not rendered."
     return (

@@ -6,12 +6,12 @@ from typing import Any
 from internvl_bridge.errors import CompanionFileError, shown
 from internvl_bridge.mapping import value_checks
 from internvl_bridge.mapping.value_checks import optional
-from internvl_bridge.metadata.config.file import Config, ConfigFile, is_present, read_json_file
+from internvl_bridge.metadata.json_files import Config, JsonFile, is_present, read_json_file
 
 GENERATION_FILE = "generation_config.json"
 
 
-def read_generation_config(directory: Path) -> ConfigFile | None:
+def read_generation_config(directory: Path) -> JsonFile | None:
     """The generation_config.json of ``directory``, None if it has none.
 
     Raises CompanionFileError if it is malformed.

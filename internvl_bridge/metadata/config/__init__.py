@@ -1,1 +1,1 @@
-"""config.json: read, checked and translated. It knows no other file."""
+"""config.json: read, checked and translated. It knows no tokenizer, no chat template, no sidecar."""

@@ -14,8 +14,9 @@ from internvl_bridge.mapping.value_checks import ValueCheck, optional
 from internvl_bridge.metadata.config.dimensions import model_dims
 from internvl_bridge.metadata.config.family import custom_family, hf_family
 from internvl_bridge.metadata.config.fields import TOP_FIELDS, VISION_FIELDS, pair_of_sides
-from internvl_bridge.metadata.config.file import Config, ConfigFile, detect_format, section
+from internvl_bridge.metadata.config.file import detect_format, section
 from internvl_bridge.metadata.config.rope import in_old_spelling
+from internvl_bridge.metadata.json_files import Config, JsonFile
 
 _TEXT_SECTION = {Format.CUSTOM: "llm_config", Format.HF: "text_config"}
 # What only one of the formats says at the top, and the tie flag and the dtype of both.
@@ -42,7 +43,7 @@ class ModelDescription:
     says whether the output head may be the input embeddings.
     """
 
-    file: ConfigFile
+    file: JsonFile
     format: Format
     values: Config
     family: Family
@@ -65,7 +66,7 @@ class ModelDescription:
         return True in {self.values.get("tie_word_embeddings"), self.text.get("tie_word_embeddings")}
 
 
-def describe(file: ConfigFile, keys: Iterable[str] = (), twin: Family | None = None) -> ModelDescription:
+def describe(file: JsonFile, keys: Iterable[str] = (), twin: Family | None = None) -> ModelDescription:
     """Understand ``file``; tensor ``keys`` and the ``twin`` in the other format settle what it leaves open.
 
     Raises UnsupportedModelError for a model that is not InternVL or of an unknown family, and ConfigError
@@ -118,7 +119,7 @@ def _in_hf_terms(format_: Format, values: Config, fields: Iterable[Field]) -> Co
     return {**top, "vision_config": vision, "text_config": stated}
 
 
-def _check_values(file: ConfigFile, format_: Format, values: Config, text: Iterable[Field]) -> None:
+def _check_values(file: JsonFile, format_: Format, values: Config, text: Iterable[Field]) -> None:
     sections: list[tuple[str, Config, Iterable[Field]]] = [
         ("", values, TOP_FIELDS),
         ("vision_config.", values["vision_config"], VISION_FIELDS),

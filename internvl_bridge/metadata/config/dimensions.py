@@ -7,7 +7,7 @@ from internvl_bridge.mapping import value_checks
 from internvl_bridge.mapping.config_fields import ExpertFields
 from internvl_bridge.mapping.dimensions import ExpertDims, ModelDims, TextDims, VisionDims
 from internvl_bridge.mapping.families import Family
-from internvl_bridge.metadata.config.file import Config
+from internvl_bridge.metadata.json_files import Config
 
 
 def model_dims(hf: Config, family: Family) -> ModelDims:

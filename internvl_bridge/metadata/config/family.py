@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
 from internvl_bridge.mapping import families
 from internvl_bridge.mapping.families import Family, default_family, families_of
-from internvl_bridge.metadata.config.file import ConfigFile, section
+from internvl_bridge.metadata.config.file import section
+from internvl_bridge.metadata.json_files import JsonFile
 
 _RELATIVES = {"InternLM2VEForCausalLM": "Mono-InternVL"}
 
 
-def custom_family(config: ConfigFile, keys: Iterable[str]) -> Family:
+def custom_family(config: JsonFile, keys: Iterable[str]) -> Family:
     """The family of a custom checkpoint.
 
     Raises UnsupportedModelError if its language model is none of those InternVL was released with.
@@ -39,7 +40,7 @@ def custom_family(config: ConfigFile, keys: Iterable[str]) -> Family:
     return [*marked, *found][0]
 
 
-def hf_family(config: ConfigFile, twin: Family | None) -> Family:
+def hf_family(config: JsonFile, twin: Family | None) -> Family:
     """The family of an HF checkpoint; ``twin`` is the one that a sidecar or a reference names.
 
     HF's Llama class serves several custom classes: without a twin it means Llama. Raises
@@ -64,7 +65,7 @@ def hf_family(config: ConfigFile, twin: Family | None) -> Family:
     return found
 
 
-def _unknown(config: ConfigFile, problem: str, known: Iterable[str]) -> UnsupportedModelError:
+def _unknown(config: JsonFile, problem: str, known: Iterable[str]) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"{config.path}: {problem}, which no InternVL release uses.",
         f"Known are {', '.join(sorted(set(known)))}.",

@@ -16,7 +16,7 @@ from internvl_bridge.mapping.rope_scaling import (
     not_understood,
     typed_scaling,
 )
-from internvl_bridge.metadata.config.file import Config
+from internvl_bridge.metadata.json_files import Config
 
 
 def in_both_spellings(text_config: Config, rope: RopeReader) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from internvl_bridge.errors import CompanionFileError, shown
 from internvl_bridge.mapping import value_checks
-from internvl_bridge.metadata.config.file import Config
+from internvl_bridge.metadata.json_files import Config
 
 
 @dataclass(frozen=True, slots=True)

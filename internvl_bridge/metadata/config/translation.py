@@ -16,13 +16,12 @@ from internvl_bridge.mapping.config_fields import ABSENT, Field
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.metadata.config.description import ModelDescription, translated
 from internvl_bridge.metadata.config.fields import ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS
-from internvl_bridge.metadata.config.file import Config
 from internvl_bridge.metadata.config.rope import in_both_spellings
 from internvl_bridge.metadata.config.unsupported import HF_CONSTANTS, HF_VISION_CONSTANTS
+from internvl_bridge.metadata.json_files import Config
 
 # What the custom format says and HF's config cannot; upstream's current releases all say this.
 _ASSUMED: dict[str, Any] = {
-    "template": "internvl2_5",
     "ps_version": "v2",
     "dynamic_image_size": True,
     "use_thumbnail": True,
@@ -124,8 +123,8 @@ def to_custom_config(
     tokens = hf.values.get("image_seq_length", 256)
     if old is None or tokens_per_tile(result) != tokens:
         result["force_image_size"] = tile_side_for(tokens, result)
-    assumed = () if old else tuple(_ASSUMED.keys() - from_files.keys())
-    return result, tuple(name for name in _ASSUMED if name in assumed)
+    assumed = () if old else tuple(name for name in ("template", *_ASSUMED) if name not in from_files)
+    return result, assumed
 
 
 def _ending(eos: Any, turn_end: int | None) -> Any:
@@ -294,8 +293,8 @@ def _new_custom_config(family: Family, dtype: str) -> dict[str, Any]:
     return {
         "architectures": ["InternVLChatModel"],
         "model_type": "internvl_chat",
-        **_ASSUMED,
         "template": family.template,
+        **_ASSUMED,
         "torch_dtype": dtype,
         "vision_config": {
             "architectures": ["InternVisionModel"],

@@ -92,7 +92,8 @@ def _check_biases(model: ModelDescription) -> None:
     text = model.dims.text
     if model.family.has_one_bias_flag and text.attention_bias != text.mlp_bias:
         raise UnsupportedModelError(
-            f"{model.file.path} describes an InternLM3 whose qkv_bias and bias differ, which HF's Llama cannot.",
+            f"{model.file.path} describes an {model.family.name} whose qkv_bias and bias differ, which "
+            f"HF's Llama cannot.",
             "This model cannot be converted.",
         )
 
@@ -102,7 +103,8 @@ def _check_head_size(model: ModelDescription) -> None:
     text = model.dims.text
     if model.family.computes_head_dim and text.head_dim != text.hidden // text.heads:
         raise UnsupportedModelError(
-            f"{model.file.path} has head_dim {text.head_dim}, but InternLM2's heads have {text.hidden // text.heads}.",
+            f"{model.file.path} has head_dim {text.head_dim}, but the heads of {model.family.name} "
+            f"have {text.hidden // text.heads}.",
             "Convert it without sidecar and --reference: then its language model stays a Llama.",
         )
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from internvl_bridge.metadata.config.file import Config
 from internvl_bridge.metadata.config.tiling import Tiling, hf_fields
+from internvl_bridge.metadata.json_files import Config
 
 PROCESSOR_FILE = "processor_config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"

@@ -8,10 +8,10 @@ from typing import Any
 from internvl_bridge.errors import CompanionFileError, shown
 from internvl_bridge.mapping import value_checks
 from internvl_bridge.metadata.config.description import ModelDescription
-from internvl_bridge.metadata.config.file import Config, ConfigFile, as_text, read_json_file
 from internvl_bridge.metadata.config.tiling import Tiling, hf_tiling
 from internvl_bridge.metadata.config.translation import tile_side_for, tokens_of_side
 from internvl_bridge.metadata.files import present
+from internvl_bridge.metadata.json_files import Config, JsonFile, as_text, read_json_file
 from internvl_bridge.metadata.processor.files import (
     CLASSES,
     HF_PROCESSOR_FILES,
@@ -79,7 +79,7 @@ class _Part:
         return self.class_name in _USABLE[self.name]
 
 
-def _part(files: Mapping[str, ConfigFile], name: str) -> _Part:
+def _part(files: Mapping[str, JsonFile], name: str) -> _Part:
     """The part called ``name``, empty if ``files`` do not have it; a section of transformers 5's wins, as there."""
     whole, file = files.get(PROCESSOR_FILE), files.get(name)
     section = whole.values.get(_SECTIONS[name]) if whole else None
@@ -88,12 +88,12 @@ def _part(files: Mapping[str, ConfigFile], name: str) -> _Part:
     return _Part(name, file.path, file.values) if file else _Part(name, Path(name), {})
 
 
-def _without_sections(files: Mapping[str, ConfigFile]) -> Config:
+def _without_sections(files: Mapping[str, JsonFile]) -> Config:
     values = files[PROCESSOR_FILE].values if PROCESSOR_FILE in files else {}
     return {name: value for name, value in values.items() if name not in _SECTIONS.values()}
 
 
-def _text(file: ConfigFile | None, part: Config) -> str:
+def _text(file: JsonFile | None, part: Config) -> str:
     """The text that says ``part``: the source's own, if it does."""
     values = {name: value for name, value in sorted(part.items()) if name != "auto_map"}  # a module that is left behind
     return file.text if file is not None and file.values == values else as_text(values)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CompanionFileError
-from internvl_bridge.metadata.config.file import Config, is_present, read_json_file
 from internvl_bridge.metadata.files import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
+from internvl_bridge.metadata.json_files import Config, is_present, read_json_file
 from internvl_bridge.metadata.tokenizer.tokenizer_config import class_name
 
 _LARGEST_TEMPLATE = 1 << 20

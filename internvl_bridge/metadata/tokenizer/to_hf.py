@@ -7,8 +7,8 @@ from dataclasses import replace
 from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.chat.choice import ChatSetup
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
-from internvl_bridge.metadata.config.file import Config, as_text, is_present
 from internvl_bridge.metadata.files import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
+from internvl_bridge.metadata.json_files import Config, as_text, is_present
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
 from internvl_bridge.metadata.tokenizer.from_sentencepiece import fast_tokenizer
 from internvl_bridge.metadata.tokenizer.sentencepiece_model import read_sentencepiece_model

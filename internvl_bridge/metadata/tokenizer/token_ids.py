@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from internvl_bridge.errors import CompanionFileError
-from internvl_bridge.metadata.config.file import is_present, read_json_file
+from internvl_bridge.metadata.json_files import is_present, read_json_file
 from internvl_bridge.metadata.tokenizer.tokenizer_config import VIDEO
 from internvl_bridge.metadata.tokenizer.tokenizer_json import read_front
 

@@ -7,7 +7,7 @@ transformers 4 calls special tokens without a role ``additional_special_tokens``
 
 from typing import Any
 
-from internvl_bridge.metadata.config.file import Config
+from internvl_bridge.metadata.json_files import Config
 
 IMAGE_START, IMAGE_END, IMAGE_CONTEXT, VIDEO = "<img>", "</img>", "<IMG_CONTEXT>", "<video>"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CompanionFileError
-from internvl_bridge.metadata.config.file import parse_shallow_object, read_json_file
+from internvl_bridge.metadata.json_files import parse_shallow_object, read_json_file
 
 _LARGEST = 256 << 20
 _MODEL = re.compile(rb',\s*"model"\s*:\s*\{')

@@ -28,8 +28,8 @@ from internvl_bridge.checkpoint.dumps.detection import (
     has_pickled_weights,
 )
 from internvl_bridge.checkpoint.dumps.pickled import open_pickled
-from internvl_bridge.checkpoint.dumps.torch_dtypes import TORCH_DTYPES
 from internvl_bridge.checkpoint.opened_weights import OpenedWeights
+from internvl_bridge.checkpoint.torch_dtypes import TORCH_DTYPES
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.reading import FileReader

@@ -18,9 +18,10 @@ from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import built_template, system_message, with_system_message
 from internvl_bridge.metadata.config.description import describe
-from internvl_bridge.metadata.config.file import as_text, read_config
+from internvl_bridge.metadata.config.file import read_config
 from internvl_bridge.metadata.config.repair import repaired_config
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts
+from internvl_bridge.metadata.json_files import as_text
 from internvl_bridge.metadata.other_format import usable_sidecar
 from internvl_bridge.metadata.tokenizer.files import read_tokenizer_files
 from internvl_bridge.metadata.tokenizer.token_ids import token_id

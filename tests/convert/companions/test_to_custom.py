@@ -9,7 +9,7 @@ import pytest
 from metadata.describing import CUSTOM, changed, custom_config, description, hf_config
 from support import DATA, edit_json
 
-from internvl_bridge.convert.companions.hf_files import fields_from_files, read_hf_files
+from internvl_bridge.convert.companions.hf_source import fields_from_files, read_hf_files
 from internvl_bridge.convert.companions.remote_code import hub_auto_map
 from internvl_bridge.convert.companions.shared import CompanionFiles
 from internvl_bridge.convert.companions.to_custom import custom_companions

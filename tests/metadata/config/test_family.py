@@ -21,18 +21,18 @@ from internvl_bridge.mapping.families import (
     family_named,
 )
 from internvl_bridge.metadata.config.family import custom_family, hf_family
-from internvl_bridge.metadata.config.file import ConfigFile
+from internvl_bridge.metadata.json_files import JsonFile
 
 WQKV = "language_model.model.layers.0.attention.wqkv.weight"
 Q_PROJ = "language_model.model.layers.0.self_attn.q_proj.weight"
 
 
-def custom_config(**llm: Any) -> ConfigFile:
-    return ConfigFile(Path("c.json"), "", {"model_type": "internvl_chat", "llm_config": llm})
+def custom_config(**llm: Any) -> JsonFile:
+    return JsonFile(Path("c.json"), "", {"model_type": "internvl_chat", "llm_config": llm})
 
 
-def hf_config(**text: Any) -> ConfigFile:
-    return ConfigFile(Path("c.json"), "", {"model_type": "internvl", "text_config": text})
+def hf_config(**text: Any) -> JsonFile:
+    return JsonFile(Path("c.json"), "", {"model_type": "internvl", "text_config": text})
 
 
 @pytest.mark.parametrize(

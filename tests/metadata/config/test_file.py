@@ -11,11 +11,12 @@ from support import DATA
 from internvl_bridge.errors import CompanionFileError, ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.description import describe
-from internvl_bridge.metadata.config.file import ConfigFile, detect_format, read_config, read_json_file, section
+from internvl_bridge.metadata.config.file import detect_format, read_config, section
+from internvl_bridge.metadata.json_files import JsonFile, read_json_file
 
 
-def config_of(**values: Any) -> ConfigFile:
-    return ConfigFile(Path("model/config.json"), json.dumps(values), values)
+def config_of(**values: Any) -> JsonFile:
+    return JsonFile(Path("model/config.json"), json.dumps(values), values)
 
 
 @pytest.mark.parametrize("directory", sorted((DATA / "custom").iterdir()), ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""A portable config.json says what the source's says, in the words of transformers 4 and 5, whoever wrote that."""
+"""A repaired config.json says what the source's says, in the words of transformers 4 and 5, whoever wrote that."""
 
 import json
 from copy import deepcopy
@@ -15,10 +15,10 @@ from internvl_bridge.mapping.config_fields import ABSENT
 from internvl_bridge.mapping.families import INTERNLM2
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.config.fields import TOP_FIELDS, VISION_FIELDS
-from internvl_bridge.metadata.config.file import as_text
 from internvl_bridge.metadata.config.repair import repaired_config
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts, to_hf_config
 from internvl_bridge.metadata.config.unsupported import HF_CONSTANTS, HF_VISION_CONSTANTS
+from internvl_bridge.metadata.json_files import as_text
 
 UNTIED = TensorFacts(tied=False, mxfp4=False, dtype="float32")
 TIED = TensorFacts(tied=True, mxfp4=False, dtype="float32")
@@ -87,7 +87,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(configs(), st.booleans())
-def test_it_means_the_same_and_is_portable_already_when_made_again(config: dict[str, Any], tied: bool):
+def test_it_means_the_same_and_needs_no_repair_when_made_again(config: dict[str, Any], tied: bool):
     facts = TIED if tied else UNTIED
     made = compatible(config, facts)
     expected = meaning(description(config))
@@ -129,7 +129,7 @@ def test_no_default_is_left_open_and_both_versions_find_their_words(config: dict
 
 
 @pytest.mark.parametrize("name", CUSTOM)
-def test_what_to_hf_writes_is_portable_to_the_letter(name: str):
+def test_what_to_hf_writes_needs_no_repair(name: str):
     facts = TIED if name.endswith("-tied") else UNTIED
     config = to_hf_config(describe(CUSTOM[name]), facts, TOKENS, old=None)
     assert as_text(compatible(config, facts)) == as_text(config)

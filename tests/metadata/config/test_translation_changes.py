@@ -1,4 +1,4 @@
-"""What was changed on the other side wins over what the complement remembers."""
+"""What was changed on the other side wins over what the old config says."""
 
 from copy import deepcopy
 from typing import Any
@@ -22,7 +22,7 @@ def hf_of(
 def home(
     hf: dict[str, Any], old: dict[str, Any], facts: TensorFacts = FACTS, tokens: TokenFacts = TOKENS
 ) -> dict[str, Any]:
-    """The custom config for ``hf``, with ``old`` as its complement."""
+    """The custom config for ``hf``, with ``old`` as its old config."""
     model = description(old)
     return to_custom_config(description(hf, twin=model.family), facts, {}, tokens.turn_end, model)[0]
 
@@ -171,7 +171,7 @@ NO_TURN_END = TokenFacts(image=590, turn_end=None)
         ("max_window_layers", TOKENS),
     ],
 )
-def test_what_only_the_complement_states_is_taken_out(name: str, tokens: TokenFacts) -> None:
+def test_what_only_the_old_config_states_is_taken_out(name: str, tokens: TokenFacts) -> None:
     custom = changed(custom_config("qwen2-300m"), "llm_config", max_window_layers=21)
     old_hf = hf_of(custom, tokens=tokens)
     silent_custom = changed(custom, "llm_config", **{name: ...})
@@ -219,7 +219,7 @@ def test_another_end_than_the_hf_config_had_gives_way_to_that_of_a_turn() -> Non
     assert text["eos_token_id"] == 474
 
 
-def test_what_a_tower_leaves_out_is_its_class_s_default_and_not_the_complement_s() -> None:
+def test_what_a_tower_leaves_out_is_its_class_s_default_and_not_the_old_config_s() -> None:
     custom = custom_config("qwen2-300m")
     old_hf = hf_of(custom)
 
@@ -329,7 +329,7 @@ def test_a_dtype_changed_in_the_custom_config_is_written_at_every_level_that_sta
 
 
 @pytest.mark.parametrize("name", ["torch_dtype", "dtype"])
-def test_the_same_dtype_leaves_the_complement_s_word_for_it(name: str) -> None:
+def test_the_same_dtype_leaves_the_old_config_s_word_for_it(name: str) -> None:
     custom = custom_config("qwen2-300m")
     old = changed(hf_of(custom), None, torch_dtype=..., dtype=...) | {name: "bfloat16"}
 
@@ -355,7 +355,7 @@ def test_the_tensors_decide_about_tying_at_both_levels(tied: bool) -> None:
         assert section["tie_word_embeddings"] is tied
 
 
-def test_an_hf_model_untied_since_overrules_its_complement() -> None:
+def test_an_hf_model_untied_since_overrules_its_old_config() -> None:
     custom = changed(custom_config("qwen2-300m"), None, tie_word_embeddings=True)
     custom["llm_config"]["tie_word_embeddings"] = True
     hf = hf_of(custom)

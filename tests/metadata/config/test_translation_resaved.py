@@ -91,7 +91,7 @@ def test_phi3_scaling_that_transformers_saved_anew_comes_home(kind: str) -> None
     assert back["llm_config"]["rope_scaling"] == custom.file.values["llm_config"]["rope_scaling"]
 
 
-def test_phi3_scaling_has_its_three_keys_without_a_complement_too() -> None:
+def test_phi3_scaling_has_its_three_keys_without_an_old_config_too() -> None:
     hf = resaved(to_hf_config(phi3_with("longrope"), facts_of("phi3"), TOKENS, old=None))
 
     custom, _ = to_custom_config(description(hf), facts_of("phi3"), {}, TOKENS.turn_end, old=None)

@@ -47,7 +47,7 @@ def hf_of(custom: Any = QWEN2_300M, facts: TensorFacts = FACTS, old: Any = None)
 
 
 def home(hf: Any, old: Any, facts: TensorFacts = FACTS, beside: Any = None) -> dict[str, Any]:
-    """The custom config for ``hf``, with ``old`` as its complement."""
+    """The custom config for ``hf``, with ``old`` as its old config."""
     model = description(old)
     return to_custom_config(description(hf, twin=model.family), facts, beside or {}, TURN_END, model)[0]
 
@@ -220,7 +220,7 @@ SAID_BY_HF = {
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_without_a_complement_the_assumptions_are_named(family: Family) -> None:
+def test_without_an_old_config_the_assumptions_are_named(family: Family) -> None:
     hf = hf_of() | {"text_config": {"model_type": family.hf_model_type, **TEXT, **EXPERTS.get(family, {})}}
 
     custom, assumed = to_custom_config(description(hf, twin=family), FACTS, {}, TURN_END, None)
@@ -247,7 +247,7 @@ def test_without_a_complement_the_assumptions_are_named(family: Family) -> None:
     assert custom["torch_dtype"] == "bfloat16"
 
 
-def test_with_a_complement_nothing_is_assumed() -> None:
+def test_with_an_old_config_nothing_is_assumed() -> None:
     assert to_custom_config(description(hf_of()), FACTS, {}, TURN_END, description(QWEN2_300M))[1] == ()
 
 
@@ -264,11 +264,11 @@ def test_what_files_beside_the_config_tell_is_not_assumed() -> None:
     assert {"template", "max_dynamic_patch"} <= set(before)
 
 
-def test_what_files_beside_the_config_tell_wins_over_the_complement() -> None:
+def test_what_files_beside_the_config_tell_wins_over_the_old_config() -> None:
     assert home(hf_of(), QWEN2_300M, beside=BESIDE) == QWEN2_300M | BESIDE
 
 
-def test_without_a_complement_every_field_and_flag_is_written() -> None:
+def test_without_an_old_config_every_field_and_flag_is_written() -> None:
     """Also what equals a default of the custom class, of which readers differ."""
     custom = alone(hf_of())
 
@@ -443,7 +443,7 @@ def test_a_name_of_a_method_is_a_declaration_too() -> None:
     assert hf_of(custom, MXFP4)["quantization_config"] == "mxfp4"
 
 
-def test_a_declaration_in_a_section_of_the_complement_gives_way() -> None:
+def test_a_declaration_in_a_section_of_the_old_config_gives_way() -> None:
     old = hf_of(GPTOSS)
     old["text_config"]["quantization_config"] = QUANTISED
 

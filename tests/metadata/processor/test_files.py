@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from support import DATA
 
-from internvl_bridge.metadata.config.file import as_text
 from internvl_bridge.metadata.config.tiling import ONE_TILE, Tiling, hf_tiling
+from internvl_bridge.metadata.json_files import as_text
 from internvl_bridge.metadata.processor.files import (
     HF_PROCESSOR_FILES,
     PREPROCESSOR_FILE,

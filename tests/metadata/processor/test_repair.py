@@ -12,8 +12,9 @@ from support import DATA, edit_json
 
 from internvl_bridge.errors import CompanionFileError, ConfigError
 from internvl_bridge.metadata.config.description import describe
-from internvl_bridge.metadata.config.file import as_text, read_config
+from internvl_bridge.metadata.config.file import read_config
 from internvl_bridge.metadata.config.tiling import Tiling
+from internvl_bridge.metadata.json_files import as_text
 from internvl_bridge.metadata.processor.files import hf_processor_files
 from internvl_bridge.metadata.processor.repair import repaired_processor
 

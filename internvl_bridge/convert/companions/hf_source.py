@@ -10,9 +10,9 @@ from internvl_bridge.convert.companions.shared import restored_tokenizer
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import conversation_name
 from internvl_bridge.metadata.config.description import ModelDescription
-from internvl_bridge.metadata.config.file import Config, read_json_file
 from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_fields, custom_tiling, hf_tiling
 from internvl_bridge.metadata.files import present
+from internvl_bridge.metadata.json_files import Config, read_json_file
 from internvl_bridge.metadata.other_format import OtherFormat
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES, image_processor
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
