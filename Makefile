@@ -1,24 +1,28 @@
 # A new machine needs nothing but Python 3.11 or newer and one of these:
-#   make demo   convert a small synthetic checkpoint both ways and show it
-#   make test   run the whole test suite
+#   make demo   convert a small synthetic checkpoint both ways and show it (a minute, small downloads)
+#   make test   run the whole test suite (downloads torch and transformers)
 
 PYTHON ?= python3
 BIN := .venv/bin
 BIN4 := .venv-4/bin
+DEMO := .venv-demo/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+PURE := internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checkpoint/random_matrix.py
 
-.PHONY: demo test test-matrix lint types format benchmark clean
+.PHONY: demo test test-matrix lint types format benchmark clean python
 
-demo: .venv/ready
-	$(BIN)/python examples/demo.py
+demo: .venv-demo/ready
+	@$(DEMO)/python examples/demo.py
 
 test: .venv/ready
-	$(BIN)/python -m pytest --cov=internvl_bridge --cov-report=
+	@echo "Running all tests, one process for each core: about ten minutes on two cores."
+	$(BIN)/python -m pytest --numprocesses auto --cov=internvl_bridge --cov-report=
 	$(BIN)/coverage report
-	$(BIN)/coverage report --include='internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checkpoint/random_matrix.py' --fail-under=100
+	$(BIN)/coverage report --include='$(PURE)' --fail-under=100
 
 # The same models in transformers 4.57, the 4.x that people still run.
 test-matrix: .venv-4/ready
-	$(BIN4)/python -m pytest tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/in_memory/test_loading.py
+	$(BIN4)/python -m pytest --numprocesses auto tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/in_memory/test_loading.py
 
 lint: .venv/ready
 	$(BIN)/ruff check
@@ -36,18 +40,31 @@ benchmark: .venv/ready
 	$(BIN)/python benchmarks/convert.py
 
 clean:
-	rm -rf .venv .venv-4 demo-output
+	rm -rf .venv .venv-4 .venv-demo demo-output
 
-.venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps torchvision
-	touch $@
+python:
+	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, and $(PYTHON) is {}.{}: name another one, for instance with make PYTHON=python3.12.'.format(*sys.version_info[:2]))"
 
-.venv-4/ready: pyproject.toml constraints.txt constraints-4.txt
-	$(PYTHON) -m venv .venv-4
-	$(BIN4)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN4)/python -m pip install --quiet --constraint constraints-4.txt --editable . pytest hypothesis pillow protobuf sentencepiece
-	$(BIN4)/python -m pip install --quiet --constraint constraints-4.txt --no-deps torchvision
-	touch $@
+# The demo converts safetensors, for which neither torch nor transformers is needed.
+.venv-demo/ready: pyproject.toml constraints.txt | python
+	@echo "Installing internvl-bridge, typer and xxhash into .venv-demo (without torch and transformers)."
+	@$(PYTHON) -m venv --clear .venv-demo
+	@$(DEMO)/python $(PIP_INSTALL) --constraint constraints.txt typer xxhash
+	@PYTHONWARNINGS=ignore $(DEMO)/python $(PIP_INSTALL) --no-deps --editable .
+	@touch $@
+
+.venv/ready: pyproject.toml constraints.txt | python
+	@echo "Installing internvl-bridge, torch, transformers and the tools of its developers into .venv."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	@PYTHONWARNINGS=ignore $(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable . --group dev
+	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --no-deps torchvision
+	@touch $@
+
+.venv-4/ready: pyproject.toml constraints.txt constraints-4.txt | python
+	@echo "Installing internvl-bridge and transformers 4 into .venv-4."
+	@$(PYTHON) -m venv .venv-4
+	@$(BIN4)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	@PYTHONWARNINGS=ignore $(BIN4)/python $(PIP_INSTALL) --constraint constraints-4.txt --editable . pytest pytest-xdist hypothesis pillow protobuf sentencepiece
+	@$(BIN4)/python $(PIP_INSTALL) --constraint constraints-4.txt --no-deps torchvision
+	@touch $@

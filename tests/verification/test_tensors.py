@@ -2,8 +2,10 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
+from math import isnan
 from pathlib import Path
 from typing import Any, Self
 
@@ -205,3 +207,14 @@ def test_nothing_compared_with_nothing_is_identical():
     comparison = compare([], {}, 2, nothing)
     assert comparison.identical
     assert comparison.l2 == 0
+
+
+def test_without_torch_a_difference_is_found_and_not_measured(tmp_path, monkeypatch):
+    ours, theirs = (checkpoint_of(tmp_path, name, [bytes(16)], [0]) for name in ("ours", "theirs"))
+    path = next(iter(theirs.values())).ranges[0].path
+    path.write_bytes(flipped(path.read_bytes(), path.stat().st_size - 1))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for module in ("verification.distance", "checkpoint.torch_dtypes"):
+        monkeypatch.delitem(sys.modules, f"internvl_bridge.{module}", raising=False)
+    [found] = compare(expected_of(ours), theirs, 1, nothing).differences
+    assert isnan(found.l2)
