@@ -19,7 +19,7 @@ from internvl_bridge.storage.local_files import uncached
 from internvl_bridge.storage.publishing import Workspace, keep_only, publishing
 from internvl_bridge.storage.reading import FileReader, file_checksum
 from internvl_bridge.storage.shard_jobs import DAMAGED, WrittenShard
-from internvl_bridge.storage.small_files import copy_file, json_pieces, write_bytes, write_json
+from internvl_bridge.storage.small_files import json_pieces, write_bytes, write_files, write_json
 from internvl_bridge.storage.source_shards import INDEX_FILE, Checkpoint
 from internvl_bridge.storage.stamps import check_unchanged
 from internvl_bridge.verification.directories import compare_models
@@ -94,12 +94,7 @@ def _write(
 
 def _write_companions(conversion: Conversion, directory: Path, check: Callable[[], None]) -> dict[str, str]:
     """Write all but weights and sidecar, and read them back; their checksums, by name."""
-    for path in conversion.copies:
-        check()
-        copy_file(path, directory / path.name)
-    for name, text in conversion.texts.items():
-        check()
-        write_bytes(directory / name, text.encode())
+    write_files(directory, conversion.texts, conversion.copies, check)
     if conversion.index is not None:
         write_json(directory / INDEX_FILE, conversion.index)
     meant = {name: checksum_of([text.encode()]) for name, text in conversion.texts.items()}

@@ -21,7 +21,7 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, KeySpelling
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.planning.tensor_plan import ModelPlan
-from internvl_bridge.storage.small_files import copy_file, write_bytes
+from internvl_bridge.storage.small_files import write_files
 
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 _NO_FIELDS = {"dtype", "torch_dtype", "quantization_config"}
@@ -113,10 +113,7 @@ def _directory_beside(source: Model, planned: ModelPlan) -> Iterator[Path]:
     files = make(source, planned, source.directory, None)
     with TemporaryDirectory(prefix="internvl-bridge-") as name:
         directory = Path(name)
-        for path in files.copies:
-            copy_file(path, directory / path.name)
-        for file, text in files.texts.items():
-            write_bytes(directory / file, text.encode())
+        write_files(directory, files.texts, files.copies)
         yield directory
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +24,21 @@ def copy_file(source: Path, target: Path) -> None:
         for block in _blocks(ours, source):
             theirs.write(block)
         _sync(theirs)
+
+
+def write_files(
+    directory: Path, texts: Mapping[str, str], copies: Iterable[Path], check: Callable[[], None] = lambda: None
+) -> None:
+    """Create the files ``texts`` (by name) and copies of the files ``copies`` in ``directory``, all durable.
+
+    ``check`` is called before each; what it raises ends the work.
+    """
+    for path in copies:
+        check()
+        copy_file(path, directory / path.name)
+    for name, text in texts.items():
+        check()
+        write_bytes(directory / name, text.encode())
 
 
 def write_json(path: Path, value: object) -> None:

@@ -314,10 +314,10 @@ def test_progress_is_shown_on_a_terminal(custom: Custom, tmp_path: Path):
 def test_an_interrupted_conversion_leaves_nothing(number: signal.Signals, custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     script = (
-        "import sys, time\nfrom internvl_bridge.convert import run\nfrom internvl_bridge.cli.app import main\n"
-        "write = run.write_bytes\n"
+        "import sys, time\nfrom internvl_bridge.storage import small_files\nfrom internvl_bridge.cli.app import main\n"
+        "write = small_files.write_bytes\n"
         "def slow(*arguments):\n    write(*arguments)\n    print('writing', flush=True)\n    time.sleep(1)\n"
-        "run.write_bytes = slow\nmain()\n"
+        "small_files.write_bytes = slow\nmain()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, "to-hf", str(source), str(tmp_path / "hf")],
@@ -340,10 +340,11 @@ def test_a_conversion_that_must_not_hang_up_does_not(custom: Custom, tmp_path: P
     """As ``nohup`` starts it."""
     source = custom("qwen2-300m")
     script = (
-        "import os, signal\nfrom internvl_bridge.convert import run\nfrom internvl_bridge.__main__ import main\n"
-        "write = run.write_bytes\n"
+        "import os, signal\nfrom internvl_bridge.storage import small_files\n"
+        "from internvl_bridge.__main__ import main\n"
+        "write = small_files.write_bytes\n"
         "def hangup(*arguments):\n    write(*arguments)\n    os.kill(os.getpid(), signal.SIGHUP)\n"
-        "run.write_bytes = hangup\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nmain()\n"
+        "small_files.write_bytes = hangup\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nmain()\n"
     )
     command = [sys.executable, "-c", script, "to-hf", str(source), str(tmp_path / "hf"), "--quiet"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

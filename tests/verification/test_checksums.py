@@ -15,7 +15,7 @@ import internvl_bridge
 from internvl_bridge.cli.app import app
 from internvl_bridge.convert import run as conversion
 from internvl_bridge.errors import CheckpointError, DifferenceError
-from internvl_bridge.storage import shard_jobs
+from internvl_bridge.storage import shard_jobs, small_files
 from internvl_bridge.storage.copying import WrittenFile
 
 SIDECAR = "internvl_bridge.json"
@@ -228,7 +228,8 @@ def test_a_small_file_that_is_written_wrongly_is_not_published(tmp_path, monkeyp
 
         return writing
 
-    monkeypatch.setattr(conversion, "write_bytes", wrong(conversion.write_bytes))
+    for module in (conversion, small_files):
+        monkeypatch.setattr(module, "write_bytes", wrong(module.write_bytes))
     monkeypatch.setattr(conversion, "write_json", wrong(conversion.write_json))
     with pytest.raises(DifferenceError, match=f"{name} is not what was to be written"):
         internvl_bridge.to_hf(source, output, max_shard_size="100KB")

@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.metadata import (
 from internvl_bridge.checkpoint.dumps.boxes import Box
 from internvl_bridge.errors import CheckpointError, shown
 from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.lfs import POINTER_START, lfs_pointer
 
 CONSOLIDATE = (
     "Where you trust it, consolidate it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save, "
@@ -93,8 +94,8 @@ def read_metadata(path: Path) -> Contents:
     if path.stat().st_size > _LARGEST:
         raise malformed(path, f"it has more than {_LARGEST} bytes")
     raw = path.read_bytes()
-    if raw.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the metadata.", "Fetch all files: git lfs pull.")
+    if raw.startswith(POINTER_START):
+        raise lfs_pointer(path, "the metadata")
     try:
         metadata = _Unpickler(path, raw).load()
     except CheckpointError:

@@ -12,7 +12,7 @@ from internvl_bridge.errors import shown
 from internvl_bridge.mapping.families import LLAMA
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import system_message
-from internvl_bridge.metadata.config.translation import tile_side
+from internvl_bridge.metadata.config.tiling import tile_side
 from internvl_bridge.metadata.files import TOKENIZER_CONFIG_FILE, has_tokenizer
 from internvl_bridge.metadata.json_files import Config
 from internvl_bridge.metadata.other_format import OtherFormat

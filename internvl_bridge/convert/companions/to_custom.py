@@ -26,7 +26,8 @@ from internvl_bridge.convert.companions.shared import (
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.chat.template import for_custom, turn_end
-from internvl_bridge.metadata.config.translation import tile_side, to_custom_config
+from internvl_bridge.metadata.config.tiling import tile_side
+from internvl_bridge.metadata.config.translation import to_custom_config
 from internvl_bridge.metadata.files import LEGAL_FILES, TOKENIZER_CONFIG_FILE, has_tokenizer, remote_code
 from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.other_format import OtherFormat

@@ -22,8 +22,8 @@ from internvl_bridge.convert.companions.shared import (
 from internvl_bridge.metadata.chat.choice import ChatSetup, choose_chat
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE, hf_generation_config, read_generation_config
 from internvl_bridge.metadata.config.description import ModelDescription
-from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling
-from internvl_bridge.metadata.config.translation import TokenFacts, tile_side, to_hf_config, tokens_per_tile
+from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling, tile_side, tokens_per_tile
+from internvl_bridge.metadata.config.translation import TokenFacts, to_hf_config
 from internvl_bridge.metadata.files import LEGAL_FILES, digest
 from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, as_text, is_present, read_json_file
 from internvl_bridge.metadata.other_format import OtherFormat

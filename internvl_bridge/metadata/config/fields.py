@@ -12,7 +12,8 @@ def pair_of_sides(side: Any) -> list[Any]:
     return [sides[0], sides[-1]]
 
 
-def _side(pair: Any) -> Any:
+def side_of(pair: Any) -> Any:
+    """One side of a square, however it is stated."""
     return pair[0] if isinstance(pair, list) else pair
 
 
@@ -31,8 +32,8 @@ VISION_FIELDS = (
     Field("qk_normalization", "use_qk_norm", value_checks.flag, True, False),
     Field("attention_dropout", "attention_dropout", value_checks.number, 0.0, 0.0),
     Field("dropout", "hidden_dropout_prob", value_checks.number, 0.0, 0.0),
-    Field("image_size", "image_size", value_checks.square, 224, [448, 448], pair_of_sides, _side),
-    Field("patch_size", "patch_size", value_checks.square, 14, [14, 14], pair_of_sides, _side),
+    Field("image_size", "image_size", value_checks.square, 224, [448, 448], pair_of_sides, side_of),
+    Field("patch_size", "patch_size", value_checks.square, 14, [14, 14], pair_of_sides, side_of),
 )
 
 TOP_FIELDS = (

@@ -1,10 +1,12 @@
-"""How an image is cut into tiles, as each format says it."""
+"""How an image is cut into tiles, and what a tile becomes, as each format says it."""
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
-from internvl_bridge.errors import CompanionFileError, shown
+from internvl_bridge.errors import CompanionFileError, ConfigError, shown
 from internvl_bridge.mapping import value_checks
+from internvl_bridge.metadata.config.fields import side_of
 from internvl_bridge.metadata.json_files import Config
 
 
@@ -64,3 +66,38 @@ def hf_fields(tiling: Tiling) -> dict[str, Any]:
         "max_patches": tiling.largest,
         "min_patches": tiling.smallest,
     }
+
+
+def tile_side(custom: Config) -> int:
+    """The side of an image tile, in pixels."""
+    return int(custom.get("force_image_size") or side_of(custom["vision_config"].get("image_size", 224)))
+
+
+def tokens_per_tile(custom: Config) -> int:
+    """How many ``<IMG_CONTEXT>`` tokens one image tile becomes."""
+    side = tile_side(custom)
+    tokens = tokens_of_side(side, custom)
+    if not tokens:
+        raise ConfigError(
+            f"config.json describes image tiles of {side} pixels, which become no token at all.",
+            "Use the config.json that the checkpoint was saved with.",
+        )
+    return tokens
+
+
+def tokens_of_side(side: int, config: Config) -> int:
+    """How many tokens a tile becomes with sides of so many pixels; ``config`` is of either format."""
+    patch, ratio = side_of(config["vision_config"].get("patch_size", 14)), config.get("downsample_ratio", 0.5)
+    return int((side // patch) ** 2 * ratio**2)
+
+
+def tile_side_for(tokens: int, custom: Config) -> int:
+    """The side of a tile, in pixels, that becomes so many tokens. Raises ConfigError if none does."""
+    side = isqrt(tokens) * side_of(custom["vision_config"].get("patch_size", 14))
+    size: int = round(side / custom.get("downsample_ratio", 0.5))
+    if tokens_per_tile({**custom, "force_image_size": size}) != tokens:
+        raise ConfigError(
+            f"config.json has image_seq_length {tokens}, which no square tile of its patches has.",
+            "Use the config.json that the checkpoint was saved with.",
+        )
+    return size

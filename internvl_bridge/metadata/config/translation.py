@@ -8,15 +8,15 @@ the source's format cannot say, the old config stays as it is. So going back res
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
-from math import isqrt
 from typing import Any
 
-from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
+from internvl_bridge.errors import UnsupportedModelError, shown
 from internvl_bridge.mapping.config_fields import ABSENT, Field
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.metadata.config.description import ModelDescription, translated
 from internvl_bridge.metadata.config.fields import ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS
 from internvl_bridge.metadata.config.rope import in_both_spellings
+from internvl_bridge.metadata.config.tiling import tile_side_for, tokens_per_tile
 from internvl_bridge.metadata.config.unsupported import HF_CONSTANTS, HF_VISION_CONSTANTS
 from internvl_bridge.metadata.json_files import Config
 
@@ -131,45 +131,6 @@ def _ending(eos: Any, turn_end: int | None) -> Any:
     """The ``eos_token_id`` of an HF text config for a custom one: a token that ends a turn, if one is known."""
     stated = eos if isinstance(eos, list) else [eos]
     return eos if turn_end is None or turn_end in stated else turn_end
-
-
-def tile_side(custom: Config) -> int:
-    """The side of an image tile, in pixels."""
-    return int(custom.get("force_image_size") or _side(custom["vision_config"].get("image_size", 224)))
-
-
-def tokens_per_tile(custom: Config) -> int:
-    """How many ``<IMG_CONTEXT>`` tokens one image tile becomes."""
-    side = tile_side(custom)
-    tokens = tokens_of_side(side, custom)
-    if not tokens:
-        raise ConfigError(
-            f"config.json describes image tiles of {side} pixels, which become no token at all.",
-            "Use the config.json that the checkpoint was saved with.",
-        )
-    return tokens
-
-
-def tokens_of_side(side: int, config: Config) -> int:
-    """How many tokens a tile becomes with sides of so many pixels; ``config`` is of either format."""
-    patch, ratio = _side(config["vision_config"].get("patch_size", 14)), config.get("downsample_ratio", 0.5)
-    return int((side // patch) ** 2 * ratio**2)
-
-
-def tile_side_for(tokens: int, custom: Config) -> int:
-    """The side of a tile, in pixels, that becomes so many tokens. Raises ConfigError if none does."""
-    side = isqrt(tokens) * _side(custom["vision_config"].get("patch_size", 14))
-    size: int = round(side / custom.get("downsample_ratio", 0.5))
-    if tokens_per_tile({**custom, "force_image_size": size}) != tokens:
-        raise ConfigError(
-            f"config.json has image_seq_length {tokens}, which no square tile of its patches has.",
-            "Use the config.json that the checkpoint was saved with.",
-        )
-    return size
-
-
-def _side(value: Any) -> int:
-    return int(value[0] if isinstance(value, list) else value)
 
 
 def _hf_defaults(fields: Iterable[Field]) -> dict[str, Any]:

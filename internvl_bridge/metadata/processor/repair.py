@@ -8,8 +8,7 @@ from typing import Any
 from internvl_bridge.errors import CompanionFileError, shown
 from internvl_bridge.mapping import value_checks
 from internvl_bridge.metadata.config.description import ModelDescription
-from internvl_bridge.metadata.config.tiling import Tiling, hf_tiling
-from internvl_bridge.metadata.config.translation import tile_side_for, tokens_of_side
+from internvl_bridge.metadata.config.tiling import Tiling, hf_tiling, tile_side_for, tokens_of_side
 from internvl_bridge.metadata.files import present
 from internvl_bridge.metadata.json_files import Config, JsonFile, as_text, read_json_file
 from internvl_bridge.metadata.processor.files import (

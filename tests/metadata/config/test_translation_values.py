@@ -10,13 +10,8 @@ from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, INTERNLM2, INTER
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.description import in_old_spelling_throughout
 from internvl_bridge.metadata.config.fields import VISION_FIELDS
-from internvl_bridge.metadata.config.translation import (
-    TensorFacts,
-    TokenFacts,
-    to_custom_config,
-    to_hf_config,
-    tokens_per_tile,
-)
+from internvl_bridge.metadata.config.tiling import tokens_per_tile
+from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts, to_custom_config, to_hf_config
 from internvl_bridge.metadata.config.unsupported import check_expressible
 
 FACTS = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
