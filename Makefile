@@ -9,7 +9,7 @@ DEMO := .venv-demo/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PURE := internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checkpoint/random_matrix.py
 
-.PHONY: demo test test-matrix lint types format benchmark clean python
+.PHONY: demo test test-matrix lint types format benchmark mutants clean python
 
 demo: .venv-demo/ready
 	@$(DEMO)/python examples/demo.py
@@ -39,8 +39,13 @@ format: .venv/ready
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/convert.py
 
+# Small changes of the code of one room, each of which the room's own tests should notice: make mutants ROOM=mapping
+mutants: .venv/ready
+	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --group mutants
+	$(BIN)/python mutants/run.py $(ROOM)
+
 clean:
-	rm -rf .venv .venv-4 .venv-demo demo-output
+	rm -rf .venv .venv-4 .venv-demo .mutants demo-output
 
 python:
 	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, and $(PYTHON) is {}.{}: name another one, for instance with make PYTHON=python3.12.'.format(*sys.version_info[:2]))"
