@@ -71,18 +71,7 @@ def all_mutants(copy: Path, room: str) -> list[Mutant]:
 
 def is_noticed(copy: Path, tests: Path, mutant: Mutant | None) -> bool:
     """Whether the tests of the room fail, with the change of ``mutant`` (None: without any)."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--numprocesses",
-        "auto",
-        str(tests),
-    ]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--numprocesses", "auto"]
     original = (copy / mutant.path).read_text() if mutant else ""
     try:
         if mutant:
