@@ -332,7 +332,7 @@ def test_killed_from_outside_at_any_time(source, tmp_path, seed):
 WAITING = """
 import signal, sys
 from internvl_bridge.cli import app as cli
-from internvl_bridge.convert import write_weights as shards
+from internvl_bridge.storage import shard_jobs as shards
 from internvl_bridge.storage.journal import Journal
 
 place = sys.argv.pop(1)

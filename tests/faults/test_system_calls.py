@@ -38,7 +38,7 @@ from typer.testing import CliRunner
 
 from internvl_bridge.cli.app import app
 from internvl_bridge.errors import BridgeError
-from internvl_bridge.storage import copying
+from internvl_bridge.storage import local_files
 
 UNSUPPORTED = (EINVAL, ENOSYS, EOPNOTSUPP)
 BROKEN = (EIO, ESTALE)
@@ -234,7 +234,7 @@ def test_a_file_system_that_takes_the_flag_and_refuses_the_transfer(at: int, err
 @pytest.mark.parametrize("part", [0.3, 1.0])
 def test_sharing_blocks_that_fails_on_the_way(part: float, error: int | None, sources: Path):
     # The trial beside the output is the first call, so that these faults happen to files that are being written.
-    with patch.object(fcntl, "ioctl", copying_ioctl), patch.object(copying, "_CLONE_STEP", 1 << 15):
+    with patch.object(fcntl, "ioctl", copying_ioctl), patch.object(local_files, "_CLONE_STEP", 1 << 15):
         with injected(never("ioctl"), sources) as counting:
             report = converted("to_hf", sources, new_directory(sources) / "output")
         assert report.cloned > 500_000
