@@ -1,20 +1,21 @@
 """Change the code of a room in small ways, and see whether the room's own tests notice: ``make mutants ROOM=mapping``.
 
 Functions are changed by the operators of cosmic-ray, of whose mutants a seeded sample is tried; the tables, which are
-data, by :mod:`tables`, completely (``ROOM=tables``). It works in a copy of what is committed, below ``.mutants``, and
-writes each result down at once: the same command goes on where an earlier one was stopped.
+data, by :mod:`tables`, completely (``ROOM=tables``). It works below ``.mutants``, in a copy of what is committed at the
+first start, and writes each result down at once: the same command goes on where an earlier one was stopped. Delete
+``.mutants`` to begin again with newer code.
 
 Exit code 0 if every mutant died, 1 if some survived: they are listed, for someone to read.
 """
 
 import argparse
-import io
 import json
 import os
 import random
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +29,8 @@ from tables import TABLES, table_mutants
 
 _SEED = 1
 _MOST = 150
-_PATIENCE = 600
-"""Seconds after which tests that hang have noticed."""
+_PATIENCE = 3
+"""Tests that take so many times as long as without a change hang, and so have noticed it."""
 _LEFT_OUT = ("BitOr", "Variable")
 """Operators that change annotations (``X | None``) more often than values, and those that want arguments."""
 
@@ -69,8 +70,8 @@ def all_mutants(copy: Path, room: str) -> list[Mutant]:
     return [make() for make in chosen]
 
 
-def is_noticed(copy: Path, tests: Path, mutant: Mutant | None) -> bool:
-    """Whether the tests of the room fail, with the change of ``mutant`` (None: without any)."""
+def is_noticed(copy: Path, tests: Path, mutant: Mutant | None, patience: float | None) -> bool:
+    """Whether the tests fail, or take over ``patience`` seconds, with a mutant (None: without any change)."""
     options = ["-x", "-q", "-p", "no:cacheprovider", "--numprocesses", "auto"]
     original = (copy / mutant.path).read_text() if mutant else ""
     try:
@@ -81,7 +82,7 @@ def is_noticed(copy: Path, tests: Path, mutant: Mutant | None) -> bool:
             cwd=copy,
             env={**os.environ, "PYTHONPATH": str(copy.absolute())},
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=patience,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -98,19 +99,22 @@ def main() -> None:
     parser.add_argument("room", help="a room, for instance mapping or metadata/config, or tables")
     room = parser.parse_args().room
     home = Path(".mutants") / room.replace("/", "-")
-    copy, results = home / "copy", home / "results.jsonl"
-    if not copy.exists():
-        archive = subprocess.run(["git", "archive", "HEAD"], capture_output=True, check=True).stdout
-        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(copy, filter="data")
+    copy, source, results = home / "copy", home / "source.tar", home / "results.jsonl"
+    if not source.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        source.write_bytes(subprocess.run(["git", "archive", "HEAD"], capture_output=True, check=True).stdout)
+    with tarfile.open(source) as files:  # at each start: a run that was killed leaves its mutant in the copy
+        files.extractall(copy, filter="data")
     tests = Path("tests") / ("mapping" if room == "tables" else room)
-    if is_noticed(copy, tests, None):
+    start = time.monotonic()
+    if is_noticed(copy, tests, None, None):
         sys.exit(f"{copy / tests} fails without any change.")
+    patience = _PATIENCE * (time.monotonic() - start)
     done = {entry["name"]: entry["noticed"] for entry in map(json.loads, _written(results))}
     mutants = all_mutants(copy, room)
     for number, mutant in enumerate(mutants, 1):
         if mutant.name not in done:
-            done[mutant.name] = is_noticed(copy, tests, mutant)
+            done[mutant.name] = is_noticed(copy, tests, mutant, patience)
             with results.open("a") as file:
                 file.write(json.dumps({"name": mutant.name, "noticed": done[mutant.name]}) + "\n")
         print(f"{number}/{len(mutants)} {'died' if done[mutant.name] else 'SURVIVED'} {mutant.name}", flush=True)

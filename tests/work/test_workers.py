@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from internvl_bridge.errors import OptionError
 from internvl_bridge.work import workers as concurrency
 from internvl_bridge.work.progress import Advance, nothing
 from internvl_bridge.work.workers import check_workers, in_parallel
@@ -233,3 +234,14 @@ def test_a_machine_has_use_for_a_few_workers(monkeypatch, processors, workers):
     monkeypatch.setattr(os, "cpu_count", lambda: processors)
     assert check_workers(None) == workers
     assert concurrency._MOST_WORKERS == 4
+
+
+@pytest.mark.parametrize("workers", [1, 256])
+def test_a_number_of_workers_may_be_as_small_or_large_as_this(workers: int) -> None:
+    assert check_workers(workers) == workers
+
+
+@pytest.mark.parametrize("workers", [-1, 0, 257])
+def test_other_numbers_of_workers_are_refused(workers: int) -> None:
+    with pytest.raises(OptionError, match="Use 1 to 256"):
+        check_workers(workers)
