@@ -25,7 +25,7 @@ class Model:
     """A checkpoint on disk and what its headers and config.json say about it.
 
     ``specs`` are those of whole tensors, even where ``weights`` are kept in pieces; ``keys`` says how they
-    are spelled. ``other_format`` is what is known about its twin in the other format.
+    are spelled. ``other_format`` is what is known about it in the other format.
     """
 
     directory: Path
@@ -65,12 +65,12 @@ def read_model(directory: Path, reference: Path | None = None, *, alone: bool = 
     weights = open_weights(directory, _is_model(wanted.other))
     specs = whole_specs(weights)
     other_format = None if alone else _other_format(directory, wanted, reference)
-    twin = other_format.description.family if other_format is not None else None
-    description = describe(config, specs, twin)
-    if other_format is not None and twin is not None and twin.hf_model_type != description.family.hf_model_type:
+    named = other_format.description.family if other_format is not None else None
+    description = describe(config, specs, named)
+    if other_format is not None and named is not None and named.hf_model_type != description.family.hf_model_type:
         raise ConfigError(
             f"{config.path} describes a model with {description.family.name}, but {other_format.origin} is of one with "
-            f"{twin.name}.",
+            f"{named.name}.",
             "Give the reference that belongs to this checkpoint, or remove a sidecar that does not.",
         )
     keys = spelling_in(wanted.other, specs, description.family)

@@ -76,10 +76,9 @@ def to_custom(
 
     As :func:`to_hf`, the other way round, from any spelling of HF keys. A model whose input embeddings serve as
     output head gets a copy of them for one (unless the sidecar remembers a custom checkpoint without), which
-    :func:`to_hf` drops again as long as it is equal; ``tied="copy"`` and ``tied="keep"`` (no head) say so themselves.
-    ``reference``, a custom checkpoint, also tells what HF's
-    config cannot: the template, the tiling, whether a Llama was an InternLM2; without it a sidecar in
-    ``source`` does, else the defaults that the report's notes name.
+    :func:`to_hf` drops again as long as it is equal; ``tied="copy"`` and ``tied="keep"`` (no head) decide it.
+    What HF's config does not state (the template, the tiling, whether a Llama was an InternLM2) comes from
+    ``reference``, a custom checkpoint, or from a sidecar in ``source``; else from the defaults that the notes name.
     """
     options = Options(
         reference=reference,

@@ -14,10 +14,10 @@ class ConversionReport:
 
     ``format`` is the output's, ``found`` what the source turned out to be. ``bytes`` counts tensor data, ``cloned``
     those bytes that the output shares with the source on disk, and ``kept`` names the files that an earlier run had
-    finished. ``files``
-    were written, ``left_behind`` are files of the source that the output's format has no use for. ``notes`` say what
-    was assumed or deserves attention. ``verification`` is None if it was not asked for; a conversion that fails it is
-    never published. ``reference`` compares the output with the reference's weights, for information.
+    finished. ``files`` were written, ``left_behind`` are files of the source that the output's format has no use for.
+    ``notes`` say what was assumed or deserves attention. ``verification`` is None if it was not asked for; a
+    conversion that fails it is never published. ``reference`` compares the output with the reference's weights, for
+    information.
     """
 
     source: Path

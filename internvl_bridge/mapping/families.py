@@ -60,7 +60,7 @@ class Family:
         rope: how its classes read rotary embeddings.
         template: the conversation template of its current releases.
         chatml_template: the name of a template that its older releases use, of several that render the same.
-        key_mark: a part of some custom keys; it tells this family from another one of the same architecture.
+        key_mark: a part of some custom keys; it distinguishes this family from another one of the same architecture.
         experts: the fields that describe its experts, None if it has none.
         split_experts: rows for experts that HF keys hold one tensor each.
         fused_experts: the same for HF keys that hold all experts of a layer, of which there are so many, in one tensor.

@@ -138,14 +138,6 @@ def compose(outer: Plan, inner: Plan) -> Plan:
     )
 
 
-def is_identity(plan: Plan) -> bool:
-    """Whether the plan changes neither a name, a shape nor the place of an element."""
-    return plan.targets == dict(plan.sources) and all(
-        recipe.runs == (Run(key, 0, recipe.spec.elements),) or recipe.spec.elements == 0
-        for key, recipe in plan.recipes.items()
-    )
-
-
 class _Slicer:
     """Answers which source runs lie behind a range of elements of one target."""
 

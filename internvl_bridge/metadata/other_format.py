@@ -58,7 +58,7 @@ def read_sidecar(directory: Path, wanted: Format) -> OtherFormat | None:
     if not is_present(path):
         return None
     contents = _contents(path)
-    if contents.keys() <= {"version", CHECKSUMS}:  # of a repair: it has nothing about a twin
+    if contents.keys() <= {"version", CHECKSUMS}:  # of a repair: it has nothing about another format
         return None
     match contents:
         case {
@@ -155,7 +155,7 @@ def _described(config: JsonFile, wanted: Format, recorded: str) -> ModelDescript
     if family is None:
         raise unusable(config.path, f"it records the unknown family {recorded[:80]!r}")
     try:
-        description = describe(config, twin=family)
+        description = describe(config, other_family=family)
         check_expressible(description)
     except BridgeError as error:
         raise unusable(config.path, f"the config.json in it is refused: {error.reason.removesuffix('.')}") from error

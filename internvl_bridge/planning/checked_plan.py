@@ -44,7 +44,7 @@ def checked_plan(model: ModelDescription, specs: Specs, source: KeySpelling, tar
     _check_sizes(model, specs, fused=source.experts is Experts.FUSED)
     _check_experts(model)
     route = Route(model.family, model.dims.text, source, target)
-    direct = MOST_COMPATIBLE in (source, target)  # then one plan tells both what is expected and what to do
+    direct = MOST_COMPATIBLE in (source, target)  # then one plan says what is expected and what to do
     plan = plan_route(route if direct else replace(route, target=MOST_COMPATIBLE), specs)
     l1_specs = specs if source == MOST_COMPATIBLE else plan.targets
     if not _matches(model, l1_specs):

@@ -19,7 +19,7 @@ _MOST_WORKERS = 4
 
 
 def check_workers(workers: int | None) -> int:
-    """The number of workers that is meant. Raises OptionError if there is no such number."""
+    """The number of workers that is meant. Raises OptionError if ``workers`` is too small or too large."""
     if workers is None:
         return min(_MOST_WORKERS, os.cpu_count() or 1)
     if not 1 <= workers <= _LIMIT_OF_WORKERS:

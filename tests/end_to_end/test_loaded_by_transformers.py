@@ -7,13 +7,11 @@ is tested.
 
 import io
 import json
-import logging
 import math
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +26,7 @@ from hypothesis import strategies as st
 from jinja2 import TemplateError
 from PIL import Image
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer, sentencepiece_model_pb2
+from silence import in_silence
 from support import DATA, NAMES, copy_custom, edit_json
 from tokenizers import Tokenizer
 from transformers import (
@@ -60,24 +59,6 @@ IM_END = {"bpe": 474, "internlm2": 201}
 
 def tokenizer_kind(name: str) -> str:
     return "internlm2" if name.startswith("internlm2") else "bpe"
-
-
-@contextmanager
-def in_silence() -> Iterator[None]:
-    """Fail for whatever transformers logs as a warning. (What it warns of in Python's way is an error anyway.)"""
-    records: list[logging.LogRecord] = []
-    handler, library = logging.Handler(), logging.getLogger("transformers")
-    handler.emit = records.append
-    level = library.level
-    transformers_logging.warning_once.cache_clear()
-    library.addHandler(handler)
-    library.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        library.removeHandler(handler)
-        library.setLevel(level)
-    assert [record.getMessage() for record in records] == []
 
 
 Change = Callable[[Path], object]
@@ -484,7 +465,7 @@ TEXTS = (
 )
 
 
-def file_segments(text: str, tokens: Iterable[str]) -> Iterator[str]:
+def split_at_tokens(text: str, tokens: Iterable[str]) -> Iterator[str]:
     """``text`` cut into ``tokens`` and what is between them."""
     pattern = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
     return filter(None, re.split(f"({pattern})", text))
@@ -495,7 +476,7 @@ def sentencepiece_ids(model: bytes, added: Mapping[str, int], before: list[int],
     library = SentencePieceProcessor(model_proto=model)
 
     def ids(text: str) -> list[int]:
-        parts = ([added[part]] if part in added else library.encode(part) for part in file_segments(text, added))
+        parts = ([added[part]] if part in added else library.encode(part) for part in split_at_tokens(text, added))
         return [*before, *(number for part in parts for number in part), *after]
 
     return ids
@@ -737,7 +718,7 @@ def llama_modern_ids(words: str) -> list[int]:
     proto = sentencepiece_model_pb2.ModelProto.FromString(llama_model())
     proto.normalizer_spec.add_dummy_prefix = False
     ids = sentencepiece_ids(proto.SerializeToString(), llama_added(), [1], [])
-    starts = next(file_segments(words, llama_added()), "")
+    starts = next(split_at_tokens(words, llama_added()), "")
     return ids(words if not starts or starts in llama_added() or starts[0] in " \u2581" else f" {words}")
 
 

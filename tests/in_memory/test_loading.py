@@ -7,7 +7,6 @@ directory that to_hf writes (which test_parity.py and test_loading.py judge), an
 import gc
 import io
 import json
-import logging
 import re
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cache
 from importlib.util import find_spec
@@ -30,6 +28,7 @@ import transformers
 from chunked_dumps import save_in_chunks
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from silence import in_silence
 from support import DATA, NAMES, add_modules, copy_custom, edit_json, load_all, rewrite, same_bits, shard
 from transformers import AutoConfig, AutoProcessor, GenerationConfig, InternVLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
@@ -49,24 +48,6 @@ MAJOR = int(transformers.__version__.split(".")[0])
 TOLERANCE = 2e-5  # as in test_parity.py
 MOE, TIED = "qwen3moe-6b", "qwen3-300m-tied"
 HEAD, EMBEDDINGS = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
-
-
-@contextmanager
-def in_silence() -> Iterator[None]:
-    """Fail for whatever transformers logs as a warning."""
-    records: list[logging.LogRecord] = []
-    handler, library = logging.Handler(), logging.getLogger("transformers")
-    handler.emit = records.append
-    level = library.level
-    transformers_logging.warning_once.cache_clear()
-    library.addHandler(handler)
-    library.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        library.removeHandler(handler)
-        library.setLevel(level)
-    assert [record.getMessage() for record in records] == []
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ from mapping.spelled_twins import (
     specs_as,
 )
 from mapping_enumerator import Twin, sample, twins
+from plans import is_identity
 
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import make_plan, prove
-from internvl_bridge.mapping.plan import TensorSpec, compose, identity, invert, is_identity
+from internvl_bridge.mapping.plan import TensorSpec, compose, identity, invert
 from internvl_bridge.mapping.routes import plan_route
 from internvl_bridge.mapping.schema import hf_schema
 from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, spelled_table, spelling_of

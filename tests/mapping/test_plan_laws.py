@@ -5,8 +5,9 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
+from plans import is_identity
 
-from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec, compose, identity, invert, is_identity, joined
+from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec, compose, identity, invert, joined
 
 Specs = Mapping[str, TensorSpec]
 Values = Mapping[str, list[object]]

@@ -10,6 +10,7 @@ import pytest
 from mapping.spelled_twins import ALL_KEYS, SPELLINGS, Specs, every_spelling
 from metadata.describing import CUSTOM as STORED_CUSTOM
 from metadata.describing import changed, description
+from plans import is_identity
 from support import DATA
 
 from internvl_bridge.checkpoint.byte_ranges import specs_of
@@ -23,7 +24,7 @@ from internvl_bridge.errors import (
 )
 from internvl_bridge.mapping.families import INTERNLM3_GROUPED, Experts, Family
 from internvl_bridge.mapping.patterns import KeyPattern
-from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, compose, is_identity
+from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, compose
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.spellings import CUSTOM, L2, L3, MOST_COMPATIBLE, KeySpelling
 from internvl_bridge.mapping.transforms import Rename, Stack

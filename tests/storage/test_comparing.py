@@ -3,13 +3,12 @@
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
 
 import pytest
+from executors import AtOnce
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,27 +26,6 @@ SOME_BYTES = st.binary(max_size=200)
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("comparing")
-
-
-class AtOnce:
-    """An executor that does everything as early as it may: what is read ahead is read before anything is compared."""
-
-    def __init__(self, _workers: int) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(work(*args))
-        except Exception as error:  # noqa: BLE001 (as a real one does)
-            future.set_exception(error)
-        return future
 
 
 def stored(path: Path, data: bytes, cuts: list[int]) -> list[ByteRange]:

@@ -3,13 +3,12 @@
 import math
 import os
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future
 from math import isnan
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
+from executors import AtOnce
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,27 +24,6 @@ from internvl_bridge.work.progress import nothing
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("comparing")
-
-
-class AtOnce:
-    """An executor that does everything as early as it may: what is read ahead is read before anything is compared."""
-
-    def __init__(self, _workers: int) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(work(*args))
-        except Exception as error:  # noqa: BLE001 (as a real one does)
-            future.set_exception(error)
-        return future
 
 
 CONTENTS = [bytes(range(16)), b"", bytes(24), b"", bytes(range(50, 98)), bytes(8)]

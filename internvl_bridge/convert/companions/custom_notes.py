@@ -1,4 +1,4 @@
-"""What the owner of an HF checkpoint should know about its custom twin."""
+"""What the owner of an HF checkpoint should know about the custom checkpoint made of it."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -39,7 +39,7 @@ _SAID_OTHERWISE = {
 
 
 def notes_to_custom(model: Model, assumed: Mapping[str, Any], tokenizer_home: Path) -> Iterator[str]:
-    """What the owner of an HF checkpoint should know about its custom twin; ``assumed`` are config fields."""
+    """What the owner of an HF checkpoint should know about its conversion; ``assumed`` are config fields."""
     description, other_format = model.description, model.other_format
     if assumed:
         values = ", ".join(f"{name} {value!r}" for name, value in assumed.items())

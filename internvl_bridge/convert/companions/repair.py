@@ -103,7 +103,7 @@ def repaired_companions(
 
 
 def repaired_turn_end(hf: ModelDescription, tokenizer: TokenizerFiles) -> int | None:
-    """The id of the token that ends a turn, as :func:`repaired_companions` has it; None if nothing tells."""
+    """The id of the token that ends a turn, as :func:`repaired_companions` has it; None if nothing states it."""
     other_format, _ = usable_sidecar(hf.file)
     end = choose_chat(_template_name(other_format), tokenizer.template, None, is_repair=True).turn_end
     return None if end is None else token_id(tokenizer.home, end)

@@ -159,7 +159,7 @@ def _differing_pixels(source: Path) -> Iterator[str]:
 
 
 def _notes_on_config(model: Model, made: Mapping[str, Any]) -> Iterator[str]:
-    """What the owner of a custom checkpoint should know about its HF twin, whose config.json is ``made``."""
+    """What the owner of a custom checkpoint should know about the HF config.json ``made`` from its own."""
     layer = model.description.values.get("select_layer", -1)
     if layer != -1:
         yield (

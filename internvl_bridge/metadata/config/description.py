@@ -66,8 +66,8 @@ class ModelDescription:
         return True in {self.values.get("tie_word_embeddings"), self.text.get("tie_word_embeddings")}
 
 
-def describe(file: JsonFile, keys: Iterable[str] = (), twin: Family | None = None) -> ModelDescription:
-    """Understand ``file``; tensor ``keys`` and the ``twin`` in the other format settle what it leaves open.
+def describe(file: JsonFile, keys: Iterable[str] = (), other_family: Family | None = None) -> ModelDescription:
+    """Understand ``file``; tensor ``keys`` and ``other_family``, that in the other format, settle what it leaves open.
 
     Raises UnsupportedModelError for a model that is not InternVL or of an unknown family, and ConfigError
     for a section that is missing, a value that no class accepts, or dimensions that do not fit together.
@@ -75,7 +75,7 @@ def describe(file: JsonFile, keys: Iterable[str] = (), twin: Family | None = Non
     format_ = detect_format(file)
     section(file, "vision_config")
     section(file, _TEXT_SECTION[format_])
-    family = custom_family(file, keys) if format_ is Format.CUSTOM else hf_family(file, twin)
+    family = custom_family(file, keys) if format_ is Format.CUSTOM else hf_family(file, other_family)
     try:
         values = in_old_spelling_throughout(file.values, format_, family)
     except ConfigError as error:

@@ -40,11 +40,11 @@ def custom_family(config: JsonFile, keys: Iterable[str]) -> Family:
     return [*marked, *found][0]
 
 
-def hf_family(config: JsonFile, twin: Family | None) -> Family:
-    """The family of an HF checkpoint; ``twin`` is the one that a sidecar or a reference names.
+def hf_family(config: JsonFile, other_family: Family | None) -> Family:
+    """The family of an HF checkpoint; ``other_family`` is the one that a sidecar or a reference names.
 
-    HF's Llama class serves several custom classes: without a twin it means Llama. Raises
-    UnsupportedModelError for an unknown text model, ConfigError if the twin has another one.
+    HF's Llama class serves several custom classes: without another family it means Llama. Raises
+    UnsupportedModelError for an unknown text model, ConfigError if that family has another one.
     """
     model_type = section(config, "text_config").get("model_type")
     found = default_family(str(model_type))
@@ -54,14 +54,14 @@ def hf_family(config: JsonFile, twin: Family | None) -> Family:
             f"text_config has model_type {model_type!r}",
             [family.hf_model_type for family in families.FAMILIES],
         )
-    if twin is not None:
-        if twin.hf_model_type != model_type:
+    if other_family is not None:
+        if other_family.hf_model_type != model_type:
             raise ConfigError(
                 f"{config.path} has a text model of type {model_type!r}, but the sidecar or reference is of "
-                f"an {twin.name} model ({twin.hf_model_type!r}).",
+                f"an {other_family.name} model ({other_family.hf_model_type!r}).",
                 "Give the reference that belongs to this checkpoint, or remove internvl_bridge.json.",
             )
-        return twin
+        return other_family
     return found
 
 

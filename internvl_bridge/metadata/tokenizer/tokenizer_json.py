@@ -28,7 +28,7 @@ def read_front(path: Path) -> dict[str, Any]:
 
 
 def check_whole(path: Path) -> None:
-    """Raise CompanionFileError if a tokenizer.json breaks off, as a download does; its vocabulary is not read."""
+    """Raise CompanionFileError if a tokenizer.json is cut short, as by a download; its vocabulary is not read."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 64))
         end = file.read().rstrip()

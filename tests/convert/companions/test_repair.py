@@ -56,7 +56,7 @@ class Repaired:
 def repair(source: Path, output: Path, tokenizer: Path | None = None, system: str | None = None) -> Repaired:
     file = read_config(source)
     other_format, _ = usable_sidecar(file)
-    description = describe(file, twin=other_format.description.family if other_format else None)
+    description = describe(file, other_family=other_format.description.family if other_format else None)
     files = read_tokenizer_files(tokenizer or source)
     image = token_id(files.home, "<IMG_CONTEXT>") or description.values.get("image_token_id", 151667)
     facts = TensorFacts(tied=description.may_be_tied, mxfp4=False, dtype="bfloat16")
