@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from trials import Mutant
+
 TABLES = Path("internvl_bridge/mapping/tables.py")
 _ROW = re.compile(r"^    (?:rename|keep|fuse|stack)\(.*\),$|^    f?\"[^\"]+\",$", re.MULTILINE)
 _TEXT = re.compile(r'"([a-z_{}0-9A-Z]+(?:\.[a-z_{}0-9A-Z]+)+)"')
@@ -16,8 +18,14 @@ _EXCHANGES = (
 )
 
 
-def table_mutants(text: str) -> Iterator[tuple[str, str]]:
-    """``(what was changed, the changed text)`` for every mutant of ``text``, that of the tables."""
+def table_mutants(text: str) -> list[Mutant]:
+    """Every mutant of ``text``, that of the tables."""
+    return [
+        Mutant(f"{TABLES} {number} {what}", TABLES, changed) for number, (what, changed) in enumerate(_changed(text))
+    ]
+
+
+def _changed(text: str) -> Iterator[tuple[str, str]]:
     for row in _ROW.finditer(text):
         yield f"dropped {row[0].strip()}", text[: row.start()] + text[row.end() :]
     for key in _TEXT.finditer(text):
