@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 from support import copy_custom
+from thinning import thinned
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: the tests need no network
 
@@ -25,3 +26,16 @@ settings.load_profile("suite")
 def custom(tmp_path: Path) -> Callable[[str], Path]:
     """Makes a complete, writable copy of a stored custom checkpoint."""
     return lambda name: copy_custom(name, tmp_path / name)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let all cases be asked for."""
+    parser.addoption("--exhaustive", action="store_true", help="also the cases that `make test` leaves out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only an exhaustive run needs."""
+    if not config.getoption("exhaustive"):
+        left, out = thinned(items)
+        config.hook.pytest_deselected(items=out)
+        items[:] = left

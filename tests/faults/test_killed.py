@@ -17,31 +17,32 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from typer.testing import CliRunner
 
 import internvl_bridge
+from internvl_bridge.cli.app import app
 from internvl_bridge.errors import OutputError
 
 BRIDGE = [sys.executable, "-m", "internvl_bridge"]
 EXAMPLE = ROOT / "examples" / "synthetic.py"
-MOST_POINTS = 60
 LONGEST = 60
 
 # Every request is one run of the command line, in a process of its own that was forked when everything was imported,
-# as a hundred starts of Python would take minutes. The process counts what it asks of the system, and kills itself
+# as a hundred starts of Python would take minutes. The process records what it asks of the system, and kills itself
 # where it is told to: in the middle of a write, or before anything else.
 SERVER = """
-import itertools, json, os, signal, sys
+import json, os, signal, sys
 import internvl_bridge.cli.commands
 from internvl_bridge.cli import app as cli
 
-def count_calls(deadly):
-    numbers = itertools.count(1)
+def record_calls(deadly):
+    calls = []
     names = "pwrite write fsync rename replace link symlink unlink mkdir rmdir truncate ftruncate".split()
-    def counted(name):
+    def recorded(name):
         call = getattr(os, name)
-        def counting(*arguments, **options):
-            number = next(numbers)
-            if number == deadly:
+        def recording(*arguments, **options):
+            calls.append(name)
+            if len(calls) == deadly:
                 if name.endswith("write"):
                     file, data, *offset = arguments
                     try:
@@ -52,11 +53,11 @@ def count_calls(deadly):
                 original(2, name.encode())
                 os.kill(os.getpid(), signal.SIGKILL)
             return call(*arguments, **options)
-        setattr(os, name, counting)
+        setattr(os, name, recording)
     original = os.write
     for name in names:
-        counted(name)
-    return numbers
+        recorded(name)
+    return calls
 
 answers, requests = os.fdopen(os.dup(1), "w"), sys.stdin
 for request in requests:
@@ -67,13 +68,13 @@ for request in requests:
         os.dup2(there, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.argv[1:] = arguments
-        numbers = count_calls(deadly)
+        calls = record_calls(deadly)
         try:
             cli.main()
         except SystemExit as stop:
             sys.stderr.flush()
             if not stop.code:
-                os.fdopen(there, "w").write(str(next(numbers) - 1))
+                os.fdopen(there, "w").write(" ".join(calls))
             os._exit(stop.code or 0)
         os._exit(99)
     os.close(there)
@@ -93,7 +94,7 @@ class Commands:
     process: subprocess.Popen[str]
 
     def run(self, arguments: list[str], deadly: int = 0) -> tuple[int, str]:
-        """The exit code (-9 if it was killed) and what it said: its errors, its last call, or the number of calls."""
+        """The exit code (-9 if it was killed) and what it said: its errors, its last call, or all of its calls."""
         print(json.dumps([arguments, deadly]), file=self.process.stdin, flush=True)
         code, text = json.loads(self.process.stdout.readline())
         return code, text
@@ -142,35 +143,50 @@ def stamps(directory: Path) -> list[tuple[str, int, int]]:
     return sorted((path.name, path.stat().st_mtime_ns, path.stat().st_ino) for path in directory.iterdir())
 
 
-def points(total: int) -> list[int]:
-    """Where to kill a run of ``total`` calls: everywhere, or, if these are too many, at both ends and in between."""
-    every = range(1, total + 1)
-    if total <= MOST_POINTS:
-        return [*every]
-    between = random.Random(20).sample(every[5:-24], 8)  # noqa: S311 - no secret
-    return [*every[:5], *sorted(between), *every[-24:]]  # where it is published, and what was there is removed
+@pytest.fixture
+def points(request: pytest.FixtureRequest) -> Callable[[list[str]], list[int]]:
+    """Where to kill a run with these calls: everywhere, or at the first and the last of each name."""
+
+    def every(calls: list[str]) -> list[int]:
+        return [*range(1, len(calls) + 1)]
+
+    def ends(calls: list[str]) -> list[int]:
+        return sorted({position for name in calls for position in (calls.index(name) + 1, last(name, calls))})
+
+    return every if request.config.getoption("exhaustive") else ends
+
+
+def last(name: str, calls: list[str]) -> int:
+    """The number of the last call of ``name``."""
+    return len(calls) - calls[::-1].index(name)
 
 
 def partial_of(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def sweep(commands: Commands, arguments: list[str], prepare: Callable[[], None], check: Callable[[], None]) -> set[str]:
-    """Kill ``arguments`` at each point and ``check`` what is left; the names of the calls at which that was."""
+def sweep(
+    commands: Commands,
+    arguments: list[str],
+    points: Callable[[list[str]], list[int]],
+    prepare: Callable[[], None],
+    check: Callable[[], None],
+) -> set[str]:
+    """Kill ``arguments`` at each of ``points`` and ``check`` what is left; the names of the calls at which that was."""
     prepare()
-    code, total = commands.run(arguments)
-    assert code == 0, total
+    code, text = commands.run(arguments)
+    assert code == 0, text
     seen = set()
-    for number in points(int(total)):
+    for number in points(text.split()):
         prepare()
-        code, last = commands.run(arguments, number)
+        code, name = commands.run(arguments, number)
         # which of several workers comes first may change the number of calls by a few
-        assert code == -signal.SIGKILL or (code == 0 and "--workers" not in arguments), last
-        seen.add(last)
+        assert code == -signal.SIGKILL or (code == 0 and "--workers" not in arguments), name
+        seen.add(name)
         try:
             check()
         except Exception as error:
-            error.add_note(f"killed in {last}, call {number} of {total}")
+            error.add_note(f"killed in {name}, call {number}")
             raise
     return seen
 
@@ -187,13 +203,13 @@ def remove(*directories: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "flags"),
     [
-        ("400KB", ["--workers", "1"]),
         ("400KB", ["--workers", "1", "--no-verify"]),
         ("60KB", ["--workers", "1"]),
-        ("60KB", []),
+        pytest.param("400KB", ["--workers", "1"], marks=pytest.mark.exhaustive),
+        pytest.param("60KB", [], marks=pytest.mark.exhaustive),
     ],
 )
-def test_killed_at_any_call_the_output_is_absent_or_complete(commands, source, tmp_path, size, flags):
+def test_killed_at_any_call_the_output_is_absent_or_complete(commands, source, tmp_path, points, size, flags):
     output = tmp_path / "output"
     whole, before = tmp_path / "whole", (snapshot(source), stamps(source))
     internvl_bridge.to_hf(source, whole, max_shard_size=size)
@@ -219,13 +235,13 @@ def test_killed_at_any_call_the_output_is_absent_or_complete(commands, source, t
         assert (snapshot(source), stamps(source)) == before
 
     arguments = ["to-hf", str(source), str(output), "--max-shard-size", size, "--quiet", *flags]
-    seen = sweep(commands, arguments, lambda: remove(output, partial_of(output)), check)
+    seen = sweep(commands, arguments, points, lambda: remove(output, partial_of(output)), check)
     assert seen >= {"mkdir", "pwrite", "fsync", "rename", "unlink", "rmdir"}
     assert min(times.values()) > 0, times
 
 
-@pytest.mark.parametrize("size", ["250KB", "60KB"])
-def test_killed_while_it_overwrites_the_output_is_the_old_one_or_the_new_one(commands, source, tmp_path, size):
+@pytest.mark.parametrize("size", ["250KB", pytest.param("60KB", marks=pytest.mark.exhaustive)])
+def test_killed_while_it_overwrites_the_output_is_the_old_one_or_the_new_one(commands, source, tmp_path, points, size):
     output, old, new = tmp_path / "output", tmp_path / "old", tmp_path / "new"
     internvl_bridge.to_hf(source, old, layout="l2")
     internvl_bridge.to_hf(source, new, max_shard_size=size)
@@ -249,7 +265,7 @@ def test_killed_while_it_overwrites_the_output_is_the_old_one_or_the_new_one(com
         assert (snapshot(source), stamps(source)) == before
 
     arguments = ["to-hf", str(source), str(output), "--max-shard-size", size, "--overwrite", "--workers", "1"]
-    assert "rename" in sweep(commands, arguments, prepare, check)
+    assert "rename" in sweep(commands, arguments, points, prepare, check)
     assert min(times.values()) > 0, times
 
 
@@ -276,15 +292,12 @@ def test_an_overwriting_that_is_killed_gives_the_old_output_back_to_whoever_rest
     arguments = ["to-hf", str(source), str(output), "--overwrite", "--quiet", "--workers", "1"]
     internvl_bridge.to_hf(source, output, layout="l2")
     former = snapshot(output)
-    _, total = commands.run([*arguments, "--restart"])
+    _, calls = commands.run(arguments)
     remove(output)
     internvl_bridge.to_hf(source, output, layout="l2")
-    for number in range(int(total), 0, -1):  # backwards to where the old one is away and the new one not there
-        assert commands.run(arguments, number)[0] == -signal.SIGKILL
-        if not output.exists():
-            break
-        remove(output, partial_of(output))
-        internvl_bridge.to_hf(source, output, layout="l2")
+    # the old one is away, and the new one not there
+    assert commands.run(arguments, last("rename", calls.split()))[0] == -signal.SIGKILL
+    assert not output.exists()
     assert snapshot(partial_of(output) / "replaced") == former
     # other parameters are refused, and the old output is where it was
     with pytest.raises(OutputError, match="begun with another order"):
@@ -304,7 +317,7 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None
         assert time.monotonic() < end, "it hangs"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 6))])
 def test_killed_from_outside_at_any_time(source, tmp_path, seed):
     output, whole = tmp_path / "output", tmp_path / "whole"
     internvl_bridge.to_hf(source, whole, max_shard_size="60KB")
@@ -383,6 +396,7 @@ def waiting(place: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+FEW_STOPS = [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.exhaustive) for number in STOPS[1:])]
 
 
 @pytest.mark.parametrize("number", STOPS)
@@ -404,7 +418,7 @@ def test_a_conversion_that_is_asked_to_stop_says_what_it_keeps(source, tmp_path,
     assert internvl_bridge.verify(source, output).identical
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", FEW_STOPS)
 def test_a_conversion_that_is_asked_to_stop_before_anything_is_finished_leaves_nothing(source, tmp_path, number):
     with waiting("write", "to-hf", source, tmp_path / "output", "--workers", "1") as process:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["output.partial"]
@@ -416,7 +430,7 @@ def test_a_conversion_that_is_asked_to_stop_before_anything_is_finished_leaves_n
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", FEW_STOPS)
 def test_an_overwriting_that_is_asked_to_stop_keeps_the_old_output(source, tmp_path, number):
     output = tmp_path / "output"
     internvl_bridge.to_hf(source, output, layout="l2")
@@ -442,10 +456,8 @@ def test_a_second_run_is_turned_away_at_once_and_disturbs_nothing(source, tmp_pa
     with waiting("record 1", *command) as process:
         inside = snapshot(partial_of(output))
         for flags in ([], ["--restart"], ["--overwrite"], ["--restart", "--overwrite"], ["--order", "name"]):
-            second = subprocess.run(
-                [*BRIDGE, *command, *flags], capture_output=True, text=True, check=False, timeout=LONGEST
-            )
-            assert second.returncode == 2, flags
+            second = CliRunner().invoke(app, [*command, *flags])
+            assert second.exit_code == 2, flags
             assert second.stderr.startswith(f"Error: Another conversion is writing to {partial_of(output)}.")
             assert snapshot(partial_of(output)) == inside
         with pytest.raises(OutputError, match="Another conversion is writing"):
