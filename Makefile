@@ -1,28 +1,34 @@
 # A new machine needs nothing but Python 3.11 or newer and one of these:
 #   make demo   convert a small synthetic checkpoint both ways and show it (a minute, small downloads)
-#   make test   run the whole test suite (downloads torch and transformers)
+#   make test   run the tests (downloads torch and transformers)
 
 PYTHON ?= python3
 BIN := .venv/bin
 BIN4 := .venv-4/bin
 DEMO := .venv-demo/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+IN_PARALLEL := --numprocesses auto --dist worksteal
 PURE := internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checkpoint/random_matrix.py
 
-.PHONY: demo test test-matrix lint types format benchmark mutants clean python
+.PHONY: demo test test-exhaustive test-matrix lint types format benchmark mutants clean python
 
 demo: .venv-demo/ready
 	@$(DEMO)/python examples/demo.py
 
 test: .venv/ready
-	@echo "Running all tests, one process for each core: about ten minutes on two cores."
-	$(BIN)/python -m pytest --numprocesses auto --cov=internvl_bridge --cov-report=
+	@echo "Running all tests, each of a product of parameters on a few cases: about four minutes on two cores."
+	$(BIN)/python -m pytest $(IN_PARALLEL) --cov=internvl_bridge --cov-report=
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include='$(PURE)' --fail-under=100
 
+# Every combination of parameters, every system call that fails, every moment of being killed.
+test-exhaustive: .venv/ready
+	@echo "Running all cases of all tests: about ten minutes on two cores."
+	$(BIN)/python -m pytest $(IN_PARALLEL) --exhaustive
+
 # The same models in transformers 4.57, the 4.x that people still run.
 test-matrix: .venv-4/ready
-	$(BIN4)/python -m pytest --numprocesses auto tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/in_memory/test_loading.py
+	$(BIN4)/python -m pytest $(IN_PARALLEL) tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/in_memory/test_loading.py
 
 lint: .venv/ready
 	$(BIN)/ruff check

@@ -5,7 +5,8 @@ data, as :mod:`table_mutants` says, completely (``ROOM=tables``). It works below
 committed at the first start, on as many mutants at once as there are cores, and writes each result down at once: the
 same command goes on where an earlier one was stopped. Delete ``.mutants`` to begin again with newer code.
 
-Exit code 0 if every mutant died, 1 if some survived: they are listed, for someone to read.
+The tests are those of ``make test``; a mutant that survives them meets the exhaustive ones, too. Exit code 0 if every
+mutant died of the former, 1 if some did not: they are listed, for someone to read.
 """
 
 import argparse
@@ -27,7 +28,10 @@ from trials import Mutant, is_noticed
 _MOST = 150
 _PATIENCE = 3
 """Tests that take so many times as long as without a change hang, and so have noticed it."""
+_LONGER = 10
+"""How many times as long an exhaustive run may take."""
 _CORES = os.cpu_count() or 1
+DIED, RARELY, SURVIVED = "died", "died of exhaustive tests only", "survived"
 
 
 def all_mutants(source: Path, room: str) -> list[Mutant]:
@@ -38,32 +42,39 @@ def all_mutants(source: Path, room: str) -> list[Mutant]:
     return code_mutants(source, [path for path in paths if path != TABLES], _MOST)
 
 
-def try_all(home: Path, room: str) -> Iterator[tuple[str, bool]]:
-    """The name of each mutant of a room, and whether it died: first those known from an earlier run."""
+def try_all(home: Path, room: str) -> Iterator[tuple[str, str]]:
+    """The name of each mutant of a room, and what became of it: first those known from an earlier run."""
     copies = _copies(home)
-    tests = Path("tests") / ("mapping" if room == "tables" else room)
+    tests = "tests/mapping" if room == "tables" else f"tests/{room}"
     mutants = all_mutants(home / "copy-0", room)
     done = _written(home / "results.jsonl")
     yield from ((mutant.name, done[mutant.name]) for mutant in mutants if mutant.name in done)
 
-    def try_one(mutant: Mutant | None, patience: float | None = None) -> bool:
+    def fail(options: list[str], mutant: Mutant | None = None, patience: float | None = None) -> bool:
         copy = copies.get()
         try:
-            return is_noticed(copy, tests, mutant, patience)
+            return is_noticed(copy, [tests, *options], mutant, patience)
         finally:
             copies.put(copy)
 
+    def verdict_on(mutant: Mutant) -> str:
+        if fail([], mutant, patience):
+            return DIED
+        return RARELY if fail(["--exhaustive"], mutant, _LONGER * patience) else SURVIVED
+
     with ThreadPoolExecutor(_CORES) as threads, (home / "results.jsonl").open("a") as results:
         start = time.monotonic()
-        if any(threads.map(try_one, [None] * _CORES)):
+        if any(threads.map(fail, [[]] * _CORES)):
             sys.exit(f"{home / 'copy-0' / tests} fails without any change.")
         patience = _PATIENCE * (time.monotonic() - start)
-        trying = {threads.submit(try_one, mutant, patience): mutant for mutant in mutants if mutant.name not in done}
-        for tried in as_completed(trying):
-            name, died = trying[tried].name, tried.result()
-            results.write(json.dumps({"name": name, "noticed": died}) + "\n")
-            results.flush()
-            yield name, died
+        trying = {threads.submit(verdict_on, mutant): mutant.name for mutant in mutants if mutant.name not in done}
+        try:
+            for tried in as_completed(trying):
+                results.write(json.dumps({"name": trying[tried], "verdict": tried.result()}) + "\n")
+                results.flush()
+                yield trying[tried], tried.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def _copies(home: Path) -> Queue[Path]:
@@ -81,9 +92,9 @@ def _copies(home: Path) -> Queue[Path]:
     return copies
 
 
-def _written(results: Path) -> Mapping[str, bool]:
+def _written(results: Path) -> Mapping[str, str]:
     lines = results.read_text().splitlines() if results.exists() else []
-    return {entry["name"]: entry["noticed"] for entry in map(json.loads, lines)}
+    return {entry["name"]: entry["verdict"] for entry in map(json.loads, lines)}
 
 
 def main() -> None:
@@ -91,12 +102,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("room", help="a room, for instance mapping or metadata/config, or tables")
     room = parser.parse_args().room
-    tried, survivors = 0, []
-    for tried, (name, died) in enumerate(try_all(Path(".mutants") / room.replace("/", "-"), room), 1):
-        print(f"{tried} {'died' if died else 'SURVIVED'} {name}", flush=True)
-        survivors += [] if died else [name]
-    print(f"{tried - len(survivors)} of {tried} mutants of {room} died.", *sorted(survivors), sep="\n")
-    sys.exit(1 if survivors else 0)
+    verdicts: dict[str, str] = {}
+    for name, verdict in try_all(Path(".mutants") / room.replace("/", "-"), room):
+        verdicts[name] = verdict
+        print(f"{len(verdicts)} {verdict} {name}", flush=True)
+    left = sorted(f"{verdict} {name}" for name, verdict in verdicts.items() if verdict != DIED)
+    print(f"{len(verdicts) - len(left)} of {len(verdicts)} mutants of {room} died. The others:", *left, sep="\n")
+    sys.exit(1 if left else 0)
 
 
 if __name__ == "__main__":

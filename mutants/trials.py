@@ -24,8 +24,8 @@ class Mutant:
     text: str
 
 
-def is_noticed(copy: Path, tests: Path, mutant: Mutant | None = None, patience: float | None = None) -> bool:
-    """Whether the tests fail, or take over ``patience`` seconds, with a mutant (None: without any change)."""
+def is_noticed(copy: Path, tests: list[str], mutant: Mutant | None = None, patience: float | None = None) -> bool:
+    """Whether ``tests`` fail, or take over ``patience`` seconds, with a mutant (None: without any change)."""
     original = (copy / mutant.path).read_text() if mutant else ""
     try:
         if mutant:
@@ -48,7 +48,7 @@ def _write(path: Path, text: str) -> None:
     Path(cache_from_source(path)).unlink(missing_ok=True)
 
 
-def _run_tests(copy: Path, tests: Path) -> None:
+def _run_tests(copy: Path, tests: list[str]) -> None:
     os.setsid()  # whoever ends this process ends what its tests have started, too
     os.chdir(copy)
     os.environ["PYTHONPATH"] = str(copy)
@@ -57,4 +57,4 @@ def _run_tests(copy: Path, tests: Path) -> None:
         for standard in range(3):
             os.dup2(nothing.fileno(), standard)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the forkserver ignores it
-    sys.exit(pytest.main([*_OPTIONS, str(tests)]))
+    sys.exit(pytest.main([*_OPTIONS, *tests]))

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from thinning import rarely
 
 from internvl_bridge.strict_json import parse_json_object
 
@@ -211,8 +212,8 @@ def test_the_callers_error_replaces_the_parsers():
     [
         (b'{"a":[' + b"[]," * 1_999_997 + b"[]]}", True),
         (b'{"a":[' + b"[]," * 1_999_998 + b"[]]}", False),
-        (b'{"a":{' + b",".join(b'"%d":{}' % n for n in range(2_000_000)) + b"}}", False),
-        (b'{"a":[' + b"1," * 10_000_001 + b"1]}", False),
+        rarely((b'{"a":{' + b",".join(b'"%d":{}' % n for n in range(2_000_000)) + b"}}", False)),
+        rarely((b'{"a":[' + b"1," * 10_000_001 + b"1]}", False)),
     ],
     ids=["lists", "one list more", "objects", "numbers"],
 )

@@ -5,6 +5,7 @@ from math import inf, nan
 
 import pytest
 import torch
+from thinning import rarely
 
 from internvl_bridge.checkpoint.random_matrix import is_correlated, looks_random
 
@@ -22,7 +23,7 @@ def fresh(matrix: Matrix, deviation: float = 0.02) -> bool:
     return looks_random(matrix.double().tolist(), deviation)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [SHAPES[0], *(rarely((shape,)) for shape in SHAPES[1:])])
 def test_new_matrices_are_fresh(shape: tuple[int, int]):
     """By many seeds: what is missed once in a thousand is missed for every hundredth checkpoint with experts."""
     dtypes = (torch.bfloat16, torch.float32, torch.float16)

@@ -97,6 +97,7 @@ def test_what_does_not_fit_is_planned_and_refused(custom: Custom, tmp_path: Path
     assert "but its file system has only 1000 B free. Make room" in result.stderr
 
 
+@pytest.mark.exhaustive
 def test_half_a_terabyte_is_planned_from_its_headers(tmp_path: Path):
     """The shapes and the depth of InternVL3_5-241B-A28B, as sparse files."""
     source = tmp_path / "241b"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from thinning import rarely
 from typer.testing import CliRunner
 
 import internvl_bridge
@@ -205,8 +206,8 @@ def remove(*directories: Path) -> None:
     [
         ("400KB", ["--workers", "1", "--no-verify"]),
         ("60KB", ["--workers", "1"]),
-        pytest.param("400KB", ["--workers", "1"], marks=pytest.mark.exhaustive),
-        pytest.param("60KB", [], marks=pytest.mark.exhaustive),
+        rarely(("400KB", ["--workers", "1"])),
+        rarely(("60KB", [])),
     ],
 )
 def test_killed_at_any_call_the_output_is_absent_or_complete(commands, source, tmp_path, points, size, flags):
@@ -240,7 +241,7 @@ def test_killed_at_any_call_the_output_is_absent_or_complete(commands, source, t
     assert min(times.values()) > 0, times
 
 
-@pytest.mark.parametrize("size", ["250KB", pytest.param("60KB", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("size", ["250KB", rarely("60KB")])
 def test_killed_while_it_overwrites_the_output_is_the_old_one_or_the_new_one(commands, source, tmp_path, points, size):
     output, old, new = tmp_path / "output", tmp_path / "old", tmp_path / "new"
     internvl_bridge.to_hf(source, old, layout="l2")
@@ -317,7 +318,7 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None
         assert time.monotonic() < end, "it hangs"
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 6))])
+@pytest.mark.parametrize("seed", [0, *map(rarely, range(1, 6))])
 def test_killed_from_outside_at_any_time(source, tmp_path, seed):
     output, whole = tmp_path / "output", tmp_path / "whole"
     internvl_bridge.to_hf(source, whole, max_shard_size="60KB")
@@ -396,7 +397,7 @@ def waiting(place: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-FEW_STOPS = [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.exhaustive) for number in STOPS[1:])]
+FEW_STOPS = [signal.SIGINT, *map(rarely, STOPS[1:])]
 
 
 @pytest.mark.parametrize("number", STOPS)

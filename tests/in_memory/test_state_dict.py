@@ -26,6 +26,7 @@ from state_dicts import (
     streamed,
 )
 from support import NAMES, load_all, same_bits
+from thinning import each_value
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -46,7 +47,7 @@ Custom = Callable[[str], Path]
 EXPERTS = "language_model.model.layers.1.mlp.experts"
 
 every_model = pytest.mark.parametrize("name", NAMES)
-every_spelling = pytest.mark.parametrize(("name", "layout", "experts"), SPELLED)
+every_spelling = pytest.mark.parametrize(("name", "layout", "experts"), each_value(SPELLED))
 
 
 @every_model

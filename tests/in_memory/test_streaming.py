@@ -28,6 +28,7 @@ from state_dicts import (
     streamed,
 )
 from support import NAMES, same_bits
+from thinning import each_value
 
 import internvl_bridge
 from internvl_bridge.errors import (
@@ -43,7 +44,7 @@ from internvl_bridge.errors import (
 )
 
 every_model = pytest.mark.parametrize("name", NAMES)
-every_spelling = pytest.mark.parametrize(("name", "layout", "experts"), SPELLED)
+every_spelling = pytest.mark.parametrize(("name", "layout", "experts"), each_value(SPELLED))
 both_directions = pytest.mark.parametrize("direction", ["to-hf", "to-custom"])
 shuffles = given(random=st.randoms(use_true_random=False))
 
