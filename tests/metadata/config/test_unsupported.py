@@ -152,6 +152,14 @@ def test_a_llama_without_biases_may_be_any(twin: Family) -> None:
     check(changed(LLAMA_HF, "text_config", attention_bias=False, mlp_bias=False, head_dim=16), twin)
 
 
+def test_a_llama_whose_heads_have_a_size_of_their_own_is_not_an_internlm2() -> None:
+    llama = changed(LLAMA_HF, "text_config", attention_bias=False, mlp_bias=False, head_dim=24)
+
+    with pytest.raises(UnsupportedModelError, match=r"has head_dim 24, but the heads of InternLM2 have 16\."):
+        check(llama, INTERNLM2)
+    check(llama, LLAMA)
+
+
 @pytest.mark.parametrize(
     ("top", "inner", "may_be_tied"),
     [
