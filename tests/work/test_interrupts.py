@@ -49,6 +49,22 @@ def test_an_interrupt_that_nobody_asked_for_is_raised_at_the_end(number):
     assert handlers() == [signal.default_int_handler] * 3
 
 
+def test_an_interrupt_while_the_handlers_are_put_back_is_raised_when_all_are(monkeypatch: pytest.MonkeyPatch):
+    put_back = []
+    set_handler = signal.signal
+
+    def interrupted(number, handler):
+        set_handler(number, handler)
+        put_back.append(number)
+        if len(put_back) == 1:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        monkeypatch.setattr(signal, "signal", interrupted)
+    assert set(put_back) == set(NUMBERS)
+    assert handlers() == [signal.default_int_handler] * 3
+
+
 def test_an_error_is_not_hidden_by_an_interrupt():
     with pytest.raises(ValueError, match="this"), interrupts_held():  # noqa: PT012
         os.kill(os.getpid(), signal.SIGINT)
