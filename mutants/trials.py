@@ -49,7 +49,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _run_tests(copy: Path, tests: list[str]) -> None:
-    os.setsid()  # whoever ends this process ends what its tests have started, too
+    os.setpgrp()  # whoever ends this group ends what its tests have started, too
     os.chdir(copy)
     os.environ["PYTHONPATH"] = str(copy)
     sys.path.insert(0, str(copy))

@@ -6,6 +6,7 @@ value of each decorator occurs once: what fails for one combination only is rare
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -49,12 +50,16 @@ def thinned(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytes
 
 
 def each_choice(cases: Mapping[Any, Choices]) -> Iterator[Any]:
-    """Enough of ``cases`` for each choice that one of them makes: first those that make new ones only."""
+    """Enough of ``cases`` for each choice that one of them makes: first those that make new ones only.
+
+    In an order without a pattern: else a source would always meet the target of the same number.
+    """
+    shuffled = Random(0).sample([*cases], len(cases))  # noqa: S311 (no secret)
     seen: set[tuple[Hashable, Hashable]] = set()
     for brings_enough in (Choices.isdisjoint, lambda choices, seen: not choices <= seen):
-        for case, choices in cases.items():
-            if brings_enough(choices, seen):
-                seen |= choices
+        for case in shuffled:
+            if brings_enough(cases[case], seen):
+                seen |= cases[case]
                 yield case
 
 

@@ -64,7 +64,9 @@ def test_to_custom_reads_every_spelling(name: str, layout: str, experts: str):
     assert_same(made, custom_of(name))
 
 
-@pytest.mark.parametrize(("name", "layout", "experts"), [case for case in SPELLED if case[0] not in NEEDS_CONFIG])
+@pytest.mark.parametrize(
+    ("name", "layout", "experts"), each_value([case for case in SPELLED if case[0] not in NEEDS_CONFIG])
+)
 def test_without_config_the_keys_tell_the_family(name: str, layout: str, experts: str):
     if layout != "l3":
         made = internvl_bridge.convert_state_dict(custom_of(name), "to-hf", layout=layout, experts=experts)

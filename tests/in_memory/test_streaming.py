@@ -77,7 +77,9 @@ MOE_ONLY = (".q_norm.", ".k_norm.", ".mlp.gate.weight")
 GPT_OSS_ONLY = (".sinks", ".router.", "_proj_bias")
 
 
-@pytest.mark.parametrize(("name", "layout", "experts"), [case for case in SPELLED if case[0] not in NEEDS_CONFIG])
+@pytest.mark.parametrize(
+    ("name", "layout", "experts"), each_value([case for case in SPELLED if case[0] not in NEEDS_CONFIG])
+)
 @settings(max_examples=5)
 @shuffles
 def test_without_config_too_unless_experts_come_before_what_tells_whose_they_are(
@@ -161,7 +163,7 @@ def open_keys(groups: list[Group], direction: str, fed: list[str]) -> set[str]:
     return {key for keys in sources if not keys <= {*fed} for key in keys & {*fed}}
 
 
-@pytest.mark.parametrize(("name", "layout", "experts"), [case for case in SPELLED if case[1] != "l3"])
+@pytest.mark.parametrize(("name", "layout", "experts"), each_value([case for case in SPELLED if case[1] != "l3"]))
 @both_directions
 @settings(max_examples=4)
 @shuffles
