@@ -20,9 +20,9 @@ def test_what_is_left_out_of_a_list_is_marked():
 
     few = each_value(cases)
 
-    assert 4 <= len({*few} & {*cases}) < 10
+    assert 4 <= sum(one in cases for one in few) < 10
     assert all(
-        one in {case, pytest.param(*case, marks=pytest.mark.exhaustive)} for case, one in zip(cases, few, strict=True)
+        one in (case, pytest.param(*case, marks=pytest.mark.exhaustive)) for case, one in zip(cases, few, strict=True)
     )
 
 
