@@ -79,7 +79,11 @@ def publishing(
         with open_journal(partial / _JOURNAL) as journal:
             found = read_journal(partial / _JOURNAL)  # refuses what is no journal, before anything is changed
             _restore(partial, output)
-            _check_free(output, overwrite=overwrite)
+            try:
+                _check_free(output, overwrite=overwrite)
+            except OutputError:
+                _remove_unused(partial)  # another run has just put its output there, and removed its own journal
+                raise
             files = partial / _FILES
             is_unfinished = found is not None and _is_plain_directory(files)
             goes_on = not restart and is_unfinished and journal.resumes(identity)
@@ -223,6 +227,13 @@ def _remove(partial: Path) -> None:
         _clear(partial, but=[_JOURNAL])
         (partial / _JOURNAL).unlink()
         partial.rmdir()
+
+
+def _remove_unused(partial: Path) -> None:
+    """Remove ``partial`` if it holds an empty journal and nothing else."""
+    with suppress(OSError):
+        if [path.name for path in partial.iterdir()] == [_JOURNAL] and not (partial / _JOURNAL).stat().st_size:
+            _remove(partial)
 
 
 def _remove_empty(directories: Sequence[Path]) -> None:

@@ -30,7 +30,7 @@ from internvl_bridge.mapping.spellings import CUSTOM, L2, L3, MOST_COMPATIBLE, K
 from internvl_bridge.mapping.transforms import Rename, Stack
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts, to_hf_config
-from internvl_bridge.planning.checked_plan import CheckedPlan, checked_plan
+from internvl_bridge.planning.checked_plan import CheckedPlan, check_config, checked_plan
 from internvl_bridge.storage.source_shards import open_checkpoint
 
 HEADS = {
@@ -726,3 +726,11 @@ def test_no_more_is_planned_than_needed(monkeypatch: pytest.MonkeyPatch) -> None
     planned.clear()
     checked_plan(model, specs, MOST_COMPATIBLE, l2)
     assert planned == [(MOST_COMPATIBLE, l2), (l2, MOST_COMPATIBLE)]
+
+
+def test_a_config_alone_can_be_enough_to_refuse() -> None:
+    check_config(custom_of("qwen3moe-6b"))
+    with pytest.raises(ContradictionError, match="no model has so many"):
+        check_config(custom_of("qwen3moe-6b", "llm_config", num_experts=2**31 - 1))
+    with pytest.raises(UnsupportedModelError, match="pixel shuffle of v1"):
+        check_config(custom_of("qwen2-300m", ps_version="v1"))

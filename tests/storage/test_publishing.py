@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from internvl_bridge.errors import OutputError
+from internvl_bridge.storage import publishing as publishing_module
 from internvl_bridge.storage.journal import Identity, read_journal
 from internvl_bridge.storage.publishing import check_output, finished_files, partial_path, publishing
 
@@ -225,6 +226,21 @@ def test_an_empty_output_survives_a_failure(tmp_path, output):
     with pytest.raises(RuntimeError), publishing(output, IDENTITY):
         raise RuntimeError
     assert tree(tmp_path) == {"output"}
+
+
+def test_a_run_that_another_one_has_overtaken_leaves_nothing(tmp_path, output, monkeypatch):
+    make = publishing_module._make
+
+    def overtaken(partial: Path) -> list[Path]:
+        made = make(partial)
+        output.mkdir()
+        (output / "theirs").write_text("complete")
+        return made
+
+    monkeypatch.setattr(publishing_module, "_make", overtaken)
+    with pytest.raises(OutputError, match="exists and is not an empty directory"):
+        begin(output)
+    assert tree(tmp_path) == {"output", "output/theirs"}
 
 
 @pytest.mark.parametrize("record", [True, False])

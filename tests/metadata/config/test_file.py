@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import DATA
 
-from internvl_bridge.errors import CompanionFileError, ConfigError, UnsupportedModelError
+from internvl_bridge.errors import CheckpointError, CompanionFileError, ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.description import describe
 from internvl_bridge.metadata.config.file import detect_format, read_config, section
@@ -27,6 +27,14 @@ def test_stored_custom_checkpoints_are_custom(directory: Path) -> None:
 @pytest.mark.parametrize("directory", sorted((DATA / "hf").iterdir()), ids=lambda path: path.name)
 def test_stored_hf_checkpoints_are_hf(directory: Path) -> None:
     assert detect_format(read_config(directory)) is Format.HF
+
+
+def test_what_is_not_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as error:
+        read_config(tmp_path / "OpenGVLab" / "InternVL3-8B")
+
+    assert str(tmp_path / "OpenGVLab" / "InternVL3-8B") in error.value.reason
+    assert "hf download" in error.value.remedy
 
 
 @pytest.mark.parametrize("architectures", [None, []])

@@ -160,6 +160,31 @@ def test_a_llama_whose_heads_have_a_size_of_their_own_is_not_an_internlm2() -> N
     check(llama, LLAMA)
 
 
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "scaling", "fits"),
+    [
+        ("llama", None, True),
+        ("llama", {"rope_type": "dynamic", "factor": 2.0}, True),
+        ("llama", {**LONGROPE, "factor": 2.0}, True),
+        ("llama", LONGROPE, False),
+        ("phi3", LONGROPE, True),
+        ("phi3", {**LONGROPE, "factor": 2.0}, False),
+        ("phi3", {"rope_type": "linear", "factor": 2.0}, False),
+    ],
+)
+def test_a_scaling_of_rotary_embeddings_must_load_everywhere(model_type: str, scaling: Any, *, fits: bool) -> None:
+    values = {"rope_scaling": scaling, "rope_parameters": ..., "attention_bias": False}
+    config = changed(HF, "text_config", model_type=model_type, **values)
+    if fits:
+        check(config)
+    else:
+        with pytest.raises(UnsupportedModelError, match=r"rope_scaling .*, which HF's (Llama|Phi-3) cannot load"):
+            check(config)
+
+
 @pytest.mark.parametrize(
     ("top", "inner", "may_be_tied"),
     [
