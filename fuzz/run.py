@@ -3,7 +3,7 @@
     pip install atheris
     python fuzz/run.py header|index|config|beside [corpus directory] [atheris arguments, such as -max_total_time=300]
 
-atheris is no dependency of the package or of its tests. An input that breaks the law is written to a file
+atheris is not a dependency of the package or of its tests. An input that breaks the law is written to a file
 ``crash-...`` in the working directory; ``python fuzz/run.py header crash-...`` shows it again.
 """
 

@@ -62,7 +62,7 @@ def fuzz_header(data: bytes) -> bool:
         theirs = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            opened = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+            opened = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (it is not a mapping)
             described = {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in opened.items()}
     except safetensors.SafetensorError as error:
         raise LawBroken(f"accepted what the safetensors library refuses: {error}") from error

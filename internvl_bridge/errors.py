@@ -43,7 +43,7 @@ def first_few(names: Sequence[str]) -> str:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Give an OSError that names no file the name ``path``: those of calls on open files do not name it."""
+    """Give an OSError without a file name the name ``path``: errors of calls on open files do not have it."""
     try:
         yield
     except OSError as error:

@@ -1,1 +1,1 @@
-"""A checkpoint directory, opened and understood. It writes nothing and knows no output."""
+"""A checkpoint directory, opened and understood. It writes nothing, and does not know outputs."""

@@ -56,7 +56,7 @@ class Model:
 def read_model(directory: Path, reference: Path | None = None, *, alone: bool = False) -> Model:
     """Read headers, index, config.json and sidecar of ``directory``; no tensor data.
 
-    ``reference`` is a model of the other format that tells what this one's cannot; without it a
+    ``reference`` is a model of the other format that states what this one's cannot; without it a
     sidecar in ``directory`` does, unless the model stands ``alone``: then nothing is asked of the other format.
     Raises a BridgeError for anything that is not an InternVL checkpoint.
     """
@@ -89,7 +89,7 @@ def _other_format(directory: Path, wanted: Format, reference: Path | None) -> Ot
 
 
 def _is_model(format_: Format) -> Callable[[Collection[str]], bool]:
-    """Tells keys of a model from those of what else trainers dump."""
+    """Separates keys of a model from those of what else trainers dump."""
     if format_ is Format.CUSTOM:
         return lambda keys: all(key.startswith(_CUSTOM_PREFIXES) for key in keys)
     return lambda keys: any(all(map(layout.explains, keys)) for layout in LAYOUTS)

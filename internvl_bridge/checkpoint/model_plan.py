@@ -10,7 +10,7 @@ from internvl_bridge.planning.tensor_plan import ModelPlan, plan_tensors
 def plan_model(model: Model, target: KeySpelling, *, stores_copy: bool) -> ModelPlan:
     """As :func:`plan_tensors`, for a checkpoint on disk.
 
-    Reads its embeddings if only their bits tell whether the output head is a copy of them. Raises
+    Reads its embeddings if only their bits show whether the output head is a copy of them. Raises
     UnsupportedModelError, too, for dtypes that mean quantised weights.
     """
     same_bits, route = same_bits_in(model.weights), (model.keys, target)
@@ -26,6 +26,6 @@ def check_dtypes(model: Model, *, mxfp4: bool) -> None:
         if (spec.dtype == "U8") if packed else (spec.dtype in TORCH_NAMES):
             continue
         raise UnsupportedModelError(
-            f"{key} has dtype {spec.dtype}: either the checkpoint is quantised, or the tensor is no weight.",
+            f"{key} has dtype {spec.dtype}: either the checkpoint is quantised, or the tensor is not a weight.",
             "Convert a checkpoint in BF16, F16, F32 or F64 (GPT-OSS experts may be MXFP4 blocks in U8).",
         )

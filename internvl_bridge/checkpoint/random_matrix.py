@@ -16,7 +16,7 @@ def looks_random(rows: Rows, deviation: float) -> bool:
 
     Trained weights fail in several ways: their deviation is not exactly that of the initialisation, nor the same in
     every row and column; they have heavy tails and common directions. Numbers that were trained for a short while
-    after they had been drawn still pass. Fewer than two rows or columns are no evidence.
+    after they had been drawn still pass. Fewer than two rows or columns do not show anything.
     """
     if len(rows) < 2 or len(rows[0]) < 2:
         return False

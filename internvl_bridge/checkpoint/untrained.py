@@ -21,7 +21,7 @@ from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.reading import FileReader
 
 _SAMPLE, _SAMPLE_ROWS = 16_384, 128
-"""Elements that are read of a matrix, and the rows in which they lie: a few of each tell rows and columns apart."""
+"""Elements that are read of a matrix, and the rows in which they lie: enough to compare rows and to compare columns."""
 _MATRICES = 8
 """Matrices of experts that are looked at."""
 _TRAINED = (EMBEDDINGS, "language_model.model.layers.0.self_attn.o_proj.weight")

@@ -48,8 +48,8 @@ CustomReference = Annotated[
     typer.Option(
         "--reference",
         help="A custom checkpoint to compare the output with: prints missing (only in the output) and unexpected (only "
-        "in the reference) keys and the L2 distance. It also tells what the HF format cannot (template, tiling, "
-        "InternLM2 or Llama names) and lends its *.py files.",
+        "in the reference) keys and the L2 distance. It also gives what the HF format cannot state (template, "
+        "tiling, InternLM2 or Llama names), and its *.py files.",
         show_default=False,
     ),
 ]
@@ -249,7 +249,7 @@ def repair(
 
 @app.command(
     "plan",
-    help="Tell what converting SOURCE would do and cost, from its headers alone.\n\n"
+    help="Show what converting SOURCE would do and cost, from its headers alone.\n\n"
     "Prints how every tensor is made, the files, the bytes that would be read, written and cloned, and the room that "
     "is needed. A custom checkpoint would become an HF one and the other way round; --repair plans that instead. Exit "
     "code 2 if it does not fit on the disk.",
@@ -272,7 +272,7 @@ def plan(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Tell what converting a checkpoint would do and cost."""
+    """Show what converting a checkpoint would do and cost."""
     from internvl_bridge.cli import commands
     from internvl_bridge.convert.options import Execution, Options
 

@@ -55,7 +55,7 @@ class Execution:
 def wanted_format(direction: str) -> Format:
     """The format that "to-hf" or "to-custom" ends in. Raises OptionError for anything else."""
     if direction not in [*_DIRECTIONS]:  # a list, as what is asked for may have no hash
-        raise OptionError(f"{direction!r} is no direction.", f"Use {' or '.join(map(repr, _DIRECTIONS))}.")
+        raise OptionError(f"{direction!r} is not a direction.", f"Use {' or '.join(map(repr, _DIRECTIONS))}.")
     return _DIRECTIONS[direction]
 
 
@@ -65,7 +65,7 @@ def check_options(options: Options) -> None:
         chosen = getattr(options, name)
         if chosen not in get_args(choices) and not (chosen is None and name == "tied"):
             raise OptionError(
-                f"{chosen!r} is no choice for {name}.",
+                f"{chosen!r} is not a choice for {name}.",
                 f"Use {' or '.join(map(repr, get_args(choices)))}.",
             )
     message = options.system_message or ""

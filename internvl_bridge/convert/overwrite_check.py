@@ -1,4 +1,4 @@
-"""Keep an output that is overwritten from taking along what is no part of it."""
+"""Refuse to overwrite a directory that holds more than an output."""
 
 import os
 import re

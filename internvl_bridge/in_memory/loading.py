@@ -92,7 +92,7 @@ def _read(path_or_repo: str | Path, kwargs: dict[str, Any]) -> Model:
         return read_model(Path(snapshot_download(str(path_or_repo), allow_patterns=list(_WANTED), **options)) / folder)
     except (OSError, ValueError) as error:
         raise OptionError(
-            f"{path_or_repo} is no directory, and cannot be had from the hub: {type(error).__name__}. "
+            f"{path_or_repo} is not a directory, and cannot be loaded from the hub: {type(error).__name__}. "
             f"{str(error).partition(chr(10))[0]}",
             "Give the directory of a checkpoint, or the name of a repository that can be reached.",
         ) from error

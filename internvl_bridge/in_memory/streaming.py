@@ -41,7 +41,7 @@ def iter_converted(
     those of :func:`internvl_bridge.convert_state_dict`: whole tensors are passed on, parts are views, on whatever
     device. A key that is not understood, or not spelled as those before it, is refused when it comes; with
     ``config``, a tensor that never came or has another shape than it describes is refused at the end. Without it,
-    experts are refused that come before any key which tells their family. Raises a BridgeError.
+    experts are refused if they come before any key that shows their family. Raises a BridgeError.
     """
     wanted = wanted_format(direction)
     options = Options(layout=layout, experts=experts, tied=tied)

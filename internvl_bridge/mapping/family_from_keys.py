@@ -1,4 +1,4 @@
-"""Which model tensor keys are of, where no config.json tells."""
+"""Find the family of a model by its tensor keys, without a config.json."""
 
 from collections.abc import Collection, Iterator
 
@@ -58,7 +58,7 @@ def guessed_route(keys: Collection[str], target: KeySpelling) -> Route:
 
 
 def check_guessable(key: str) -> None:
-    """Raise OptionError for a key whose tensor only the numbers in config.json tell how to split."""
+    """Raise OptionError for a key whose tensor can be split only with the numbers in config.json."""
     if key.endswith(("attention.wqkv.weight", "attention.wqkv.bias")):
         raise OptionError(
             f"{key} is InternLM2's fused projection, which cannot be split without the numbers of heads.",
@@ -69,6 +69,6 @@ def check_guessable(key: str) -> None:
 def ambiguous(key: str) -> OptionError:
     """The refusal of a key that several families have, and convert otherwise."""
     return OptionError(
-        f"{key} holds experts, but nothing tells whether they are those of Qwen3-MoE or of GPT-OSS.",
+        f"{key} holds experts, but nothing shows whether they are those of Qwen3-MoE or of GPT-OSS.",
         "Pass the contents of the model's config.json as config.",
     )

@@ -30,7 +30,7 @@ class RopeReader:
     names of its own for kinds, ``hf_type_key`` is the key that HF's class of transformers 4 insists on, None where it
     reads both. ``base`` is what it means that no base is stated. ``scales_by_default``: the classes scale, in a way of
     their own, where nothing is stated. ``original_length_on_top``: they read ``original_max_position_embeddings`` one
-    level up, and know no scaling but longrope without a factor (Phi-3).
+    level up, and know only the scaling longrope without a factor (Phi-3).
     """
 
     custom_type_key: str

@@ -230,7 +230,7 @@ class Stack:
     def forward_group(self, key: str) -> tuple[str, ...]:
         if self.experts is None:
             raise OptionError(
-                f"{key} is one of several experts, and nothing tells how many there are.",
+                f"{key} is one of several experts, and nothing shows how many there are.",
                 "Pass the contents of the model's config.json as config.",
             )
         self._check_number(key, self.experts)

@@ -1,1 +1,1 @@
-"""The small files of a checkpoint: what they say, in each format. It knows no tensor data and no torch."""
+"""The small files of a checkpoint: what they say, in each format. It does not know tensor data or torch."""

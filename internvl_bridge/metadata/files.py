@@ -64,7 +64,7 @@ def small_texts(directory: Path, without: Collection[str], surely: Collection[st
 
 
 def text_digest(text: str) -> str:
-    """What tells whether a file is still as it was written: its SHA-256, in hexadecimal."""
+    """The SHA-256 of a file in hexadecimal: it shows whether the file is still as it was written."""
     return sha256(text.encode()).hexdigest()
 
 
@@ -83,7 +83,7 @@ def is_text_name(name: str) -> bool:
 
 
 def _text(path: Path) -> str | None:
-    """The contents of a file, None if it is no text."""
+    """The contents of a file, None if it is not text."""
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError:

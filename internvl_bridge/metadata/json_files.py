@@ -39,7 +39,7 @@ def read_json_file(path: Path) -> JsonFile:
     if not path.is_file():
         raise _error(
             path,
-            f"{path} is not there, or is no file.",
+            f"{path} does not exist, or is not a file.",
             "Give the directory of a complete checkpoint. Copy the file there if a trainer wrote only the weights.",
         )
     if path.stat().st_size > LARGEST_JSON:
@@ -67,7 +67,7 @@ def is_present(path: Path) -> bool:
     if os.path.lexists(path):
         raise _error(
             path,
-            f"{path} is there, but is no file that can be read (a link to a file that is gone?).",
+            f"{path} exists, but is not a file that can be read (a link to a file that is gone?).",
             "Download it again, or remove it to convert without it.",
         )
     return False

@@ -131,8 +131,8 @@ def usable_sidecar(hf: JsonFile) -> tuple[OtherFormat | None, tuple[str, ...]]:
         if other_format is not None:
             hf_family(hf, other_format.description.family)
             return other_format, ()
-        tells = path.exists() and "source_format" in read_json_file(path).values
-        reason = f"{path} describes an HF checkpoint, which this is itself." if tells else None
+        is_for_hf = path.exists() and "source_format" in read_json_file(path).values
+        reason = f"{path} describes an HF checkpoint, which this is itself." if is_for_hf else None
     except BridgeError as error:
         reason = error.reason
     return None, () if reason is None else (f"The sidecar is left behind: {reason}",)

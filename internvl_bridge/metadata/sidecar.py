@@ -39,7 +39,7 @@ def sidecar_contents(
         largest = max(kept, key=lambda name: len(kept[name]))
         raise CompanionFileError(
             f"The source's texts, of which {largest} is the largest, are too large for the sidecar.",
-            f"Remove what is no part of the model from {largest}.",
+            f"Remove what does not belong to the model from {largest}.",
         )
     return contents
 
@@ -51,7 +51,7 @@ def sidecar_text(contents: Mapping[str, Any], algorithm: str, checksums: Mapping
 
 
 def repaired_contents(directory: Path) -> dict[str, Any]:
-    """What a repair hands on of the sidecar in ``directory``: all that tells the way back, and no checksums.
+    """What a repair hands on of the sidecar in ``directory``: all that the way back needs, without the checksums.
 
     The sidecar must be there and usable.
     """

@@ -1,1 +1,1 @@
-"""A config and tensor specs become a proved plan. It knows no disk and no torch."""
+"""A config and tensor specs become a proved plan. It does not know disks or torch."""

@@ -11,7 +11,7 @@ SameBits = Callable[[str, str], bool]
 
 
 class OutputHead(Enum):
-    """OWN: a tensor of its own. SHARED: there is none, the input embeddings serve. COPY: a tensor that copies them."""
+    """OWN: a tensor of its own. SHARED: no tensor, the input embeddings serve. COPY: a tensor that copies them."""
 
     OWN = "own"
     SHARED = "shared"

@@ -1,1 +1,1 @@
-"""Safetensors bytes on disk: read, arranged, copied, compared, published. It knows no InternVL and no torch."""
+"""Safetensors bytes on disk: read, arranged, copied, compared, published. It does not know InternVL or torch."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import xxhash
 
 ALGORITHM = "xxh3_128"
-"""Tells damage and mistakes from the original, at the speed of memory; it is no protection from forgers."""
+"""A checksum that finds damage and mistakes at the speed of memory. It does not protect against forgers."""
 
 
 def new_checksum() -> xxhash.xxh3_128:

@@ -21,7 +21,7 @@ def existing_ancestor(path: Path) -> Path:
 
 
 def allocate(file: int, size: int) -> None:
-    """Claim the blocks of a new file of ``size`` bytes: a full disk says so now, and they lie together.
+    """Claim the blocks of a new file of ``size`` bytes: a full disk fails now, and the blocks lie together.
 
     Does nothing where the file system cannot; :func:`os.posix_fallocate` would write a byte to every block there.
     Raises OSError if there is no room.

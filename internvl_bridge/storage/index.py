@@ -23,7 +23,7 @@ def read_index(path: Path, suffix: str) -> tuple[dict[str, str] | None, dict[str
         return CheckpointError(f"{path} is not a valid index: {reason}.", "Save or download it again.")
 
     if not path.is_file():
-        raise malformed("it is no file that can be read")
+        raise malformed("it is not a file that can be read")
     if path.stat().st_size > _LARGEST_INDEX:
         raise malformed(f"it has more than {_LARGEST_INDEX} bytes")
     index = parse_json_object(path.read_bytes(), malformed)
@@ -51,7 +51,7 @@ def check_index(path: Path, weight_map: Mapping[str, str], stored: Mapping[str, 
 
 
 def missing_shards(path: Path, missing: Sequence[str]) -> CheckpointError:
-    """The refusal of an index ``path`` that names files which are not there, or are none."""
+    """The refusal of an index ``path`` that names files that do not exist, or are not files."""
     # Path.exists raises if a name is too long.
     if others := [name for name in missing if os.path.exists(path.parent / name)]:  # noqa: PTH110
         return CheckpointError(

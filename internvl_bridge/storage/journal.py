@@ -172,7 +172,7 @@ def _lock(file: int, path: Path) -> bool:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """A line of the journal; empty if it was cut off or is none."""
+    """A line of the journal; empty if it was cut off or is not one."""
     try:
         value = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):

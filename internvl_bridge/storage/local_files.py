@@ -148,7 +148,7 @@ def _clone_range(source: LocalSource, part: ByteRange, file: int, offset: int, a
 def uncached(paths: Iterable[Path]) -> frozenset[Path]:
     """Those of ``paths`` of which the page cache holds little: to be asked before they are read.
 
-    Of the others, what is read may stay there: somebody else had a use for it. Where the system does not tell, nothing
+    Of the others, what is read may stay there: somebody else uses it. Where the system does not report it, nothing
     is taken out of the cache.
     """
     return frozenset(path for path in paths if _is_uncached(path))

@@ -31,7 +31,7 @@ def check_output(source: Path, output: Path, *, overwrite: bool = False) -> None
     With ``overwrite`` it may exist, if it is a checkpoint and nothing but that.
     """
     if not output.name:
-        raise OutputError(f"{output} is no name for a directory.", "Give an output directory of its own.")
+        raise OutputError(f"{output} is not a name for a directory.", "Give an output directory of its own.")
     around = Path(os.path.realpath(source))
     for place in (output, partial_path(output)):
         inside = Path(os.path.realpath(place))
@@ -69,7 +69,7 @@ def publishing(
     """Yield a workspace; at the end its files become ``output`` by one rename.
 
     If anything fails, what the journal calls finished is kept for the next run with the same ``identity``, and the
-    error gets a note that says so; where nothing is finished, nothing is left. ``restart`` throws away what an earlier
+    error gets a note about it; where nothing is finished, nothing is left. ``restart`` throws away what an earlier
     run has left, ``overwrite`` replaces an existing output. Raises OutputError if the workspace cannot be made, is in
     use, or belongs to another conversion.
     """
@@ -77,7 +77,7 @@ def publishing(
     made = _make(partial)
     try:
         with open_journal(partial / _JOURNAL) as journal:
-            found = read_journal(partial / _JOURNAL)  # refuses what is no journal, before anything is changed
+            found = read_journal(partial / _JOURNAL)  # refuses what is not a journal, before anything is changed
             _restore(partial, output)
             try:
                 _check_free(output, overwrite=overwrite)

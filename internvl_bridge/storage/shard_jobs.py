@@ -65,7 +65,7 @@ class WrittenShard:
 def write_and_check(
     job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOCAL, target: FileSystem = LOCAL
 ) -> WrittenShard:
-    """Write the file of ``job``, make it durable, and read it back if the job says so.
+    """Write the file of ``job``, make it durable, and read it back if the job asks for that.
 
     The ranges are read from the file system ``source``, the file is created in ``target``. ``advance`` is called with
     numbers of bytes, which add up to ``job.work``; what it raises ends the work.

@@ -23,7 +23,7 @@ def verify(
     """Compare every tensor of ``left`` with ``right``, under the names that it has in ``right``.
 
     Works across formats, HF spellings and containers. An output head that only one side stores, and that is a copy
-    of the input embeddings, is no difference if config.json calls the model tied. Directories without a config.json
+    of the input embeddings, is not a difference if config.json calls the model tied. Directories without a config.json
     are compared key by key. ``workers`` files are read at a time. Raises a BridgeError if one of them is not a
     checkpoint, or if a tensor of one has no name in the other's format.
     """
@@ -45,7 +45,7 @@ def compare_models(left: Path, right: Path, workers: int, progress: Progress) ->
 def _plan(ours: Model, theirs: Model) -> Plan:
     """Our tensors under the names that they have in the other directory.
 
-    An output head that only one side stores, and that is a copy of the input embeddings, is no difference.
+    An output head that only one side stores, and that is a copy of the input embeddings, is not a difference.
     """
     known = ours if ours.format is Format.CUSTOM else theirs  # HF's class serves several custom ones
     route = Route(known.description.family, known.description.dims.text, ours.keys, theirs.keys)

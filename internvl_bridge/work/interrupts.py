@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def interrupts_held() -> Iterator[Callable[[], None]]:
     """Raise no KeyboardInterrupt between any two instructions; yield what raises it where it is called.
 
-    That may be called in any thread. An interrupt that it did not tell of is raised at the end of the ``with``. Only
+    That may be called in any thread. An interrupt that it did not report is raised at the end of the ``with``. Only
     signals whose handler is Python's own (:func:`signal.default_int_handler`) are held back: what another handler
     does is not ours to put off. So of two nested ``with``, it is the outer one that hears them.
     """

@@ -23,7 +23,7 @@ def check_workers(workers: int | None) -> int:
     if workers is None:
         return min(_MOST_WORKERS, os.cpu_count() or 1)
     if not 1 <= workers <= _LIMIT_OF_WORKERS:
-        raise OptionError(f"{workers} is no number of workers.", f"Use 1 to {_LIMIT_OF_WORKERS}.")
+        raise OptionError(f"{workers} is not a number of workers.", f"Use 1 to {_LIMIT_OF_WORKERS}.")
     return workers
 
 

@@ -132,4 +132,4 @@ def test_a_number_of_workers_that_is_none(custom: Custom, tmp_path: Path, worker
         app, ["to-hf", str(custom("qwen2-300m")), str(tmp_path / "output"), "--workers", workers]
     )
     assert result.exit_code == 2
-    assert "is no number of workers. Use 1 to 256" in result.stderr
+    assert "is not a number of workers. Use 1 to 256" in result.stderr

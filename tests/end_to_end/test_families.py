@@ -346,7 +346,7 @@ def test_an_image_token_id_that_the_tokenizer_denies_is_noted(custom: Custom, tm
 
 
 def test_an_order_that_there_is_not_is_refused(custom: Custom, tmp_path: Path):
-    with pytest.raises(BridgeError, match=r"'size' is no choice for order\. Use 'source' or 'name'"):
+    with pytest.raises(BridgeError, match=r"'size' is not a choice for order\. Use 'source' or 'name'"):
         internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf", order="size")
     assert not (tmp_path / "hf").exists()
 

@@ -227,8 +227,8 @@ def test_another_model(model_type, architecture, custom: Custom):
 
 def test_a_directory_that_is_no_checkpoint(tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    refuse("to-hf", tmp_path / "empty", "config.json", "is not there")
-    refuse("to-hf", tmp_path / "nowhere", "nowhere is no directory", "hf download")
+    refuse("to-hf", tmp_path / "empty", "config.json", "does not exist")
+    refuse("to-hf", tmp_path / "nowhere", "nowhere is not a directory", "hf download")
 
 
 def test_the_wrong_direction(hf: Path):
@@ -339,7 +339,7 @@ def test_a_link_into_a_cache_whose_file_is_gone(name: str, custom: Custom):
     source = custom("qwen2-300m")
     (source / name).unlink(missing_ok=True)
     (source / name).symlink_to("../blobs/gone")
-    refuse("to-hf", source, name, "is no file that can be read", "Download it again")
+    refuse("to-hf", source, name, "is not a file that can be read", "Download it again")
 
 
 @pytest.mark.parametrize("token", [[1, 2], -1, "590", True, 2**31])

@@ -185,7 +185,7 @@ def test_there_is_no_such_target(options: list[str], tmp_path: Path):
 @pytest.mark.parametrize("choice", [{"layout": "l3"}, {"layout": "L1"}, {"experts": "stacked"}, {"order": "size"}])
 def test_there_is_no_such_choice(choice: dict[str, Any], tmp_path: Path):
     [(name, value)] = choice.items()
-    with pytest.raises(internvl_bridge.BridgeError, match=f"'{value}' is no choice for {name}"):
+    with pytest.raises(internvl_bridge.BridgeError, match=f"'{value}' is not a choice for {name}"):
         internvl_bridge.repair(DATA / "hf" / SPLIT, tmp_path / "repaired", **choice)
     assert list(tmp_path.iterdir()) == []
 

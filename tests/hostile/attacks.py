@@ -626,8 +626,12 @@ _CONFIG = [
     _config("a tie of texts", setting(CONFIG, "tie_word_embeddings", "false"), ("tie_word_embeddings 'false'",)),
     _config("a dtype that is code", setting(CONFIG, "torch_dtype", "__import__('os')"), ("torch_dtype",)),
     _config("a template that is a list", setting(CONFIG, "template", ["x"]), ("template ['x']",)),
-    _config("no section of the tower", setting(CONFIG, "vision_config", ABSENT), ("has no object 'vision_config'",)),
-    _config("a list for a section", setting(CONFIG, "llm_config", [1]), ("has no object 'llm_config'",)),
+    _config(
+        "no section of the tower",
+        setting(CONFIG, "vision_config", ABSENT),
+        ("does not have an object 'vision_config'",),
+    ),
+    _config("a list for a section", setting(CONFIG, "llm_config", [1]), ("does not have an object 'llm_config'",)),
     *(
         _unsupported(
             f"model_type {json.dumps(kind)[:30]}", setting(CONFIG, "model_type", kind), ("not an InternVL model",)
@@ -687,10 +691,10 @@ def _tokenizer(name: str, spoil: Callable[[Path], object], *words: str, **more: 
 
 
 _BESIDE = [
-    _tokenizer("a cut tokenizer", content("tokenizer.json", lambda o: o[:-20]), "tokenizer.json", "breaks off"),
-    _tokenizer("an empty tokenizer", content("tokenizer.json", b""), "tokenizer.json", "breaks off"),
-    _tokenizer("a huge tokenizer", sparse("tokenizer.json", 1 << 40, b"{"), "tokenizer.json", "breaks off"),
-    _tokenizer("a pointer for a tokenizer", content("tokenizer.json", LFS), "tokenizer.json", "breaks off"),
+    _tokenizer("a cut tokenizer", content("tokenizer.json", lambda o: o[:-20]), "tokenizer.json", "is cut off"),
+    _tokenizer("an empty tokenizer", content("tokenizer.json", b""), "tokenizer.json", "is cut off"),
+    _tokenizer("a huge tokenizer", sparse("tokenizer.json", 1 << 40, b"{"), "tokenizer.json", "is cut off"),
+    _tokenizer("a pointer for a tokenizer", content("tokenizer.json", LFS), "tokenizer.json", "is cut off"),
     _tokenizer(
         "a deep tokenizer",
         content("tokenizer.json", b'{"a":' + DEEP_LIST + b',"model":{}}'),
@@ -749,7 +753,7 @@ _BESIDE = [
         "no token",
     ),
     *(
-        _tokenizer(f"{what} for {name} {base}", make(name), name, "is no file that can be read", base=base)
+        _tokenizer(f"{what} for {name} {base}", make(name), name, "is not a file that can be read", base=base)
         for base in ("custom", "hf")
         for name in ("tokenizer.json", "generation_config.json", "chat_template.jinja", "LICENSE", "vocab.json")
         for what, make in ODD_FILES.items()
@@ -833,7 +837,7 @@ _SIDECAR = [
         Attack(
             f"{what} for {SIDECAR}",
             make(SIDECAR),
-            (SIDECAR, "is no file that can be read"),
+            (SIDECAR, "is not a file that can be read"),
             "CompanionFileError",
             "hf",
             frozenset({"to_custom", "inspect", "verify"}),
@@ -912,7 +916,7 @@ REFUSED: list[Attack] = [
         Attack(
             f"{what} for {CONFIG} {base}",
             make(CONFIG),
-            (CONFIG, "is not there, or is no file"),
+            (CONFIG, "does not exist, or is not a file"),
             "ConfigError",
             base,
             PLANNED,

@@ -208,7 +208,7 @@ COMMANDS = [
     ("to-hf", "custom", first_tensor(dtype=HOSTILE_TEXT), [WEIGHTS, FIRST, "unknown dtype"]),
     ("to-hf", "sharded", setting(INDEX, "weight_map", {FIRST: f"../{HOSTILE_TEXT}"}), [INDEX, "it places tensors in"]),
     ("to-hf", "custom", ODD_FILES["a FIFO"](WEIGHTS), ["holds no model.safetensors"]),
-    ("to-hf", "custom", linked(CONFIG, "/dev/zero"), [CONFIG, "is no file"]),
+    ("to-hf", "custom", linked(CONFIG, "/dev/zero"), [CONFIG, "is not a file"]),
     ("to-hf", "custom", setting(CONFIG, "model_type", HOSTILE_TEXT), [CONFIG, "not an InternVL model"]),
     ("to-custom", "hf", setting(SIDECAR, "family", HOSTILE_TEXT), [SIDECAR, "unknown family"]),
     ("repair", "hf", content(WEIGHTS, LFS), [WEIGHTS, "Git LFS pointer"]),

@@ -185,7 +185,7 @@ def test_lone_stacks_may_be_of_two_families_and_are_refused(spelling: KeySpellin
         guessed_route(specs, CUSTOM)
 
     assert error.value.reason == (
-        f"{stack} holds experts, but nothing tells whether they are those of Qwen3-MoE or of GPT-OSS."
+        f"{stack} holds experts, but nothing shows whether they are those of Qwen3-MoE or of GPT-OSS."
     )
     assert error.value.remedy == "Pass the contents of the model's config.json as config."
     assert str(error.value) == str(ambiguous(stack))

@@ -339,7 +339,7 @@ def test_a_group_of_nobody_knows_how_many_experts_is_refused(role: str) -> None:
     with pytest.raises(OptionError) as error:
         group_into(TO_HF, row_of(OF_ANY_NUMBER, key, TO_HF), key)
 
-    assert error.value.reason == f"{key} is one of several experts, and nothing tells how many there are."
+    assert error.value.reason == f"{key} is one of several experts, and nothing shows how many there are."
     assert "config.json" in error.value.remedy
 
 

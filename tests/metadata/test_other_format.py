@@ -148,7 +148,7 @@ def test_without_a_sidecar_nothing_is_known_of_the_other_format(tmp_path: Path) 
 
 def test_a_directory_in_the_place_of_the_sidecar_is_refused(tmp_path: Path) -> None:
     (tmp_path / SIDECAR_FILE).mkdir()
-    with pytest.raises(CompanionFileError, match=f"{SIDECAR_FILE} is there, but is no file"):
+    with pytest.raises(CompanionFileError, match=f"{SIDECAR_FILE} exists, but is not a file"):
         read_sidecar(tmp_path, Format.CUSTOM)
 
 

@@ -20,7 +20,7 @@ def test_what_could_not_be_read_again_is_not_written() -> None:
         CompanionFileError, match=r"tokenizer_config\.json is the largest, are too large for the sidecar"
     ) as error:
         sidecar_contents(Format.CUSTOM, "Qwen2", texts, {})
-    assert "Remove what is no part of the model from tokenizer_config.json" in error.value.remedy
+    assert "Remove what does not belong to the model from tokenizer_config.json" in error.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def find_tensor(archive: Archive, key: str, tensor: torch.Tensor, shard: int) ->
             "Call .contiguous() (and .resolve_conj() on complex tensors) on it before saving.",
         )
     storage = tensor.untyped_storage()
-    offset = storage._checkpoint_offset  # noqa: SLF001 (where torch tells it)
+    offset = storage._checkpoint_offset  # noqa: SLF001 (where torch keeps it)
     if offset is None:
         raise CheckpointError(
             f"{key} in {path} was saved without data, from torch's meta device.",
@@ -129,8 +129,8 @@ def _check_kind(path: Path, first: bytes) -> None:
     if first.startswith(POINTER_START):
         raise lfs_pointer(path)
     if first[257:262] == b"ustar" or first.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"):
-        raise CheckpointError(f"{path} has a format of torch before 1.6, which was no zip archive.", _SAVE_AGAIN)
-    raise _malformed(path, "it is no zip archive")
+        raise CheckpointError(f"{path} has a format of torch before 1.6, which was not a zip archive.", _SAVE_AGAIN)
+    raise _malformed(path, "it is not a zip archive")
 
 
 def _storages(byte_range: ByteRange, window: "_Window") -> Mapping[int, int]:

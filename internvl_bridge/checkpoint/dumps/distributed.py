@@ -50,7 +50,7 @@ class _Part:
 def open_distributed(directory: Path, is_model: Callable[[Collection[str]], bool]) -> OpenedWeights:
     """Find every chunk of the model in ``directory`` as a byte range of its files; no tensor data is read.
 
-    ``is_model`` tells whether keys are those of a model: the shortest prefix of keys for which it says so is
+    ``is_model`` says whether keys are those of a model: the shortest prefix of keys for which it is true is
     taken away, and what has another one is left out. If there is none, all tensors are taken as they are.
 
     Raises CheckpointError unless the chunks tile every tensor, and lie where ``.metadata`` says, as it says.
@@ -82,7 +82,7 @@ def _prefix(keys: Collection[str], is_model: Callable[[Collection[str]], bool]) 
 
 
 def _left_out(contents: Contents, prefix: str) -> tuple[str, ...]:
-    """First segments of what is no tensor of the model; whole keys where the model's keys start the same way."""
+    """First segments of what is not a tensor of the model; whole keys where the model's keys start the same way."""
     taken = {key.partition(".")[0] for key in contents.tensors if key.startswith(prefix)}
     others = [*(key for key in contents.tensors if not key.startswith(prefix)), *contents.others]
     firsts = {key: key.partition(".")[0] for key in others}

@@ -43,12 +43,15 @@ def notes_to_custom(model: Model, assumed: Mapping[str, Any], tokenizer_home: Pa
     description, other_format = model.description, model.other_format
     if assumed:
         values = ", ".join(f"{name} {value!r}" for name, value in assumed.items())
-        yield f"Nothing tells these, so they were assumed: {values}. If one is wrong, give the original as --reference."
+        yield (
+            f"No file states these, so they were assumed: {values}. If one is wrong, give the original model as "
+            f"--reference."
+        )
     if description.family.hf_model_type == LLAMA.hf_model_type:
         if other_format is None:
             yield (
-                f"HF does not tell InternLM2 from Llama: the language model has {description.family.name}'s names, as "
-                f"no sidecar or --reference says otherwise. If it was an InternLM2 (InternVL2 and 2.5 of 2B, 8B and "
+                f"HF has one class for InternLM2 and Llama: the language model has {description.family.name}'s names, "
+                f"as no sidecar or --reference says otherwise. If it was an InternLM2 (InternVL2 and 2.5 of 2B, 8B and "
                 f"26B), convert again with the original model as --reference."
             )
         else:
@@ -73,7 +76,8 @@ def notes_on_directory(
         chosen = f"as {other_format.origin} says" if other_format and is_old else "chosen by the language model's class"
         yield (
             f"auto_map names {repository} for the Python modules (*.py), {chosen}: transformers fetches them from "
-            f"there when the model is loaded with trust_remote_code. A --reference that has them lends them instead."
+            f"there when the model is loaded with trust_remote_code. To have them in the output, give a --reference "
+            f"that has them."
         )
     if missing := sorted({*missing_modules(config, names), *missing_modules(tokenizer, names)}):
         yield (

@@ -65,7 +65,7 @@ def _template(hf: ModelDescription, files: HfFiles, other_format: OtherFormat | 
 
 
 def _needs_hub(old: Config, files: HfFiles, other_format: OtherFormat | None) -> bool:
-    """Whether the output's Python modules have to come from the hub: nobody lends or restores them."""
+    """Whether the output's Python modules have to come from the hub: neither a reference nor a sidecar has them."""
     if other_format is None:
         return True
     modules = {*other_format.files, *(path.name for path in files.code)}

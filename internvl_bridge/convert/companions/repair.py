@@ -143,7 +143,7 @@ def _generation(
 
 
 def _no_part(source: Path) -> Collection[str]:
-    """The names of small texts that are no part of a model."""
+    """The names of small texts that do not belong to a model."""
     names = (path.name for path in source.iterdir())
     return {name for name in names if name.endswith(_NO_PART) or name.startswith(_STATES)}
 
@@ -153,7 +153,7 @@ def _notes_on_config(hf: ModelDescription, config: Config) -> Iterator[str]:
     if stated is not None and stated != config["image_token_id"]:
         yield (
             f"{hf.file.path} has image_token_id {stated}, but the tokenizer has {config['image_token_id']} for "
-            f"{IMAGE_CONTEXT}: the output's says so too, as the model would ignore images."
+            f"{IMAGE_CONTEXT}: the output's does so too, as the model would ignore images."
         )
     if layer != -1:
         yield f"vision_feature_layer is {layer}: transformers 5 reads that, 4.57 and older fail with an AttributeError."

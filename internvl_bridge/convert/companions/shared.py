@@ -148,7 +148,7 @@ def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
     if planned.head is OutputHead.OWN and model.description.may_be_tied:
         yield (
             "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
-            "own, which differs: that one is used, and the output's config.json says so."
+            "own, which differs: that one is used, and written to the output's config.json."
         )
     if model.weights.left_out:
         yield f"Left out, as no weights of the model: {', '.join(model.weights.left_out)}."

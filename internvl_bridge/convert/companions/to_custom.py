@@ -42,7 +42,7 @@ from internvl_bridge.planning.tensor_plan import ModelPlan
 
 
 def custom_files(model: Model, planned: ModelPlan, home: Path, reference: str | Path | None) -> CompanionFiles:
-    """The files of a custom checkpoint made from an HF one; as :func:`hf_files`. ``reference`` lends its modules."""
+    """The files of a custom checkpoint made from an HF one; modules come from ``reference``. See :func:`hf_files`."""
     description, other_format = model.description, model.other_format
     tokenizer = read_whole_tokenizer(home)
     files = read_hf_files(model.directory, tokenizer, remote_code(Path(reference)) if reference else [])

@@ -22,7 +22,7 @@ def read_generation_config(directory: Path) -> JsonFile | None:
     file = read_json_file(path)
     if not optional(value_checks.token_ids)(stated := file.values.get("eos_token_id")):
         raise CompanionFileError(
-            f"{path} has eos_token_id {shown(stated)}, which is no token.", "Correct it, or remove the file."
+            f"{path} has eos_token_id {shown(stated)}, which is not a token.", "Correct it, or remove the file."
         )
     return file
 

@@ -1,1 +1,1 @@
-"""config.json: read, checked and translated. It knows no tokenizer, no chat template, no sidecar."""
+"""config.json: read, checked and translated. It does not know tokenizers, chat templates or sidecars."""

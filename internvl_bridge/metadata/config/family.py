@@ -14,7 +14,7 @@ _RELATIVES = {"InternLM2VEForCausalLM": "Mono-InternVL"}
 def custom_family(config: JsonFile, keys: Iterable[str]) -> Family:
     """The family of a custom checkpoint.
 
-    Raises UnsupportedModelError if its language model is none of those InternVL was released with.
+    Raises UnsupportedModelError if InternVL was not released with its language model.
     """
     llm = section(config, "llm_config")
     architectures = llm.get("architectures")

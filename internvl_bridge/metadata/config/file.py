@@ -14,7 +14,7 @@ def read_config(directory: Path) -> JsonFile:
     """Parse ``config.json`` of ``directory``. Raises CheckpointError if that is not a directory, or has none."""
     if not directory.is_dir():
         raise CheckpointError(
-            f"{directory} is no directory.",
+            f"{directory} is not a directory.",
             "Give that of a checkpoint. Names of hub repositories are not downloaded; 'hf download NAME --local-dir "
             "DIRECTORY' does that.",
         )
@@ -46,7 +46,7 @@ def section(config: JsonFile, name: str) -> Config:
     value = config.values.get(name)
     if not isinstance(value, dict):
         raise ConfigError(
-            f"{config.path} has no object {name!r}.",
+            f"{config.path} does not have an object {name!r}.",
             "Use the config.json that the checkpoint was saved with.",
         )
     return value

@@ -43,8 +43,8 @@ def custom_fields(tiling: Tiling) -> dict[str, Any]:
 def hf_tiling(processor: Config) -> Tiling | None:
     """The tiling that an HF image processor's config states; absent fields have its class's defaults.
 
-    None for no config at all. ``crop_to_patches`` is no part of it: InternVL's processor class overrules it with true.
-    Raises CompanionFileError for numbers that are none.
+    None for no config at all. ``crop_to_patches`` is not read: InternVL's processor class overrules it with true.
+    Raises CompanionFileError for values that are not numbers.
     """
     if not processor:
         return None
@@ -79,7 +79,7 @@ def tokens_per_tile(custom: Config) -> int:
     tokens = tokens_of_side(side, custom)
     if not tokens:
         raise ConfigError(
-            f"config.json describes image tiles of {side} pixels, which become no token at all.",
+            f"config.json describes image tiles of {side} pixels, which do not become any token.",
             "Use the config.json that the checkpoint was saved with.",
         )
     return tokens

@@ -100,7 +100,7 @@ def to_custom_config(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The custom config.json for an HF one, and the names of the fields whose values were assumed.
 
-    ``from_files`` are fields that the files beside HF's config tell. Without ``old``, what nothing tells is filled
+    ``from_files`` are fields that the files beside HF's config state. Without ``old``, what no file states is filled
     in with what upstream's current releases use, and every field is written, so that readers need no knowledge of
     the custom class's defaults.
     """

@@ -1,1 +1,1 @@
-"""The processor's files: how images become pixels and tokens. It knows no tokenizer."""
+"""The processor's files: how images become pixels and tokens. It does not know tokenizers."""

@@ -100,7 +100,7 @@ def _text(file: JsonFile | None, part: Config) -> str:
 
 def _assumed(side: int) -> str:
     return (
-        f"No file tells how images are cut into tiles, so upstream's usual way was assumed: into {_USUAL.smallest} to "
+        f"No file states how images are cut into tiles, so upstream's usual way was assumed: into {_USUAL.smallest} to "
         f"{_USUAL.largest} of {side} pixels, and a thumbnail. If the model was trained otherwise, correct min_patches "
         f"and max_patches in {PREPROCESSOR_FILE}."
     )
@@ -128,7 +128,7 @@ def _notes_on_tokens(hf: ModelDescription, tokens: int, processor: Config, image
     path, stated = hf.file.path.parent / PROCESSOR_FILE, processor["image_seq_length"]
     if not value_checks.positive(stated):
         raise CompanionFileError(
-            f"{path} has image_seq_length {shown(stated)}, which is no number of tokens.",
+            f"{path} has image_seq_length {shown(stated)}, which is not a number of tokens.",
             f"Correct it: config.json says {tokens}.",
         )
     side = _side(image)
@@ -142,7 +142,7 @@ def _notes_on_tokens(hf: ModelDescription, tokens: int, processor: Config, image
 
 
 def _side(image: Config) -> int | None:
-    """The side of the image processor's tiles in pixels, None if they are no squares."""
+    """The side of the image processor's tiles in pixels, None if they are not squares."""
     match image.get("size", _DEFAULT_SIZE):
         case {"height": side, "width": other} if side == other and value_checks.positive(side):
             return int(side)

@@ -97,6 +97,6 @@ def _checked(path: Path, template: Any) -> str | None:
 
 def _unreadable(path: Path) -> CompanionFileError:
     return CompanionFileError(
-        f"{path} holds a chat template that is no text, or has more than {_LARGEST_TEMPLATE} bytes.",
+        f"{path} holds a chat template that is not text, or has more than {_LARGEST_TEMPLATE} bytes.",
         "Correct it, or remove it: then one is made from the template that config.json names.",
     )

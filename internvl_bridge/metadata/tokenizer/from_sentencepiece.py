@@ -115,7 +115,7 @@ def _added_token(number: str, entry: Any, origin: Path) -> _AddedToken:
         case {"content": str(content)} if content and re.fullmatch("0|[1-9][0-9]{0,8}", number):
             pass
         case _:
-            raise _malformed(origin, f"the entry {shown(number)} is no id with a text: {shown(entry)}")
+            raise _malformed(origin, f"the entry {shown(number)} is not an id with a text: {shown(entry)}")
     flags = {name: entry.get(name, False) for name in ("special", "lstrip", "rstrip", "single_word")}
     if not all(isinstance(flag, bool) for flag in flags.values()):
         raise _malformed(origin, f"the flags of {shown(content)} are not all true or false")
@@ -210,7 +210,7 @@ def _post_processor(names: Sequence[str], bos: str | None, eos: str | None, orig
     wanted = [token for token in (bos, eos) if token is not None]
     for token in wanted:
         if token not in names:
-            raise _malformed(origin, f"{shown(token)} is none of them, and no piece")
+            raise _malformed(origin, f"{shown(token)} is not one of them, and not a piece")
     return template_processing(bos, eos, {token: names.index(token) for token in wanted})
 
 

@@ -67,7 +67,7 @@ class Piece:
 class SentencePieceModel:
     """What a ``tokenizer.model`` says about turning text into ids and back.
 
-    ``changes_characters`` tells whether a table of replacements (``precompiled_charsmap``) is applied to text,
+    ``changes_characters`` says whether a table of replacements (``precompiled_charsmap``) is applied to text,
     ``changes_output`` whether one is applied to decoded text.
     """
 
@@ -103,7 +103,7 @@ def read_sentencepiece_model(path: Path) -> SentencePieceModel:
     """
     if not path.is_file():
         raise CompanionFileError(
-            f"{path} is not there, or is no file.",
+            f"{path} does not exist, or is not a file.",
             "Copy tokenizer.model of the base model into the directory, or give one with a tokenizer by --tokenizer.",
         )
     with path.open("rb") as file:

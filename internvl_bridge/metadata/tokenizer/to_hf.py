@@ -88,7 +88,7 @@ def _as_llama_class_reads_it(tokenizer: TokenizerFiles) -> dict[str, str]:
     front = read_front(path)
     if not front:
         raise CompanionFileError(
-            f"{path} is no tokenizer.json, or its entries stand in an unusual order.",
+            f"{path} is not a tokenizer.json, or its entries are in an unusual order.",
             "Load the tokenizer with transformers' AutoTokenizer and save it again.",
         )
     stated = surrounding_tokens(front.get("post_processor"))

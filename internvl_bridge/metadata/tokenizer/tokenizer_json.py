@@ -17,7 +17,7 @@ _MODEL = re.compile(rb',\s*"model"\s*:\s*\{')
 def read_front(path: Path) -> dict[str, Any]:
     """The entries of a tokenizer.json in front of "model", which the tokenizers library writes last.
 
-    Empty if the file is none, is in another order, or is larger than any.
+    Empty if the file is not a tokenizer.json, is in another order, or is larger than any.
     """
     if not 0 < path.stat().st_size <= _LARGEST:
         return {}
@@ -37,7 +37,7 @@ def check_whole(path: Path) -> None:
         whole = "model" in read_json_file(path).values
     if not whole:
         raise CompanionFileError(
-            f"{path} is no tokenizer.json, or breaks off.",
+            f"{path} is not a tokenizer.json, or is cut off.",
             "Download it again, or save the tokenizer again with transformers.",
         )
 

@@ -509,7 +509,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Any], object], str]] = {
     "beyond": (lambda m: setattr(info_of(m, "x"), "length", 1 << 40), "its contents should end at byte"),
     "shorter": (lambda m: setattr(info_of(m, "x"), "length", 100), "its zip directory cannot be read"),
     "nothing": (lambda m: setattr(info_of(m, "x"), "length", 0), "it is empty"),
-    "elsewhere": (lambda m: setattr(info_of(m, "x"), "offset", info_of(m, "x").offset + 1), "it is no zip archive"),
+    "elsewhere": (lambda m: setattr(info_of(m, "x"), "offset", info_of(m, "x").offset + 1), "it is not a zip archive"),
     "another": (
         lambda m: vars(info_of(m, "x")).update(vars(info_of(m, "other"))),
         "holds F32 [3] for x, and .metadata says BF16 [2, 4]",

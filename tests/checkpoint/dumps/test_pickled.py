@@ -297,10 +297,10 @@ def test_torchscript_is_refused(tmp_path):
     [
         (b"", "it is empty"),
         (b"PK\x03\x04", "its zip directory cannot be read"),
-        (b"\x93NUMPY" * 200, "it is no zip archive"),
-        (b"<!DOCTYPE html>", "it is no zip archive"),
+        (b"\x93NUMPY" * 200, "it is not a zip archive"),
+        (b"<!DOCTYPE html>", "it is not a zip archive"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "git lfs pull"),
-        (bytes(range(256)) * 40, "it is no zip archive"),
+        (bytes(range(256)) * 40, "it is not a zip archive"),
     ],
 )
 def test_other_bytes_are_refused(tmp_path, raw, reason):

@@ -199,7 +199,7 @@ def test_a_llama_tokenizer_that_adds_it_already_is_copied(llama: Callable[..., P
 def test_a_llama_tokenizer_whose_json_cannot_be_read_is_refused(llama: Callable[..., Path]):
     source = llama()
     (source / "tokenizer.json").write_text("{}")
-    with pytest.raises(CompanionFileError, match=r"tokenizer\.json is no tokenizer\.json.*save it again"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer\.json is not a tokenizer\.json.*save it again"):
         companions(source)
 
 

@@ -161,7 +161,7 @@ def test_nothing_need_be_said_of_the_template_and_the_tiling(name: str) -> None:
 def test_a_missing_section_is_refused_by_name(section: str, value: Any) -> None:
     for config in (custom_config("qwen2-300m"), hf_config("qwen2-300m@state-dict")):
         if section in config:
-            with pytest.raises(ConfigError, match=f"^config.json has no object '{section}'"):
+            with pytest.raises(ConfigError, match=f"^config.json does not have an object '{section}'"):
                 description(changed(config, None, **{section: value}))
 
 

@@ -93,7 +93,7 @@ def test_relatives_and_oddities_are_refused_by_what_they_say(model_type: Any, ar
     ],
 )
 def test_a_config_without_its_two_models_is_refused(values: dict[str, Any], missing: str) -> None:
-    with pytest.raises(ConfigError, match=f"^model/config.json has no object '{missing}'"):
+    with pytest.raises(ConfigError, match=f"^model/config.json does not have an object '{missing}'"):
         describe(config_of(**values))
 
 
@@ -148,14 +148,14 @@ def test_malformed_json_is_refused_with_its_path(tmp_path: Path, raw: bytes, rea
 
 
 def test_a_config_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not there, or is no file"):
+    with pytest.raises(ConfigError, match="does not exist, or is not a file"):
         read_config(tmp_path)
 
 
 def test_a_directory_is_no_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").mkdir()
 
-    with pytest.raises(ConfigError, match="is not there, or is no file"):
+    with pytest.raises(ConfigError, match="does not exist, or is not a file"):
         read_config(tmp_path)
 
 

@@ -86,7 +86,7 @@ def test_a_template_that_is_no_text_is_refused_by_name(stated: Any, tmp_path: Pa
 def test_a_jinja_file_that_is_no_template_is_refused_by_name(text: bytes, tmp_path: Path):
     (tmp_path / "chat_template.jinja").write_bytes(text)
     with pytest.raises(
-        CompanionFileError, match=r"chat_template\.jinja holds a chat template that is no text, or has more"
+        CompanionFileError, match=r"chat_template\.jinja holds a chat template that is not text, or has more"
     ):
         read_tokenizer_files(tmp_path)
 
@@ -107,11 +107,11 @@ def test_a_template_is_never_cut_off(text: str, tmp_path: Path):
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"])
 def test_a_directory_or_a_dangling_link_in_its_place_is_refused_by_name(name: str, tmp_path: Path):
     (tmp_path / name).mkdir()
-    with pytest.raises(CompanionFileError, match=f"{name} is there, but is no file"):
+    with pytest.raises(CompanionFileError, match=f"{name} exists, but is not a file"):
         read_tokenizer_files(tmp_path)
     (tmp_path / name).rmdir()
     (tmp_path / name).symlink_to("nowhere")
-    with pytest.raises(CompanionFileError, match=f"{name} is there, but is no file"):
+    with pytest.raises(CompanionFileError, match=f"{name} exists, but is not a file"):
         read_tokenizer_files(tmp_path)
 
 

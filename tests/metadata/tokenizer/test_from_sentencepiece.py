@@ -685,13 +685,13 @@ def test_tokens_that_look_around_them_are_refused(flag: str) -> None:
         ({"264": token("aa")}, "'aa' has two ids, counting the pieces"),
         ({"264": token("<a>"), "265": token("<a>")}, "'<a>' has two ids, counting the pieces"),
         ({"261": token("<s>")}, "'<s>' has two ids, counting the pieces"),
-        ({"x": token("<a>")}, "the entry 'x' is no id with a text: {'content': '<a>'"),
-        ({"-1": token("<a>")}, "the entry '-1' is no id with a text"),
-        ({"0264": token("<a>")}, "the entry '0264' is no id with a text"),
-        ({"2640000000": token("<a>")}, "the entry '2640000000' is no id with a text"),
-        ({"264": "<a>"}, "the entry '264' is no id with a text: '<a>'"),
-        ({"264": token("")}, "the entry '264' is no id with a text"),
-        ({"264": {"content": 1}}, "the entry '264' is no id with a text: {'content': 1}"),
+        ({"x": token("<a>")}, "the entry 'x' is not an id with a text: {'content': '<a>'"),
+        ({"-1": token("<a>")}, "the entry '-1' is not an id with a text"),
+        ({"0264": token("<a>")}, "the entry '0264' is not an id with a text"),
+        ({"2640000000": token("<a>")}, "the entry '2640000000' is not an id with a text"),
+        ({"264": "<a>"}, "the entry '264' is not an id with a text: '<a>'"),
+        ({"264": token("")}, "the entry '264' is not an id with a text"),
+        ({"264": {"content": 1}}, "the entry '264' is not an id with a text: {'content': 1}"),
         ({"264": token("<a>", special="yes")}, "the flags of '<a>' are not all true or false"),
         ({"264": token("<a>", lstrip=1)}, "the flags of '<a>' are not all true or false"),
     ],
@@ -710,7 +710,7 @@ def test_malformed_added_tokens_are_refused(added: dict[str, Any], reason: str) 
 
 @pytest.mark.parametrize("which", ["bos", "eos"])
 def test_a_bos_or_eos_without_an_id_is_refused(which: str) -> None:
-    with pytest.raises(CompanionFileError, match=r"cannot be used: '<start>' is none of them, and no piece\."):
+    with pytest.raises(CompanionFileError, match=r"cannot be used: '<start>' is not one of them, and not a piece\."):
         convert(VARIED.SerializeToString(), **{which: "<start>"})
 
 

@@ -229,7 +229,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "tokenizer.model"
     make(path)
 
-    with pytest.raises(CompanionFileError, match=r"tokenizer.model is not there, or is no file. .*--tokenizer"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer.model does not exist, or is not a file. .*--tokenizer"):
         read_sentencepiece_model(path)
 
 

@@ -168,7 +168,7 @@ def test_a_whole_tokenizer_is_taken(end: bytes, tmp_path: Path):
 def test_a_tokenizer_that_is_not_whole_is_refused_by_name(text: bytes, tmp_path: Path):
     (tmp_path / "tokenizer.json").write_bytes(text)
     with pytest.raises(
-        CompanionFileError, match=rf"{tmp_path}/tokenizer\.json is no tokenizer\.json, or breaks off\. Down"
+        CompanionFileError, match=rf"{tmp_path}/tokenizer\.json is not a tokenizer\.json, or is cut off\. Down"
     ):
         check_whole(tmp_path / "tokenizer.json")
 
