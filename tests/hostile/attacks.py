@@ -744,13 +744,13 @@ _BESIDE = [
         "a huge configuration of it", sparse("tokenizer_config.json", 1 << 40, b"{"), "more than 67108864 bytes"
     ),
     _tokenizer("a huge chat template", sparse("chat_template.jinja", 1 << 40), "chat_template.jinja", "1048576 bytes"),
-    _tokenizer("a chat template of bytes", content("chat_template.jinja", b"\xff"), "chat_template.jinja", "no text"),
+    _tokenizer("a chat template of bytes", content("chat_template.jinja", b"\xff"), "chat_template.jinja", "not text"),
     _tokenizer("a number for a chat template", setting("tokenizer_config.json", "chat_template", 7), "chat template"),
     _tokenizer(
         "a text that ends a turn",
         setting("generation_config.json", "eos_token_id", "2"),
         "eos_token_id '2'",
-        "no token",
+        "is not a token",
     ),
     *(
         _tokenizer(f"{what} for {name} {base}", make(name), name, "is not a file that can be read", base=base)
