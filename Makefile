@@ -54,7 +54,7 @@ benchmark: .venv/ready
 # Small changes of the code of one room, each of which the room's own tests should notice: make mutants ROOM=mapping
 mutants: .venv/ready
 	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --group mutants
-	$(BIN)/python mutants/run.py $(ROOM)
+	$(BIN)/python mutants/run.py $(ROOM) --most $(or $(MOST),150)
 
 clean:
 	rm -rf .venv .venv-4 .venv-demo .mutants demo-output

@@ -25,7 +25,6 @@ from code_mutants import code_mutants
 from table_mutants import TABLES, table_mutants
 from trials import Mutant, is_noticed
 
-_MOST = 150
 _PATIENCE = 3
 """Tests that take so many times as long as without a change hang, and so have noticed it."""
 _LONGER = 10
@@ -34,19 +33,19 @@ _CORES = os.cpu_count() or 1
 DIED, RARELY, SURVIVED = "died", "died of exhaustive tests only", "survived"
 
 
-def all_mutants(source: Path, room: str) -> list[Mutant]:
+def all_mutants(source: Path, room: str, most: int) -> list[Mutant]:
     """Those of a room, in a fixed order: a seeded sample, or all of the tables."""
     if room == "tables":
         return table_mutants((source / TABLES).read_text())
     paths = sorted(path.relative_to(source) for path in (source / "internvl_bridge" / room).rglob("*.py"))
-    return code_mutants(source, [path for path in paths if path != TABLES], _MOST)
+    return code_mutants(source, [path for path in paths if path != TABLES], most)
 
 
-def try_all(home: Path, room: str) -> Iterator[tuple[str, str]]:
+def try_all(home: Path, room: str, most: int) -> Iterator[tuple[str, str]]:
     """The name of each mutant of a room, and what became of it: first those known from an earlier run."""
     copies = _copies(home)
     tests = "tests/mapping" if room == "tables" else f"tests/{room}"
-    mutants = all_mutants(home / "copy-0", room)
+    mutants = all_mutants(home / "copy-0", room, most)
     done = _written(home / "results.jsonl")
     yield from ((mutant.name, done[mutant.name]) for mutant in mutants if mutant.name in done)
 
@@ -101,9 +100,11 @@ def main() -> None:
     """Try the mutants of one room."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("room", help="a room, for instance mapping or metadata/config, or tables")
-    room = parser.parse_args().room
+    parser.add_argument("--most", type=int, default=150, metavar="N", help="how many mutants of a room (default: 150)")
+    arguments = parser.parse_args()
+    room = arguments.room
     verdicts: dict[str, str] = {}
-    for name, verdict in try_all(Path(".mutants") / room.replace("/", "-"), room):
+    for name, verdict in try_all(Path(".mutants") / room.replace("/", "-"), room, arguments.most):
         verdicts[name] = verdict
         print(f"{len(verdicts)} {verdict} {name}", flush=True)
     left = sorted(f"{verdict} {name}" for name, verdict in verdicts.items() if verdict != DIED)
