@@ -1,7 +1,7 @@
 """Reports as text for people."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -71,12 +71,22 @@ def inspection_summary(found: Inspection) -> str:
 
 def checksum_lines(directory: Path, found: ChecksumReport) -> Iterator[str]:
     """What a comparison of files with their checksums found, line by line."""
-    verdict = "Damaged or changed" if found.changed or found.missing else "Not proved" if found.unproved else "Intact"
-    yield f"{verdict}: {len(found.equal)} file(s) of {directory} have the checksum that they were written with."
+    count = len(found.equal) + len(found.changed) + len(found.missing)
+    if found.changed or found.missing:
+        bad = sorted((*found.changed, *found.missing))
+        yield f"Changed or damaged: {len(bad)} of {count} files of {directory}: {_listed(bad)}."
+    elif found.unproved:
+        yield f"Not proved: {_listed(found.unproved)} of {directory} do not have a checksum."
+    else:
+        yield f"Intact: all {count} files of {directory} have the checksum that they were written with."
     for what, names in (("changed", found.changed), ("missing", found.missing), ("no checksum", found.unknown)):
         yield from (f"  {what}: {name}" for name in names)
     if found.unproved:
         yield "Weights without a checksum can be compared with their source: internvl-bridge verify SOURCE OUTPUT."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def comparison_lines(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
@@ -195,6 +205,11 @@ def _numberless(key: str) -> str:
 
 def _verdict(comparison: Comparison) -> str:
     compared = len(comparison.equal) + len(comparison.differences)
+    if not compared:
+        return (
+            f"no tensor could be compared: {len(comparison.mismatched)} have another dtype or shape, "
+            f"{len(comparison.missing)} are missing and {len(comparison.unexpected)} unexpected."
+        )
     return (
         f"{len(comparison.equal)} of {compared} tensors are equal bit for bit; L2 distance "
         f"{comparison.l2:g} over all; {len(comparison.missing)} missing, "

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.errors import CheckpointError, CompanionFileError
+from internvl_bridge.errors import CompanionFileError
+from internvl_bridge.metadata.not_a_directory import not_a_directory
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, read_checksums
 from internvl_bridge.storage.checksums import ALGORITHM
 from internvl_bridge.storage.reading import FileReader, file_checksum
@@ -77,7 +78,7 @@ def verify_checksums(
 
 def _known(directory: Path) -> Mapping[str, str]:
     if not directory.is_dir():
-        raise CheckpointError(f"{directory} is not a directory.", "Give the directory of an output.")
+        raise not_a_directory(directory)
     stated = read_checksums(directory)
     if stated is None:
         raise CompanionFileError(

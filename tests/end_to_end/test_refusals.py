@@ -228,7 +228,7 @@ def test_another_model(model_type, architecture, custom: Custom):
 def test_a_directory_that_is_no_checkpoint(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     refuse("to-hf", tmp_path / "empty", "config.json", "does not exist")
-    refuse("to-hf", tmp_path / "nowhere", "nowhere is not a directory", "hf download")
+    refuse("to-hf", tmp_path / "nowhere", "nowhere does not exist", "Give the directory of a checkpoint")
 
 
 def test_the_wrong_direction(hf: Path):
@@ -353,5 +353,5 @@ def test_a_tokenizer_directory_that_is_none(custom: Custom, tmp_path: Path, kind
     place = tmp_path / "elsewhere"
     if kind == "file":
         place.touch()
-    with pytest.raises(internvl_bridge.BridgeError, match="which was given for the tokenizer, is not a directory"):
+    with pytest.raises(internvl_bridge.BridgeError, match="For the tokenizer: "):
         internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "output", tokenizer=place)

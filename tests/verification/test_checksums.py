@@ -147,7 +147,7 @@ def test_an_output_as_it_was_made_is_intact(output, workers):
     assert result.exit_code == 0
     assert (
         result.stdout
-        == f"Intact: {len(report.equal)} file(s) of {output} have the checksum that they were written with.\n"
+        == f"Intact: all {len(report.equal)} files of {output} have the checksum that they were written with.\n"
     )
     assert json.loads(command(output, "--json").stdout) == {
         "intact": True,
@@ -185,7 +185,7 @@ def test_a_file_that_was_changed_is_told(output, name, change):
     assert len(report.equal) == len(summed(output)) - 1
     result = command(output)
     assert result.exit_code == 1
-    assert result.stdout.startswith("Damaged or changed: ")
+    assert result.stdout.startswith("Changed or damaged: 1 of ")
     assert result.stdout.endswith(f"\n  changed: {path.name}\n")
     assert command(output, "--quiet").exit_code == 1
 
@@ -333,8 +333,8 @@ def test_without_a_manifest_there_is_nothing_to_compare_with(output, tmp_path):
     assert "is not there, or has no checksums" in refused(output)
     (output / SIDECAR).unlink()
     assert "internvl-bridge verify LEFT RIGHT" in refused(output)
-    assert "is not a directory" in refused(tmp_path / "nowhere")
-    assert "is not a directory" in refused(output / "config.json")
+    assert "nowhere does not exist" in refused(tmp_path / "nowhere")
+    assert "config.json is a file" in refused(output / "config.json")
 
 
 def test_a_name_that_no_file_system_has_is_a_missing_file(output):

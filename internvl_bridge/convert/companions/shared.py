@@ -20,6 +20,7 @@ from internvl_bridge.metadata.files import (
     present,
 )
 from internvl_bridge.metadata.json_files import CONFIG_FILE, JsonFile, as_text, read_json_file
+from internvl_bridge.metadata.not_a_directory import not_a_directory
 from internvl_bridge.metadata.other_format import OtherFormat
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles, can_load, read_tokenizer_files
 from internvl_bridge.metadata.tokenizer.token_ids import required_token_id
@@ -74,7 +75,8 @@ def tokenizer_home(source: Path, reference: Path | None, tokenizer: str | Path |
     if tokenizer is not None:
         home = Path(tokenizer)
         if not home.is_dir():
-            raise OptionError(f"{home}, which was given for the tokenizer, is not a directory.", "Give one that is.")
+            refusal = not_a_directory(home)
+            raise OptionError(f"For the tokenizer: {refusal.reason}", refusal.remedy)
         if not has_tokenizer(home):
             raise OptionError(f"{home} holds no tokenizer file.", "Give a directory that does.")
         return source if home.samefile(source) else home

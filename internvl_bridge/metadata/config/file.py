@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from internvl_bridge.errors import CheckpointError, ConfigError, UnsupportedModelError, shown
+from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, JsonFile, read_json_file
+from internvl_bridge.metadata.not_a_directory import not_a_directory
 
 _MODEL_TYPES = {"internvl_chat": Format.CUSTOM, "internvl": Format.HF}
 _ARCHITECTURES = {Format.CUSTOM: "InternVLChatModel", Format.HF: "InternVLForConditionalGeneration"}
@@ -13,11 +14,7 @@ _ARCHITECTURES = {Format.CUSTOM: "InternVLChatModel", Format.HF: "InternVLForCon
 def read_config(directory: Path) -> JsonFile:
     """Parse ``config.json`` of ``directory``. Raises CheckpointError if that is not a directory, or has none."""
     if not directory.is_dir():
-        raise CheckpointError(
-            f"{directory} is not a directory.",
-            "Give that of a checkpoint. Names of hub repositories are not downloaded; 'hf download NAME --local-dir "
-            "DIRECTORY' does that.",
-        )
+        raise not_a_directory(directory)
     return read_json_file(directory / CONFIG_FILE)
 
 

@@ -30,11 +30,8 @@ def test_stored_hf_checkpoints_are_hf(directory: Path) -> None:
 
 
 def test_what_is_not_a_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError) as error:
-        read_config(tmp_path / "OpenGVLab" / "InternVL3-8B")
-
-    assert str(tmp_path / "OpenGVLab" / "InternVL3-8B") in error.value.reason
-    assert "hf download" in error.value.remedy
+    with pytest.raises(CheckpointError, match="nowhere does not exist"):
+        read_config(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("architectures", [None, []])

@@ -1,0 +1,61 @@
+"""Say what is given in the place of a checkpoint's directory, and what to type instead."""
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from internvl_bridge.errors import CheckpointError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
+_HUB = re.compile(r"https?:/+(?:www\.)?huggingface\.co/(?:models/)?([\w.-]+/[\w.-]+)(?:/.*)?")
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def not_a_directory(path: Path) -> CheckpointError:
+    """The refusal of ``path``, which is not a directory: a file, a URL, the name of a hub repository, or nothing.
+
+    Example:
+        >>> str(not_a_directory(Path("OpenGVLab/InternVL3-8B")))
+        "OpenGVLab/InternVL3-8B does not exist here. If it is a repository of the Hugging Face hub, download it: \
+hf download OpenGVLab/InternVL3-8B --local-dir InternVL3-8B"
+    """
+    text = str(path)
+    if repository := _HUB.fullmatch(text):
+        return CheckpointError(f"{text} is a URL, and nothing is downloaded here.", _download(repository[1]))
+    if _URL.match(text):
+        return CheckpointError(
+            f"{text} is a URL, and nothing is downloaded here.", "Download the checkpoint, and give its directory."
+        )
+    if text.startswith("~"):
+        return CheckpointError(
+            f"{text} starts with ~, which the shell replaces only at the start of a word without quotes.",
+            f"Type {path.expanduser() if text.startswith('~/') else '$HOME/...'} instead.",
+        )
+    if path.exists():
+        return CheckpointError(
+            f"{text} is a file, not the directory of a checkpoint.", f"Give its directory: {path.absolute().parent}"
+        )
+    if _REPOSITORY.fullmatch(text) and not path.parent.is_dir():
+        return CheckpointError(
+            f"{text} does not exist here.",
+            f"If it is a repository of the Hugging Face hub, download it: {_command(text)}",
+        )
+    return CheckpointError(f"{text} does not exist.", _nearest(path))
+
+
+def _download(repository: str) -> str:
+    return f"Download it first: {_command(repository)}"
+
+
+def _command(repository: str) -> str:
+    return f"hf download {repository} --local-dir {repository.partition('/')[2]}"
+
+
+def _nearest(path: Path) -> str:
+    """What to type instead: a directory with a similar name, or the part of the path that does exist."""
+    place = next(above for above in path.absolute().parents if above.is_dir())
+    wanted = path.absolute().relative_to(place).parts[0]
+    names = [entry.name for entry in place.iterdir() if entry.is_dir()]
+    if similar := get_close_matches(wanted, names, n=1):
+        return f"Is it {place / similar[0]}?"
+    return f"Give the directory of a checkpoint: {place} exists, and does not have {wanted}."

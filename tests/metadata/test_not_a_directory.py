@@ -1,0 +1,51 @@
+"""Whatever is given in the place of a directory, the message says what to type instead."""
+
+from pathlib import Path
+
+import pytest
+
+from internvl_bridge.metadata.not_a_directory import not_a_directory
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "InternVL3-8B").mkdir(parents=True)
+    (tmp_path / "models" / "model.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "remedy"),
+    [
+        (
+            "OpenGVLab/InternVL3-8B",
+            "does not exist here.",
+            "hf download OpenGVLab/InternVL3-8B --local-dir InternVL3-8B",
+        ),
+        (
+            "https://huggingface.co/OpenGVLab/InternVL3-8B/tree/main",
+            "is a URL",
+            "hf download OpenGVLab/InternVL3-8B --local-dir InternVL3-8B",
+        ),
+        ("s3://bucket/model", "is a URL", "Download the checkpoint, and give its directory."),
+        ("~/model", "starts with ~", "Type /home/me/model instead."),
+        ("~you/model", "starts with ~", "Type $HOME/... instead."),
+        ("models/model.safetensors", "is a file, not the directory", "Give its directory: {here}/models"),
+        ("models/InternVL3_8B", "does not exist.", "Is it {here}/models/InternVL3-8B?"),
+        ("model/InternVL3-8B/", "does not exist here.", "hf download model/InternVL3-8B"),
+        ("{here}/model/InternVL3-8B", "does not exist.", "Is it {here}/models?"),
+        (
+            "models/checkpoint-500/last",
+            "does not exist.",
+            "Give the directory of a checkpoint: {here}/models exists, and does not have checkpoint-500.",
+        ),
+    ],
+)
+def test_the_message_says_what_to_type(given: str, reason: str, remedy: str, tmp_path: Path) -> None:
+    path = Path(given.format(here=tmp_path))
+    refusal = not_a_directory(path)
+
+    assert refusal.reason.startswith(f"{path} ")
+    assert reason in refusal.reason
+    assert remedy.format(here=tmp_path) in refusal.remedy
