@@ -8,7 +8,7 @@ import pytest
 from mapping.spelled_twins import SPELLINGS, every_layout, every_spelling, family_of, specs_as
 from mapping_enumerator import LANGUAGES, TOWERS, laid_out, sample
 
-from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, PHI3, QWEN3_MOE, Experts, Family
+from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, INTERNLM2, INTERNLM3, PHI3, QWEN3_MOE, Experts, Family
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.patterns import KeyPattern
 from internvl_bridge.mapping.spellings import LAYOUTS, MOST_COMPATIBLE, KeyLayout, KeySpelling, spelled, spelled_table
@@ -143,3 +143,23 @@ def test_only_the_hf_side_of_a_row_is_spelled(layout: KeyLayout) -> None:
         assert new.custom_patterns == old.custom_patterns
         for before, after in zip(old.hf_patterns, new.hf_patterns, strict=True):
             assert after.template == laid_out(before.template, layout.name)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "absent"),
+    [(INTERNLM2, "bias", (True, False)), (INTERNLM3, "qkv_bias", (False, False)), (INTERNLM3, "bias", (False, False))],
+)
+def test_what_the_classes_take_for_biases_that_config_does_not_state(
+    family: Family, name: str, absent: tuple[bool, bool]
+) -> None:
+    """InternLM2Config takes true, InternLM3Config and LlamaConfig take false."""
+    [field] = [field for field in family.fields if field.custom == name]
+
+    assert (field.custom_default, field.hf_default) == absent
+
+
+def test_the_base_of_rotary_embeddings_that_config_does_not_state() -> None:
+    """transformers' classes take 10,000; GPT-OSS's takes 150,000."""
+    assert {family.name: family.rope.base for family in FAMILIES if family.rope.base != 10_000.0} == {
+        "GPT-OSS": 150_000.0
+    }

@@ -37,6 +37,7 @@ from internvl_bridge.mapping.spellings import (
     MOST_COMPATIBLE,
     KeyLayout,
     KeySpelling,
+    chosen_spelling,
     layout_of,
     spelled,
     spelling_of,
@@ -496,3 +497,12 @@ def test_the_spelling_of_what_transformers_wrote_is_recognised(
     specs = specs_of(open_checkpoint(DATA / "hf" / name))
 
     assert spelling_of(specs, family) == spelling
+
+
+@pytest.mark.parametrize("layout", ["l1", "l2"])
+@pytest.mark.parametrize("experts", ["split", "fused"])
+def test_the_custom_format_has_one_spelling_and_hf_those_that_are_chosen(experts: str, layout: str) -> None:
+    chosen = chosen_spelling(Format.HF, layout, experts)
+
+    assert chosen_spelling(Format.CUSTOM, layout, experts) == CUSTOM
+    assert (chosen.layout, chosen.experts) == ({"l1": L1, "l2": L2}[layout], Experts(experts))
