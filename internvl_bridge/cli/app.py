@@ -17,6 +17,7 @@ app = typer.Typer(
     name="internvl-bridge",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Convert InternVL checkpoints between the custom format of their training code and the HF format of "
     "transformers: both ways, bit for bit, in bounded memory.",
     epilog="Exit codes: 0 done (for verify: identical), 1 differs, 2 bad input or usage, 130 interrupted.",
@@ -68,20 +69,23 @@ SystemMessage = Annotated[
 LayoutChoice = Annotated[
     Layout,
     typer.Option(
+        case_sensitive=False,
         help="Keys of the output: l1 is what every transformers reads (language_model.model.*), l2 that of "
-        "model.state_dict() (model.language_model.*)."
+        "model.state_dict() (model.language_model.*).",
     ),
 ]
 ExpertsChoice = Annotated[
     ExpertsOption,
     typer.Option(
+        case_sensitive=False,
         help="Experts of Qwen3-MoE in the output: one tensor each (read by all transformers but 5.0 to 5.3, which lose "
-        "them), or fused into one per layer (read by 5.0 and newer). Other models have one way."
+        "them), or fused into one per layer (read by 5.0 and newer). Other models have one way.",
     ),
 ]
 TiedChoice = Annotated[
     Tied | None,
     typer.Option(
+        case_sensitive=False,
         help="If SOURCE's input embeddings serve as output head: write a copy of them as the head, or keep them tied, "
         "without a head.",
         show_default="copy, or as the sidecar remembers",
@@ -93,7 +97,9 @@ MaxShardSize = Annotated[
 ]
 OrderChoice = Annotated[
     Order,
-    typer.Option(help="Order of the tensors in a file: the source's, or safetensors' own by name."),
+    typer.Option(
+        case_sensitive=False, help="Order of the tensors in a file: the source's, or safetensors' own by name."
+    ),
 ]
 Verify = Annotated[bool, typer.Option(help="Read the output back and compare it with the source.")]
 Workers = Annotated[
@@ -344,7 +350,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass

@@ -11,6 +11,7 @@ from typing import TextIO
 
 import typer
 
+from internvl_bridge._version import __version__
 from internvl_bridge.errors import BridgeError, DifferenceError, OutputError
 from internvl_bridge.work.progress import Advance, Progress, silent
 
@@ -100,8 +101,8 @@ def _defect(error: Exception) -> str:
     place = extract_tb(error.__traceback__)[-1]
     what = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {str(error)[:500]}"
     return (
-        f"{what}. This is a defect of internvl-bridge, which should have said what is wrong: please report it. "
-        f"No half output is visible."
+        f"{what}. This is a defect of internvl-bridge {__version__}, which should have said what is wrong. Please "
+        f"report this line and the command to its issue tracker. No half output is visible."
     )
 
 

@@ -6,12 +6,12 @@ from fractions import Fraction
 from internvl_bridge.errors import OptionError
 
 _UNITS = {"": 1, "B": 1}
-_UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start=1)}
+_UNITS |= {f"{prefix}{unit}": 1000**power for power, prefix in enumerate("KMGT", start=1) for unit in ("", "B")}
 _UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", start=1)}
 
 
 def parse_size(size: int | str) -> int:
-    """Bytes of a size such as ``5GB`` (10^9 bytes each), ``5GiB`` (2^30) or a plain number.
+    """Bytes of a size such as ``5GB`` or ``5G`` (10^9 bytes each), ``5GiB`` (2^30) or a plain number.
 
     Raises OptionError for anything else and for zero.
     """

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -14,6 +15,7 @@ from internvl_bridge.errors import OutputError, named, shown
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _BEGINNING = b'{"program": '
+_LONGEST_VALUE = 200
 _TELLING = 3
 """Fields by which a journal of this program is known, whatever its version."""
 
@@ -31,18 +33,24 @@ class Identity:
     source: Mapping[str, Any]
     plan: str
 
-    def difference(self, then: Mapping[str, Any]) -> str | None:
-        """What an identity that was written down says differently; None if it is the same."""
+    def difference(self, then: Mapping[str, Any]) -> tuple[str, str] | None:
+        """What an identity that was written down says differently, and what goes on with it; None if it is the same."""
         if then.get("program") != self.program:
-            return f"by internvl-bridge {shown(then.get('program'))}, and this is {self.program}"
+            version = shown(then.get("program"))
+            return (
+                f"by internvl-bridge {version}, and this is {self.program}",
+                f"Use version {version} to go on with it",
+            )
         if name := _first_difference(self.options, then.get("options")):
-            return f"with another {name}: {shown(_of(then.get('options'), name))}, not {shown(self.options.get(name))}"
+            return _other_option(name, _of(then.get("options"), name), self.options.get(name))
         if name := _first_difference(self.source, then.get("source")):
             if name == "directory":
-                return f"from another directory, {shown(_of(then.get('source'), name))}"
-            return f"from another source: {name} was changed, added or removed since"
+                place = shown(_of(then.get("source"), name))
+                return f"from another directory, {place}", f"Give {place} as source to go on with it"
+            return f"from another source: {name} was changed, added or removed since", "Bring it back to go on with it"
         if then.get("plan") != self.plan:
-            return "to write something else: config.json or another small file of the source was changed since"
+            what = "to write something else: config.json or another small file of the source was changed since"
+            return what, "Bring it back to go on with it"
         return None
 
 
@@ -131,8 +139,8 @@ def check_same(path: Path, identity: Identity, found: Record) -> None:
     difference = identity.difference(found.identity)
     if difference is not None:
         raise OutputError(
-            f"{path.parent} is the unfinished output of a conversion that was begun {difference}.",
-            "Give what was given then to go on with it, or --restart (restart=True) to start over.",
+            f"{path.parent} is the unfinished output of a conversion that was begun {difference[0]}.",
+            f"{difference[1]}, or add --restart (restart=True) to start over.",
         )
 
 
@@ -169,6 +177,25 @@ def _lock(file: int, path: Path) -> bool:
     if not is_still_there:  # the other one has just ended and removed it
         raise running
     return True
+
+
+def _other_option(name: str, then: Any, now: Any) -> tuple[str, str]:
+    """How an option differed, and what to type to go on, with the name that it has on the command line."""
+    if name == "format":
+        return f"in the {then} format, and this is for the {now} format", "Use the command of then to go on with it"
+    flag = f"--{name.replace('_', '-')}"
+    before, this = (flag if value is None else f"{flag} {_typed(value)}" for value in (then, now))
+    if then is None:
+        return f"without {flag}, and this one has {this}", f"Leave out {flag} to go on with it"
+    what = (
+        f"with {before}, and this one is without {flag}" if now is None else f"with {before}, and this one has {this}"
+    )
+    return what, f"Give {before} to go on with it"
+
+
+def _typed(value: Any) -> str:
+    """``value`` as it is typed in a shell."""
+    return shlex.quote(str(value)[:_LONGEST_VALUE])
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -34,9 +34,17 @@ def check_output(source: Path, output: Path, *, overwrite: bool = False) -> None
         raise OutputError(f"{output} is not a name for a directory.", "Give an output directory of its own.")
     around = Path(os.path.realpath(source))
     for place in (output, partial_path(output)):
-        inside = Path(os.path.realpath(place))
-        if inside == around or inside in around.parents or around in inside.parents:
-            raise OutputError(f"{place} and {source} lie within each other.", "Give an output directory of its own.")
+        real = Path(os.path.realpath(place))
+        if real == around:
+            raise OutputError(
+                f"{place} and {source} are the same directory, and a conversion does not change its source.",
+                f"Give another output, for instance {around}-converted.",
+            )
+        if around in real.parents or real in around.parents:
+            inner, outer = (place, source) if around in real.parents else (source, place)
+            raise OutputError(
+                f"{inner} lies inside {outer}.", f"Give an output beside the source, for instance {around}-converted."
+            )
     _check_free(output, overwrite=overwrite)
 
 

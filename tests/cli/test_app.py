@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import DATA, copy_custom, rewrite
+from support import DATA, copy_custom, load_all, rewrite
 from typer.testing import CliRunner
 
 import internvl_bridge
@@ -78,8 +78,21 @@ def test_the_exit_codes_are_in_the_help():
     assert "1 differs, 2 bad input or usage, 130 interrupted" in words
 
 
-def test_the_version():
-    assert invoke("--version").stdout == f"internvl-bridge {internvl_bridge.__version__}\n"
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version(option: str):
+    assert invoke(option).stdout == f"internvl-bridge {internvl_bridge.__version__}\n"
+
+
+def test_help_has_a_short_option():
+    assert invoke("-h").stdout == invoke("--help").stdout
+    assert invoke("to-hf", "-h").stdout == invoke("to-hf", "--help").stdout
+
+
+def test_choices_may_be_in_any_case(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    for output, layout in (("capital", "L2"), ("small", "l2")):
+        assert invoke("to-hf", source, tmp_path / output, "--layout", layout, "--order", "Name").exit_code == 0
+    assert load_all(tmp_path / "capital").keys() == load_all(tmp_path / "small").keys()
 
 
 def test_a_conversion_says_what_it_did(custom: Custom, tmp_path: Path):
@@ -261,7 +274,7 @@ def test_a_defect_is_a_paragraph_too(custom: Custom, tmp_path: Path, monkeypatch
     result = invoke("to-hf", custom("qwen2-300m"), tmp_path / "hf")
     assert result.exit_code == 2
     assert "ZeroDivisionError" in result.stderr
-    assert "please report it" in result.stderr
+    assert "report this line and the command" in result.stderr
     assert "Traceback" not in result.output
 
 

@@ -112,7 +112,7 @@ def test_what_another_conversion_has_begun_is_refused_by_its_plan_too(source, tm
     arguments = [*command, str(source), str(output), "--max-shard-size", SIZE, "--order", "name"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
-    assert "begun with another order: 'source', not 'name'" in result.stderr
+    assert "begun with --order source, and this one has --order name. Give --order source to go on" in result.stderr
     assert result.stdout == ""
     if command != ["plan"]:
         restarted = CliRunner().invoke(app, [*arguments, "--restart", "--json"])

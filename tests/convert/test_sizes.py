@@ -28,7 +28,7 @@ def test_every_unit_has_its_number_of_bytes(unit):
     assert parse_size(f"3{unit}") == 3 * BYTES_IN[unit]
 
 
-@pytest.mark.parametrize("text", ["5GB", "5 GB", " 5gb ", "5.0Gb", "5000MB", "5000000000", "5000000000 b"])
+@pytest.mark.parametrize("text", ["5GB", "5G", "5g", "5 GB", " 5gb ", "5.0Gb", "5000MB", "5000000000", "5000000000 b"])
 def test_spaces_and_case_do_not_matter(text):
     assert parse_size(text) == 5 * 10**9
 
@@ -67,7 +67,6 @@ def test_a_plain_number_means_itself(size):
         "GB",
         "five",
         "5XB",
-        "5G",
         "5GBs",
         "5 G B",
         "5GB 3",

@@ -313,21 +313,36 @@ def refused(source: Path, output: Path, error: type[BridgeError] = OutputError, 
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "then", "now"),
+    ("name", "value", "what", "remedy"),
     [
-        ("layout", "l2", "'l1'", "'l2'"),
-        ("order", "name", "'source'", "'name'"),
-        ("system_message", "Be kind.", "None", "'Be kind.'"),
-        ("max_shard_size", "250KB", "'200KB'", "'250KB'"),
-        ("max_shard_size", None, "'200KB'", "None"),
-        ("experts", "fused", "'split'", "'fused'"),
+        ("layout", "l2", "with --layout l1, and this one has --layout l2", "Give --layout l1"),
+        ("order", "name", "with --order source, and this one has --order name", "Give --order source"),
+        (
+            "system_message",
+            "Be kind.",
+            "without --system-message, and this one has --system-message 'Be kind.'",
+            "Leave out --system-message",
+        ),
+        (
+            "max_shard_size",
+            "250KB",
+            "with --max-shard-size 200KB, and this one has --max-shard-size 250KB",
+            "Give --max-shard-size 200KB",
+        ),
+        (
+            "max_shard_size",
+            None,
+            "with --max-shard-size 200KB, and this one is without --max-shard-size",
+            "Give --max-shard-size 200KB",
+        ),
+        ("experts", "fused", "with --experts split, and this one has --experts fused", "Give --experts split"),
     ],
 )
-def test_other_parameters_are_refused(source, output, stop, expected, name, value, then, now):  # noqa: PLR0917
+def test_other_parameters_are_refused(source, output, stop, expected, name, value, what, remedy):  # noqa: PLR0917
     stop(source, output)
     message = refused(source, output, **{name: value})
     assert f"{partial_path(output)} is the unfinished output of a conversion that was begun" in message
-    assert f"begun with another {name}: {then}, not {now}." in message
+    assert f"begun {what}. {remedy} to go on with it, or add --restart" in message
     hf(source, output)  # the refusal has spoilt nothing
     assert snapshot(output) == expected
 
@@ -336,8 +351,12 @@ def test_another_reference_and_another_tokenizer_are_refused(source, output, sto
     stop(source, output)
     hf(source, tmp_path / "reference")
     shutil.copytree(source, tmp_path / "tokenizer")
-    assert "begun with another reference: None, not" in refused(source, output, reference=tmp_path / "reference")
-    assert "begun with another tokenizer: None, not" in refused(source, output, tokenizer=tmp_path / "tokenizer")
+    assert "begun without --reference, and this one has --reference /" in refused(
+        source, output, reference=tmp_path / "reference"
+    )
+    assert "begun without --tokenizer, and this one has --tokenizer /" in refused(
+        source, output, tokenizer=tmp_path / "tokenizer"
+    )
 
 
 def test_another_direction_is_refused(original, output, tmp_path, stop):
@@ -345,7 +364,7 @@ def test_another_direction_is_refused(original, output, tmp_path, stop):
     internvl_bridge.to_hf(original, source)
     stop(original, output)
     before = snapshot(partial_path(output))
-    with pytest.raises(OutputError, match="begun with another format: 'hf', not 'custom'"):
+    with pytest.raises(OutputError, match="begun in the hf format, and this is for the custom format"):
         internvl_bridge.to_custom(source, output, max_shard_size=SIZE)
     with pytest.raises(OutputError, match=f"begun from another directory, {str(original)!r}"):
         internvl_bridge.repair(source, output, max_shard_size=SIZE)

@@ -301,7 +301,7 @@ def test_an_overwriting_that_is_killed_gives_the_old_output_back_to_whoever_rest
     assert not output.exists()
     assert snapshot(partial_of(output) / "replaced") == former
     # other parameters are refused, and the old output is where it was
-    with pytest.raises(OutputError, match="begun with another order"):
+    with pytest.raises(OutputError, match="begun with --order source"):
         internvl_bridge.to_hf(source, output, order="name", overwrite=True)
     assert snapshot(output) == former
     internvl_bridge.to_hf(source, output, order="name", overwrite=True, restart=True)

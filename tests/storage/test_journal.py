@@ -159,10 +159,19 @@ def test_garbage_between_the_lines_counts_for_nothing(tmp_path_factory, before, 
     ("now", "words"),
     [
         (replace(IDENTITY, program="2"), "by internvl-bridge '1', and this is 2"),
-        (replace(IDENTITY, options={"order": "source", "limit": None}), "with another order: 'name', not 'source'"),
-        (replace(IDENTITY, options={"order": "name", "limit": 5}), "with another limit: None, not 5"),
+        (
+            replace(IDENTITY, options={"order": "source", "limit": None}),
+            "with --order name, and this one has --order source. Give --order name to go on",
+        ),
+        (
+            replace(IDENTITY, options={"order": "name", "limit": 5}),
+            "without --limit, and this one has --limit 5. Leave out --limit to go on",
+        ),
         (replace(IDENTITY, options={"order": "name"}), "from another source"),
-        (replace(IDENTITY, options={**IDENTITY.options, "new": 1}), "with another new: None, not 1"),
+        (
+            replace(IDENTITY, options={**IDENTITY.options, "new": 1}),
+            "without --new, and this one has --new 1. Leave out --new to go on",
+        ),
         (replace(IDENTITY, source={"a": [7, 1, "abc"], "b": [9, 2, ""]}), "b was changed, added or removed since"),
         (replace(IDENTITY, source={"a": [7, 2, "abc"], "b": [8, 2, ""]}), "a was changed, added or removed since"),
         (replace(IDENTITY, source={"a": [7, 1, "abd"], "b": [8, 2, ""]}), "a was changed, added or removed since"),
