@@ -93,7 +93,7 @@ TiedChoice = Annotated[
 ]
 MaxShardSize = Annotated[
     str | None,
-    typer.Option(help="Re-shard, for instance 5GB or 800MiB.", show_default="the source's shards"),
+    typer.Option(help="Re-shard, for instance 5GB, 5G or 800MiB.", show_default="the source's shards"),
 ]
 OrderChoice = Annotated[
     Order,
@@ -116,6 +116,15 @@ Overwrite = Annotated[
 Restart = Annotated[
     bool,
     typer.Option("--restart", help="Start over, where a run that was stopped has left OUTPUT.partial to go on with."),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept",
+        metavar="NAME",
+        help="Do what would be refused; the refusal says which NAME lifts it. Can be given several times.",
+        show_default=False,
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it would write, and stop.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a report for programs.")]
@@ -144,6 +153,7 @@ def to_hf(
     workers: Workers = None,
     overwrite: Overwrite = False,
     restart: Restart = False,
+    accept: Accept = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -163,7 +173,7 @@ def to_hf(
         max_shard_size=max_shard_size,
         order=order,
     )
-    execution = Execution(verify, workers, overwrite, restart)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
     show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
     convert(source, output, (Format.CUSTOM, Format.HF), options, execution, show)
 
@@ -188,6 +198,7 @@ def to_custom(
     workers: Workers = None,
     overwrite: Overwrite = False,
     restart: Restart = False,
+    accept: Accept = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -205,7 +216,7 @@ def to_custom(
         max_shard_size=max_shard_size,
         order=order,
     )
-    execution = Execution(verify, workers, overwrite, restart)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
     show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
     convert(source, output, (Format.HF, Format.CUSTOM), options, execution, show)
 
@@ -230,6 +241,7 @@ def repair(
     workers: Workers = None,
     overwrite: Overwrite = False,
     restart: Restart = False,
+    accept: Accept = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -248,7 +260,7 @@ def repair(
         max_shard_size=max_shard_size,
         order=order,
     )
-    execution = Execution(verify, workers, overwrite, restart)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
     show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
     convert(source, output, (Format.HF, Format.HF), options, execution, show)
 
@@ -276,6 +288,7 @@ def plan(
     order: OrderChoice = "source",
     verify: Verify = True,
     overwrite: Overwrite = False,
+    accept: Accept = None,
     as_json: Json = False,
 ) -> None:
     """Show what converting a checkpoint would do and cost."""
@@ -291,7 +304,7 @@ def plan(
         max_shard_size=max_shard_size,
         order=order,
     )
-    execution = Execution(verify=verify, overwrite=overwrite)
+    execution = Execution(verify=verify, overwrite=overwrite, accept=frozenset(accept or ()))
     commands.plan(source, output, options, execution, repair=repair, as_json=as_json)
 
 

@@ -16,11 +16,16 @@ from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import Conversion, prepare
 from internvl_bridge.convert.run import carry_out
+from internvl_bridge.convert.sizes import human_size, parse_size
+from internvl_bridge.errors import OptionError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import detect_format, read_config
 from internvl_bridge.storage.publishing import finished_files
 from internvl_bridge.verification.checksums import verify_checksums
 from internvl_bridge.verification.directories import verify as verify_checkpoints
+
+_SMALLEST_SHARD = 1_000_000
+"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ def convert(
 ) -> None:
     """Convert ``source`` from the first format into the second, or say what would be done."""
     with exit_codes():
+        _check_shard_size(options, execution)
         conversion = prepare(source, output, formats, options, execution)
         if show.dry_run:
             _print_plan(conversion, show)
@@ -59,6 +65,7 @@ def plan(
 ) -> None:
     """Say what converting ``source`` into the other format, or a repair, would do and cost."""
     with exit_codes():
+        _check_shard_size(options, execution)
         accepted = detect_format(read_config(source))
         wanted = accepted if repair else next(format_ for format_ in Format if format_ is not accepted)
         output = output or source.absolute().with_name(f"{source.absolute().name}-{wanted.value}")
@@ -88,6 +95,19 @@ def inspect(path: Path, show: PrintOptions) -> None:
     with exit_codes():
         found = inspect_checkpoint(path)
         _print(found.as_json, lambda: text_reports.inspection_lines(found), show)
+
+
+def _check_shard_size(options: Options, execution: Execution) -> None:
+    """Refuse what is most often a size without its unit: it would make very many files."""
+    stated = options.max_shard_size
+    if stated is None or "small-shards" in execution.accept:
+        return
+    size = parse_size(stated)
+    if size < _SMALLEST_SHARD:
+        raise OptionError(
+            f"--max-shard-size {stated} means files of {human_size(size)} each.",
+            "Give the unit, as in 5GB, or add --accept small-shards.",
+        )
 
 
 def _verify_checksums(directory: Path, workers: int | None, show: PrintOptions) -> None:

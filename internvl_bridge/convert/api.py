@@ -1,5 +1,6 @@
 """Convert one directory into another: what callers of the library use."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from internvl_bridge.convert.options import Execution, ExpertsOption, Layout, Options, Order, Tied
@@ -25,6 +26,7 @@ def to_hf(
     workers: int | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    accept: Collection[str] = (),
     progress: Progress = silent,
 ) -> ConversionReport:
     """Convert the custom checkpoint ``source`` into a directory that transformers loads.
@@ -40,9 +42,9 @@ def to_hf(
 
     ``output`` appears complete and verified, or not at all. What a run that was stopped has finished is kept beside
     it, and the same call goes on from there, unless ``restart`` throws it away; ``overwrite`` replaces an ``output``
-    that exists, once the new one is complete. ``workers`` files are written at a time. Raises a BridgeError that names
-    file, key and remedy for anything that is not fully understood, and DifferenceError if what was written is not what
-    was read.
+    that exists, once the new one is complete. ``workers`` files are written at a time. ``accept`` has names with
+    which refusals say that they can be lifted. Raises a BridgeError that names file, key and remedy for anything that
+    is not fully understood, and DifferenceError if what was written is not what was read.
     """
     options = Options(
         reference=reference,
@@ -53,7 +55,7 @@ def to_hf(
         max_shard_size=max_shard_size,
         order=order,
     )
-    execution = Execution(verify, workers, overwrite, restart)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
     return carry_out(prepare(source, output, (Format.CUSTOM, Format.HF), options, execution), progress)
 
 
@@ -70,6 +72,7 @@ def to_custom(
     workers: int | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    accept: Collection[str] = (),
     progress: Progress = silent,
 ) -> ConversionReport:
     """Convert the HF checkpoint ``source`` into the custom format of InternVL's own training code.
@@ -87,7 +90,7 @@ def to_custom(
         max_shard_size=max_shard_size,
         order=order,
     )
-    execution = Execution(verify, workers, overwrite, restart)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
     return carry_out(prepare(source, output, (Format.HF, Format.CUSTOM), options, execution), progress)
 
 
@@ -105,6 +108,7 @@ def repair(
     workers: int | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    accept: Collection[str] = (),
     progress: Progress = silent,
 ) -> ConversionReport:
     """Make the HF checkpoint ``source``, in any spelling, one that every transformers from 4.52 on loads.
@@ -122,5 +126,5 @@ def repair(
         max_shard_size=max_shard_size,
         order=order,
     )
-    execution = Execution(verify, workers, overwrite, restart)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
     return carry_out(prepare(source, output, (Format.HF, Format.HF), options, execution), progress)

@@ -1,6 +1,7 @@
 """What the callers of a conversion may choose."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,6 +21,8 @@ Tied = Literal["copy", "keep"]
 _CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": Tied}
 _OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.HF, "tied": Format.CUSTOM}
 """Choices that only an output of one format leaves."""
+ACCEPTABLE = {"small-shards": "a --max-shard-size below 1 MB"}
+"""What callers may accept by name, where a refusal names it: the name, and what it is."""
 _DIRECTIONS = {"to-hf": Format.HF, "to-custom": Format.CUSTOM}
 _LONGEST_MESSAGE = 100_000
 
@@ -43,13 +46,15 @@ class Execution:
     """How a conversion is carried out: nothing of it changes what is written.
 
     ``workers`` files are written at a time (None: as many as this machine has use for). ``overwrite`` replaces an
-    existing output, ``restart`` throws away what an earlier run has left unfinished.
+    existing output, ``restart`` throws away what an earlier run has left unfinished. ``accept`` has names of
+    :data:`ACCEPTABLE`: what would be refused otherwise.
     """
 
     verify: bool = True
     workers: int | None = None
     overwrite: bool = False
     restart: bool = False
+    accept: frozenset[str] = frozenset()
 
 
 def wanted_format(direction: str) -> Format:
@@ -74,6 +79,17 @@ def check_options(options: Options) -> None:
             f"The system message is not valid Unicode, or has more than {_LONGEST_MESSAGE} characters.",
             "State a shorter one, in the encoding of this system.",
         )
+
+
+def check_accepted(names: Collection[str]) -> None:
+    """Raise OptionError for a name that nothing can be accepted by."""
+    for name in sorted(names):
+        if name not in ACCEPTABLE:
+            known = ", ".join(f"{known} ({what})" for known, what in ACCEPTABLE.items())
+            raise OptionError(
+                f"{name!r} is not a name that can be accepted.",
+                f"A refusal names the one that lifts it. Known: {known}.",
+            )
 
 
 def check_applies(options: Options, wanted: Format) -> None:

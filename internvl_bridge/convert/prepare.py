@@ -15,7 +15,7 @@ from internvl_bridge.convert.companions.shared import CompanionFiles, tokenizer_
 from internvl_bridge.convert.companions.to_custom import custom_files
 from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.convert.companions.unconverted import unconverted_files
-from internvl_bridge.convert.options import Execution, Options, check_applies, check_options
+from internvl_bridge.convert.options import Execution, Options, check_accepted, check_applies, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.sizes import parse_size
 from internvl_bridge.errors import UnsupportedModelError
@@ -93,6 +93,7 @@ def prepare(
     reference = None if options.reference is None else Path(options.reference)
     inputs = tuple(Path(place) for place in (source, reference, options.tokenizer) if place is not None)
     check_options(options)
+    check_accepted(execution.accept)
     check_workers(execution.workers)
     model = read_model(source, reference, alone=accepted is wanted)
     if model.format is not accepted:

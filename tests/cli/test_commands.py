@@ -65,7 +65,17 @@ def test_the_output_is_planned_beside_the_source_and_nothing_is_written(custom: 
 
 def test_it_is_what_the_dry_run_of_the_conversion_says(custom: Custom, tmp_path: Path):
     source, output = custom("qwen3moe-6b"), tmp_path / "output"
-    options = ["--max-shard-size", "100KB", "--layout", "l2", "--experts", "fused", "--no-verify"]
+    options = [
+        "--accept",
+        "small-shards",
+        "--max-shard-size",
+        "100KB",
+        "--layout",
+        "l2",
+        "--experts",
+        "fused",
+        "--no-verify",
+    ]
     dry = CliRunner().invoke(app, ["to-hf", str(source), str(output), "--dry-run", "--json", *options])
     ours, theirs = planned(source, output, *options), json.loads(dry.stdout)
     for said in (ours, theirs):
@@ -77,7 +87,7 @@ def test_it_is_what_the_dry_run_of_the_conversion_says(custom: Custom, tmp_path:
 
 def test_the_sizes_are_those_of_the_files_that_are_then_written(custom: Custom, tmp_path: Path):
     source, output = custom("qwen3-300m"), tmp_path / "output"
-    cost = planned(source, output, "--max-shard-size", "100KB")["budget"]
+    cost = planned(source, output, "--accept", "small-shards", "--max-shard-size", "100KB")["budget"]
     internvl_bridge.to_hf(source, output, max_shard_size="100KB")
     weights = sum(path.stat().st_size for path in output.glob("*.safetensors"))
     others = sum(path.stat().st_size for path in output.iterdir()) - weights

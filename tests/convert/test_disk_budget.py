@@ -63,7 +63,15 @@ def stopped(source: Path, output: Path, finished: int) -> None:
 # What it costs
 
 
-@pytest.mark.parametrize("flags", [[], ["--no-verify"], ["--max-shard-size", "60KB"], ["--max-shard-size", "2MB"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--no-verify"],
+        ["--accept", "small-shards", "--max-shard-size", "60KB"],
+        ["--accept", "small-shards", "--max-shard-size", "2MB"],
+    ],
+)
 def test_the_numbers_are_those_of_what_is_then_written(source, tmp_path, flags):
     output = tmp_path / "output"
     told = budget(source, output, *flags)
@@ -92,24 +100,34 @@ def test_the_free_bytes_are_those_of_the_file_system_of_the_output(source, tmp_p
 
 def test_what_is_kept_is_neither_read_nor_written_again_but_compared(source, tmp_path):
     output = tmp_path / "output"
-    whole = budget(source, output, "--max-shard-size", SIZE)
+    whole = budget(source, output, "--accept", "small-shards", "--max-shard-size", SIZE)
     stopped(source, output, 3)
     names = [f"model-{n:05d}-of-00007.safetensors" for n in (1, 2, 3)]
     kept = sum(sizes(partial_path(output) / "files")[name] for name in names)
     for flags, verified in (([], whole["verified"]), (["--no-verify"], kept)):
-        told = budget(source, output, "--max-shard-size", SIZE, *flags)
+        told = budget(source, output, "--accept", "small-shards", "--max-shard-size", SIZE, *flags)
         assert told["kept"] == kept
         assert told["verified"] == verified
         assert told["written"] + told["cloned"] == whole["written"] + whole["cloned"] - kept
         assert told["room"] == whole["room"] - kept or told["cloned"]
-    assert budget(source, tmp_path / "other", "--max-shard-size", SIZE)["kept"] == 0
+    assert budget(source, tmp_path / "other", "--accept", "small-shards", "--max-shard-size", SIZE)["kept"] == 0
 
 
 @pytest.mark.parametrize("command", [["plan"], ["to-hf", "--dry-run"]])
 def test_what_another_conversion_has_begun_is_refused_by_its_plan_too(source, tmp_path, command):
     output = tmp_path / "output"
     stopped(source, output, 3)
-    arguments = [*command, str(source), str(output), "--max-shard-size", SIZE, "--order", "name"]
+    arguments = [
+        *command,
+        str(source),
+        str(output),
+        "--accept",
+        "small-shards",
+        "--max-shard-size",
+        SIZE,
+        "--order",
+        "name",
+    ]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert "begun with --order source, and this one has --order name. Give --order source to go on" in result.stderr
@@ -160,9 +178,9 @@ def test_a_plan_that_does_not_fit_is_printed_and_exits_with_2(source, tmp_path, 
 
 def test_what_is_kept_needs_no_room(source, tmp_path, monkeypatch):
     output = tmp_path / "output"
-    whole = budget(source, output, "--max-shard-size", SIZE)["room"]
+    whole = budget(source, output, "--accept", "small-shards", "--max-shard-size", SIZE)["room"]
     stopped(source, output, 3)
-    rest = budget(source, output, "--max-shard-size", SIZE)["room"]
+    rest = budget(source, output, "--accept", "small-shards", "--max-shard-size", SIZE)["room"]
     assert rest < whole - 300_000
     monkeypatch.setattr(module, "free_bytes", lambda _: rest)
     assert len(internvl_bridge.to_hf(source, output, max_shard_size=SIZE).kept) == 3
@@ -242,7 +260,8 @@ def test_a_disk_that_somebody_else_fills_meanwhile(disk, source, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shard_jobs, "write_file", writing)
         result = CliRunner().invoke(
-            app, ["to-hf", str(source), str(output), "--max-shard-size", SIZE, "--workers", "1"]
+            app,
+            ["to-hf", str(source), str(output), "--accept", "small-shards", "--max-shard-size", SIZE, "--workers", "1"],
         )
     assert result.exit_code == 2
     assert "model-00004-of-00007.safetensors: No space left on device" in result.stderr

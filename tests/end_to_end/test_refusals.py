@@ -319,6 +319,24 @@ def test_a_reference_in_the_wrong_format(custom: Custom, tmp_path: Path):
     assert "is not in the hf format" in result.stderr
 
 
+def test_a_size_without_its_unit_is_not_taken_for_bytes(custom: Custom, tmp_path: Path):
+    source, output = str(custom("qwen2-300m")), str(tmp_path / "output")
+    for command in (["to-hf", source, output], ["plan", source]):
+        result = CliRunner().invoke(app, [*command, "--max-shard-size", "5"])
+        assert result.exit_code == 2
+        assert "--max-shard-size 5 means files of 5 B each. Give the unit, as in 5GB" in result.stderr
+    result = CliRunner().invoke(app, ["to-hf", source, output, "--max-shard-size", "90KB", "--accept", "small-shards"])
+    assert result.exit_code == 0, result.stderr
+
+
+def test_what_cannot_be_accepted_is_refused(custom: Custom, tmp_path: Path):
+    source, output = str(custom("qwen2-300m")), str(tmp_path / "output")
+    result = CliRunner().invoke(app, ["to-hf", source, output, "--accept", "anything"])
+    assert result.exit_code == 2
+    assert "'anything' is not a name that can be accepted." in result.stderr
+    assert "small-shards" in result.stderr
+
+
 @pytest.mark.parametrize("size", ["0", "ten", "5 parsecs", "-1"])
 def test_a_size_that_is_none(size: str, custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")

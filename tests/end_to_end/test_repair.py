@@ -261,7 +261,16 @@ def test_a_dry_run_for_programs_says_which_elements(tmp_path: Path):
 def test_it_can_be_resharded_and_ordered(tmp_path: Path):
     source = DATA / "hf" / FUSED
     report = invoke_json(
-        "repair", source, tmp_path / "repaired", "--max-shard-size", "100KB", "--order", "name", "--no-verify"
+        "repair",
+        source,
+        tmp_path / "repaired",
+        "--accept",
+        "small-shards",
+        "--max-shard-size",
+        "100KB",
+        "--order",
+        "name",
+        "--no-verify",
     )
     assert report["verification"] is None
     index = json.loads((tmp_path / "repaired" / "model.safetensors.index.json").read_text())

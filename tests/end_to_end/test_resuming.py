@@ -142,7 +142,7 @@ def test_a_run_that_did_not_verify_can_be_gone_on_with_by_one_that_does(source, 
 
 def test_what_was_kept_is_told(source, output, stop, count):
     stop(source, output)
-    arguments = ["to-hf", str(source), str(output), "--max-shard-size", SIZE]
+    arguments = ["to-hf", str(source), str(output), "--accept", "small-shards", "--max-shard-size", SIZE]
     planned = json.loads(CliRunner().invoke(app, [*arguments, "--dry-run", "--json"]).stdout)["budget"]
     files = partial_path(output) / "files"
     kept = sum((files / name).stat().st_size for name in names(range(1, 4), count))
@@ -155,17 +155,32 @@ def test_what_was_kept_is_told(source, output, stop, count):
 
 def test_what_was_kept_is_told_in_words(source, output, stop):
     stop(source, output)
-    result = CliRunner().invoke(app, ["to-hf", str(source), str(output), "--max-shard-size", SIZE])
+    result = CliRunner().invoke(
+        app, ["to-hf", str(source), str(output), "--accept", "small-shards", "--max-shard-size", SIZE]
+    )
     assert (
         "Resumed: 3 file(s) that an earlier run had finished were compared with the source and kept." in result.stdout
     )
-    result = CliRunner().invoke(app, ["to-hf", str(source), f"{output}2", "--max-shard-size", SIZE])
+    result = CliRunner().invoke(
+        app, ["to-hf", str(source), f"{output}2", "--accept", "small-shards", "--max-shard-size", SIZE]
+    )
     assert "Resumed" not in result.stdout
 
 
 def test_a_plan_with_restart_keeps_nothing(source, output, stop):
     stop(source, output)
-    arguments = ["to-hf", str(source), str(output), "--max-shard-size", SIZE, "--dry-run", "--json", "--restart"]
+    arguments = [
+        "to-hf",
+        str(source),
+        str(output),
+        "--accept",
+        "small-shards",
+        "--max-shard-size",
+        SIZE,
+        "--dry-run",
+        "--json",
+        "--restart",
+    ]
     assert json.loads(CliRunner().invoke(app, arguments).stdout)["budget"]["kept"] == 0
     assert len(journal_of(output)) == 1 + FINISHED
 
@@ -632,7 +647,7 @@ def test_lines_that_mean_nothing_change_nothing(source, output, stop, expected, 
     stop(source, output)
     spoilt(output, lambda data: data + line + b"\n" + line + b"\n")
     before = snapshot(partial_path(output))
-    arguments = ["to-hf", str(source), str(output), "--max-shard-size", SIZE, "--dry-run"]
+    arguments = ["to-hf", str(source), str(output), "--accept", "small-shards", "--max-shard-size", SIZE, "--dry-run"]
     planned = CliRunner().invoke(app, arguments)
     assert planned.exit_code == 0, planned.output
     assert snapshot(partial_path(output)) == before

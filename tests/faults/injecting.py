@@ -237,7 +237,18 @@ def new_directory(base: Path, numbers: Iterator[int] = count()) -> Path:  # noqa
 
 def command_line(command: str, source: Path, output: Path, *options: str) -> list[str]:
     """The arguments for what :func:`converted` does."""
-    return [command, str(source), str(output), "--max-shard-size", SHARD, "--workers", "1", *options]
+    return [
+        command,
+        str(source),
+        str(output),
+        "--accept",
+        "small-shards",
+        "--max-shard-size",
+        SHARD,
+        "--workers",
+        "1",
+        *options,
+    ]
 
 
 def happening(moment: tuple[str, int], action: str, path: Path, arguments: list[str], *, before: list[str] = []):  # noqa: B006

@@ -235,7 +235,17 @@ def test_killed_at_any_call_the_output_is_absent_or_complete(commands, source, t
         assert snapshot(partial_of(output)) is None
         assert (snapshot(source), stamps(source)) == before
 
-    arguments = ["to-hf", str(source), str(output), "--max-shard-size", size, "--quiet", *flags]
+    arguments = [
+        "to-hf",
+        str(source),
+        str(output),
+        "--accept",
+        "small-shards",
+        "--max-shard-size",
+        size,
+        "--quiet",
+        *flags,
+    ]
     seen = sweep(commands, arguments, points, lambda: remove(output, partial_of(output)), check)
     assert seen >= {"mkdir", "pwrite", "fsync", "rename", "unlink", "rmdir"}
     assert min(times.values()) > 0, times
@@ -265,7 +275,18 @@ def test_killed_while_it_overwrites_the_output_is_the_old_one_or_the_new_one(com
         assert snapshot(partial_of(output)) is None
         assert (snapshot(source), stamps(source)) == before
 
-    arguments = ["to-hf", str(source), str(output), "--max-shard-size", size, "--overwrite", "--workers", "1"]
+    arguments = [
+        "to-hf",
+        str(source),
+        str(output),
+        "--accept",
+        "small-shards",
+        "--max-shard-size",
+        size,
+        "--overwrite",
+        "--workers",
+        "1",
+    ]
     assert "rename" in sweep(commands, arguments, points, prepare, check)
     assert min(times.values()) > 0, times
 
@@ -273,7 +294,18 @@ def test_killed_while_it_overwrites_the_output_is_the_old_one_or_the_new_one(com
 def test_killed_again_and_again_it_gets_there(commands, source, tmp_path):
     output, whole = tmp_path / "output", tmp_path / "whole"
     internvl_bridge.to_hf(source, whole, max_shard_size="60KB")
-    arguments = ["to-hf", str(source), str(output), "--max-shard-size", "60KB", "--quiet", "--workers", "1"]
+    arguments = [
+        "to-hf",
+        str(source),
+        str(output),
+        "--accept",
+        "small-shards",
+        "--max-shard-size",
+        "60KB",
+        "--quiet",
+        "--workers",
+        "1",
+    ]
     dice = random.Random(7)  # noqa: S311
     for attempt in count(1):
         code, text = commands.run(arguments, dice.randrange(5, 40))
@@ -323,7 +355,17 @@ def test_killed_from_outside_at_any_time(source, tmp_path, seed):
     output, whole = tmp_path / "output", tmp_path / "whole"
     internvl_bridge.to_hf(source, whole, max_shard_size="60KB")
     before, expected = (snapshot(source), stamps(source)), snapshot(whole)
-    arguments = [*BRIDGE, "to-hf", str(source), str(output), "--max-shard-size", "60KB", "--quiet"]
+    arguments = [
+        *BRIDGE,
+        "to-hf",
+        str(source),
+        str(output),
+        "--accept",
+        "small-shards",
+        "--max-shard-size",
+        "60KB",
+        "--quiet",
+    ]
     with subprocess.Popen(arguments) as process:
         until(partial_of(output).exists, process)
         try:
@@ -403,7 +445,7 @@ FEW_STOPS = [signal.SIGINT, *map(rarely, STOPS[1:])]
 @pytest.mark.parametrize("number", STOPS)
 def test_a_conversion_that_is_asked_to_stop_says_what_it_keeps(source, tmp_path, number):
     output = tmp_path / "output"
-    options = ["--max-shard-size", "60KB", "--workers", "1", "--quiet"]
+    options = ["--accept", "small-shards", "--max-shard-size", "60KB", "--workers", "1", "--quiet"]
     with waiting("record 3", "to-hf", source, output, *options) as process:
         process.send_signal(number)
         assert process.stdout.readline() == "stopping\n"
