@@ -10,7 +10,7 @@ import typer
 
 from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
 from internvl_bridge.cli import text_reports
-from internvl_bridge.cli.terminal import DIFFERS, exit_codes, progress_bar, say
+from internvl_bridge.cli.terminal import DIFFERS, exit_codes, progress_bar, say, warn
 from internvl_bridge.convert.disk_budget import budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
@@ -53,6 +53,8 @@ def convert(
         if show.dry_run:
             _print_plan(conversion, show)
             return
+        if not show.quiet:
+            _announce(conversion)
         with progress_bar(quiet=show.quiet) as progress:
             report = carry_out(conversion, progress)
         _print(report.as_json, lambda: text_reports.conversion_lines(report, verbose=show.verbose), show)
@@ -95,6 +97,16 @@ def inspect(path: Path, show: PrintOptions) -> None:
     with exit_codes():
         found = inspect_checkpoint(path)
         _print(found.as_json, lambda: text_reports.inspection_lines(found), show)
+
+
+def _announce(conversion: Conversion) -> None:
+    """Say on stderr that an earlier run is gone on with."""
+    if conversion.execution.restart:
+        return
+    names = {shard.name for shard in conversion.shards}
+    kept = [name for name in finished_files(conversion.output, identity_of(conversion)) if name in names]
+    if kept:
+        warn(f"Resuming: {len(kept)} of {len(names)} files are done.")
 
 
 def _check_shard_size(options: Options, execution: Execution) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TextIO
 import typer
 
 from internvl_bridge._version import __version__
+from internvl_bridge.cli.progress_lines import progress_lines
 from internvl_bridge.errors import BridgeError, DifferenceError, OutputError
 from internvl_bridge.work.progress import Advance, Progress, silent
 
@@ -48,9 +50,12 @@ def exit_codes() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Progress]:
-    """A progress by bytes on stderr if that is a terminal, and none anywhere else."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
+    """A progress by bytes on stderr: a bar if that is a terminal, a line every half a minute anywhere else."""
+    if quiet or sys.stderr is None:
         yield silent
+        return
+    if not sys.stderr.isatty():
+        yield progress_lines(warn, time.monotonic)
         return
     from rich import progress as rich  # only where it is seen: it takes a while to import  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
@@ -87,6 +92,14 @@ def say(lines: Iterable[str]) -> None:
             ) from error
 
 
+def warn(line: str) -> None:
+    """Print ``line`` on stderr, if that can be: it changes nothing where nobody can be told."""
+    try:
+        typer.echo(_printable(line), err=True)
+    except OSError:
+        _discard(sys.stderr)
+
+
 def _printable(text: str) -> str:
     """``text`` without control characters: keys and file names come from strangers."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -107,10 +120,7 @@ def _defect(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    try:
-        typer.echo(_printable(message), err=True)
-    except OSError:  # where nobody can be told, the exit code still says it
-        _discard(sys.stderr)
+    warn(message)  # where nobody can be told, the exit code still says it
     raise typer.Exit(code) from None
 
 

@@ -1,6 +1,7 @@
 """Write the weights of an output: several files at a time, each in the journal as soon as it is finished."""
 
 from collections.abc import Collection, Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -39,9 +40,25 @@ def write_shards(
     DifferenceError if what was written is not what was read.
     """
     verify = any(job.verify for job in jobs)
-    advance = progress("Converting and verifying" if verify else "Converting", sum(job.work for job in jobs))
+    size, work = sum(job.size for job in jobs), sum(job.work for job in jobs)
+    advance = _in_proportion(
+        progress("Converting and verifying" if verify else "Converting", size), Fraction(size, work or 1)
+    )
     kept = frozenset(workspace.journal.finished)
     return in_parallel(partial(_make, journal=workspace.journal, kept=kept), jobs, workers, advance)
+
+
+def _in_proportion(advance: Advance, part: Fraction) -> Advance:
+    """What shows ``part`` of all steps: the bytes of the files, which pass once more when they are read back."""
+    passed = shown = 0
+
+    def step(done: int) -> None:
+        nonlocal passed, shown
+        passed += done
+        advance(int(passed * part) - shown)
+        shown = int(passed * part)
+
+    return step
 
 
 def _make(job: ShardJob, advance: Advance, *, journal: Journal, kept: Collection[str]) -> WrittenShard:

@@ -153,11 +153,12 @@ def test_what_was_kept_is_told(source, output, stop, count):
     assert json.loads(result.stdout)["kept"] == [*names(range(1, 4), count)]
 
 
-def test_what_was_kept_is_told_in_words(source, output, stop):
+def test_what_was_kept_is_told_in_words(source, output, stop, count):
     stop(source, output)
     result = CliRunner().invoke(
         app, ["to-hf", str(source), str(output), "--accept", "small-shards", "--max-shard-size", SIZE]
     )
+    assert result.stderr == f"Resuming: 3 of {count} files are done.\n"
     assert (
         "Resumed: 3 file(s) that an earlier run had finished were compared with the source and kept." in result.stdout
     )
@@ -165,6 +166,7 @@ def test_what_was_kept_is_told_in_words(source, output, stop):
         app, ["to-hf", str(source), f"{output}2", "--accept", "small-shards", "--max-shard-size", SIZE]
     )
     assert "Resumed" not in result.stdout
+    assert result.stderr == ""
 
 
 def test_a_plan_with_restart_keeps_nothing(source, output, stop):

@@ -1,0 +1,43 @@
+"""Report progress in lines, now and then: for logs, where no terminal shows a bar."""
+
+from collections.abc import Callable
+
+from internvl_bridge.convert.sizes import human_size
+from internvl_bridge.work.progress import Advance, Progress
+
+_EVERY = 30.0
+"""Seconds between two lines."""
+
+
+def progress_lines(say: Callable[[str], None], clock: Callable[[], float]) -> Progress:
+    """A progress that calls ``say`` with a line every half a minute; ``clock`` gives seconds.
+
+    A line says how many bytes are done and of how many, how fast, and how long the rest will take.
+    """
+
+    def begin(task: str, total: int) -> Advance:
+        start = last = clock()
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done, last
+            done += count
+            now = clock()
+            if now - last >= _EVERY:
+                last = now
+                speed = done / (now - start)
+                rest = f", {_duration((total - done) / speed)} left" if speed else ""
+                share = f"{human_size(done)} of {human_size(total)} ({done / total:.0%})"
+                say(f"{task}: {share}, {human_size(int(speed))}/s{rest}")
+
+        return advance
+
+    return begin
+
+
+def _duration(seconds: float) -> str:
+    """A time for people, in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
