@@ -120,3 +120,9 @@ def test_a_text_and_the_file_that_holds_it_have_one_digest(tmp_path: Path):
     assert digest(tmp_path / "a.txt") == text_digest("书\r\n") == hashlib.sha256("书\r\n".encode()).hexdigest()
     assert text_digest("书\n") != text_digest("书\r\n")
     assert digest(tmp_path / "b.txt") is None
+
+
+@pytest.mark.parametrize(("length", "is_one"), [(200, True), (201, False)])
+def test_a_name_may_have_200_bytes(length: int, *, is_one: bool):
+    assert is_text_name("x" * (length - 4) + ".txt") is is_one
+    assert is_text_name("\u00fc" * ((length - 4) // 2) + "x" * (length % 2) + ".txt") is is_one

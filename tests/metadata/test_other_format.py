@@ -516,3 +516,8 @@ def test_a_text_that_nobody_reads_may_be_anything(tmp_path: Path):
 
 def test_a_spoilt_sidecar_of_the_format_at_hand_is_not_read(tmp_path: Path):
     assert read_sidecar(sidecar_at(tmp_path, "hf", generation_config__json="{"), Format.CUSTOM) is None
+
+
+@pytest.mark.parametrize(("head", "known"), [("shared", "shared"), (..., None), (None, None), (7, None)])
+def test_the_output_head_of_the_source_is_remembered(tmp_path: Path, head: Any, known: str | None) -> None:
+    assert read_sidecar(write(tmp_path, contents(head=head)), Format.CUSTOM).head == known

@@ -9,13 +9,15 @@ from support import DATA
 
 from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.metadata.json_files import LARGEST_JSON
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, read_checksums, repaired_contents, sidecar_contents
 
 CUSTOM_TEXT = (DATA / "custom" / "qwen2-300m" / "config.json").read_text()
 
 
 def test_what_could_not_be_read_again_is_not_written() -> None:
-    texts = {"config.json": CUSTOM_TEXT, "tokenizer_config.json": json.dumps({"litter": '"' * (17 << 20)})}
+    room_for_checksums = 1 << 19
+    texts = {"config.json": CUSTOM_TEXT, "tokenizer_config.json": "x" * (LARGEST_JSON - room_for_checksums)}
     with pytest.raises(
         CompanionFileError, match=r"tokenizer_config\.json is the largest, are too large for the sidecar"
     ) as error:

@@ -179,8 +179,9 @@ def test_files_that_disagree_are_refused_even_about_a_token_that_is_not_needed(t
         ({"added_tokens": {"<video>": 7, "<img>": 9}}, 7),
         ({"tokenizer": tokenizer_json(5), "added_tokens": {"<ref>": 11}}, 12),
         ({"added_tokens": {"<ref>": 2}, "tokenizer_config": tokenizer_config("590")}, 591),
+        ({"added_tokens": {}}, 0),
     ],
-    ids=["known", "in added_tokens.json", "in tokenizer_config.json"],
+    ids=["known", "in added_tokens.json", "in tokenizer_config.json", "no others"],
 )
 def test_a_token_for_videos_comes_behind_all_others(tmp_path: Path, files: dict[str, Any], number: int) -> None:
     assert video_token_id(write(tmp_path, **files)) == number
