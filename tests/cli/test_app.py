@@ -88,6 +88,16 @@ def test_help_has_a_short_option():
     assert invoke("to-hf", "-h").stdout == invoke("to-hf", "--help").stdout
 
 
+def test_what_cannot_be_compared_is_not_called_equal(custom: Custom, tmp_path: Path):
+    source, other = custom("qwen2-300m"), copy_custom("qwen2-300m", tmp_path / "other")
+    rewrite(other, lambda tensors: tensors.update({key: tensor.float() for key, tensor in tensors.items()}))
+    result = invoke("verify", source, other)
+    assert result.exit_code == 1
+    assert result.stdout.startswith(
+        "Different: no tensor could be compared: 65 have another dtype or shape, 0 are missing"
+    )
+
+
 def test_choices_may_be_in_any_case(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     for output, layout in (("capital", "L2"), ("small", "l2")):

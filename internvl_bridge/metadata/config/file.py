@@ -1,20 +1,30 @@
 """Which of the two formats a config.json is of."""
 
+import os
 from pathlib import Path
 
-from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
+from internvl_bridge.errors import CheckpointError, ConfigError, UnsupportedModelError, shown
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, JsonFile, read_json_file
+from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, JsonFile, is_present, read_json_file
 from internvl_bridge.metadata.not_a_directory import not_a_directory
 
+_ADAPTER_FILE = "adapter_config.json"
 _MODEL_TYPES = {"internvl_chat": Format.CUSTOM, "internvl": Format.HF}
 _ARCHITECTURES = {Format.CUSTOM: "InternVLChatModel", Format.HF: "InternVLForConditionalGeneration"}
 
 
 def read_config(directory: Path) -> JsonFile:
-    """Parse ``config.json`` of ``directory``. Raises CheckpointError if that is not a directory, or has none."""
+    """Parse ``config.json`` of ``directory``. Raises CheckpointError if it has none, or is not a directory."""
     if not directory.is_dir():
         raise not_a_directory(directory)
+    if is_present(directory / _ADAPTER_FILE) and not os.path.lexists(directory / CONFIG_FILE):
+        base = read_json_file(directory / _ADAPTER_FILE).values.get("base_model_name_or_path")
+        of_base = f" of {shown(base)}" if isinstance(base, str) and base else ""
+        raise CheckpointError(
+            f"{directory} is an adapter{of_base}, not a whole checkpoint: it holds the changes of a fine-tune alone.",
+            "Merge it into its base model with the library that trained it (in PEFT: merge_and_unload, then "
+            "save_pretrained), and give the merged directory.",
+        )
     return read_json_file(directory / CONFIG_FILE)
 
 

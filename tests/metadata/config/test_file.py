@@ -34,6 +34,18 @@ def test_what_is_not_a_directory_is_refused(tmp_path: Path) -> None:
         read_config(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [("OpenGVLab/InternVL3-8B", "an adapter of 'OpenGVLab/InternVL3-8B', not"), (None, "an adapter, not")],
+)
+def test_an_adapter_is_not_taken_for_a_checkpoint_without_a_config(base: Any, named: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    with pytest.raises(CheckpointError, match=named) as error:
+        read_config(tmp_path)
+
+    assert "merge_and_unload" in error.value.remedy
+
+
 @pytest.mark.parametrize("architectures", [None, []])
 @pytest.mark.parametrize(("model_type", "found"), [("internvl_chat", Format.CUSTOM), ("internvl", Format.HF)])
 def test_the_model_type_alone_decides_where_no_architecture_is_named(
