@@ -34,6 +34,8 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
     weights = [name for name in report.files if name.endswith(".safetensors")]
     others = [name for name in report.files if name not in weights]
     yield f"  {report.tensors} tensors, {human_size(report.bytes)} in {len(weights)} file(s); {', '.join(others)}"
+    speed = f", {human_size(int(report.bytes / report.seconds))}/s" if report.seconds else ""
+    yield f"  Took {report.seconds:.1f} s{speed}."
     if report.cloned:
         yield (
             f"  Cloned: {human_size(report.cloned)} share their blocks on disk with the source and take no room; "

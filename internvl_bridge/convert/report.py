@@ -13,11 +13,11 @@ class ConversionReport:
     """The result of :func:`internvl_bridge.to_hf`, :func:`internvl_bridge.to_custom` or :func:`internvl_bridge.repair`.
 
     ``format`` is the output's, ``found`` what the source turned out to be. ``bytes`` counts tensor data, ``cloned``
-    those bytes that the output shares with the source on disk, and ``kept`` names the files that an earlier run had
-    finished. ``files`` were written, ``left_behind`` are files of the source that the output's format has no use for.
-    ``notes`` say what was assumed or deserves attention. ``verification`` is None if it was not asked for; a
-    conversion that fails it is never published. ``reference`` compares the output with the reference's weights, for
-    information.
+    those bytes that the output shares with the source on disk. ``seconds`` is the time it took, without planning.
+    ``kept`` names the files that an earlier run had finished. ``files`` were written, ``left_behind`` are files of the
+    source that the output's format has no use for. ``notes`` say what was assumed or deserves attention.
+    ``verification`` is None if it was not asked for; a conversion that fails it is never published. ``reference``
+    compares the output with the reference's weights, for information.
     """
 
     source: Path
@@ -28,6 +28,7 @@ class ConversionReport:
     tensors: int
     bytes: int
     cloned: int
+    seconds: float
     kept: tuple[str, ...]
     files: tuple[str, ...]
     left_behind: tuple[str, ...]
@@ -58,6 +59,7 @@ class ConversionReport:
             "tensors": self.tensors,
             "bytes": self.bytes,
             "cloned": self.cloned,
+            "seconds": round(self.seconds, 3),
             "kept": list(self.kept),
             "files": list(self.files),
             "left_behind": list(self.left_behind),

@@ -1,6 +1,7 @@
 """Convert one directory into another: copy, verify and publish what was prepared."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
     Goes on where an earlier run of the same conversion was stopped.
     """
     model, output = conversion.model, conversion.output
+    start = time.monotonic()
     with interrupts_held() as check:
         heard = stoppable(progress, check)
         workspace, shards = _write(conversion, heard, check)
@@ -54,6 +56,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         tensors=len(conversion.plan.recipes),
         bytes=conversion.data_bytes,
         cloned=sum(shard.cloned for shard in shards),
+        seconds=time.monotonic() - start,
         kept=tuple(shard.name for shard in shards if shard.kept),
         files=conversion.files,
         left_behind=conversion.left_behind,
