@@ -35,87 +35,133 @@ Output = Annotated[
         show_default=False,
     ),
 ]
+_COMMON, _OUTPUT, _SAFETY, _PRINTING = "Common options", "Options for the output", "Safety", "What is printed"
+_FLAG = " "
+"""No metavar: a flag has no value."""
 HfReference = Annotated[
     Path | None,
     typer.Option(
         "--reference",
+        metavar="DIR",
         help="An HF checkpoint to compare the output with: prints missing (only in the output) and unexpected (only in "
         "the reference) keys and the L2 distance. Its config.json is kept where it means the same as SOURCE's.",
         show_default=False,
+        rich_help_panel=_COMMON,
     ),
 ]
 CustomReference = Annotated[
     Path | None,
     typer.Option(
         "--reference",
+        metavar="DIR",
         help="A custom checkpoint to compare the output with: prints missing (only in the output) and unexpected (only "
-        "in the reference) keys and the L2 distance. It also gives what the HF format cannot state (template, "
-        "tiling, InternLM2 or Llama names), and its *.py files.",
+        "in the reference) keys and the L2 distance. It also gives what the HF format cannot state (template, tiling, "
+        "InternLM2 or Llama names), and its *.py files.",
         show_default=False,
+        rich_help_panel=_COMMON,
     ),
 ]
 Tokenizer = Annotated[
     Path | None,
-    typer.Option(help="Directory to take the tokenizer files from, if not SOURCE.", show_default=False),
+    typer.Option(
+        metavar="DIR",
+        help="Where the tokenizer files are, if not in SOURCE.",
+        show_default=False,
+        rich_help_panel=_COMMON,
+    ),
 ]
 SystemMessage = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT|none",
-        help="System message that the chat template renders for conversations that bring none.",
+        help="System message that the chat template renders for conversations without one.",
         show_default="upstream's",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 LayoutChoice = Annotated[
     Layout,
     typer.Option(
         case_sensitive=False,
-        help="Keys of the output: l1 is what every transformers reads (language_model.model.*), l2 that of "
-        "model.state_dict() (model.language_model.*).",
+        metavar="l1|l2",
+        help="Keys of the output: l1 is what all versions of transformers read, l2 what model.state_dict() has.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 ExpertsChoice = Annotated[
     ExpertsOption,
     typer.Option(
         case_sensitive=False,
-        help="Experts of Qwen3-MoE in the output: one tensor each (read by all transformers but 5.0 to 5.3, which lose "
-        "them), or fused into one per layer (read by 5.0 and newer). Other models have one way.",
+        metavar="split|fused",
+        help="Experts of Qwen3-MoE in the output: one tensor each (read by all versions of transformers but 5.0 to "
+        "5.3, which lose them), or fused into one per layer (read by 5.0 and newer). Other models have one way.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 TiedChoice = Annotated[
     Tied | None,
     typer.Option(
         case_sensitive=False,
+        metavar="copy|keep",
         help="If SOURCE's input embeddings serve as output head: write a copy of them as the head, or keep them tied, "
         "without a head.",
-        show_default="copy, or as the sidecar remembers",
+        show_default="copy, or as in the sidecar",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 MaxShardSize = Annotated[
     str | None,
-    typer.Option(help="Re-shard, for instance 5GB, 5G or 800MiB.", show_default="the source's shards"),
+    typer.Option(
+        metavar="SIZE",
+        help="Size of the files of weights, for instance 5GB, 5G or 800MiB.",
+        show_default="the source's shards",
+        rich_help_panel=_COMMON,
+    ),
 ]
 OrderChoice = Annotated[
     Order,
     typer.Option(
-        case_sensitive=False, help="Order of the tensors in a file: the source's, or safetensors' own by name."
+        case_sensitive=False,
+        metavar="source|name",
+        help="Order of the tensors in a file: the source's, or by name, as safetensors does.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
-Verify = Annotated[bool, typer.Option(help="Read the output back and compare it with the source.")]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify/--no-verify",
+        metavar=_FLAG,
+        help="Read the output back and compare it with the source.",
+        rich_help_panel=_SAFETY,
+    ),
+]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Files to write or read at a time.", show_default="one for each core, at most four"),
+    typer.Option(
+        metavar="N",
+        help="Files to write or read at a time.",
+        show_default="one for each core, at most four",
+        rich_help_panel=_COMMON,
+    ),
 ]
 Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
+        metavar=_FLAG,
         help="Replace OUTPUT, if it is a checkpoint and holds nothing else, once the new one is complete.",
+        rich_help_panel=_SAFETY,
     ),
 ]
 Restart = Annotated[
     bool,
-    typer.Option("--restart", help="Start over, where a run that was stopped has left OUTPUT.partial to go on with."),
+    typer.Option(
+        "--restart",
+        metavar=_FLAG,
+        help="Start over, where a run that was stopped has left OUTPUT.partial to go on with.",
+        rich_help_panel=_SAFETY,
+    ),
 ]
 Accept = Annotated[
     list[str] | None,
@@ -124,12 +170,32 @@ Accept = Annotated[
         metavar="NAME",
         help="Do what would be refused; the refusal says which NAME lifts it. Can be given several times.",
         show_default=False,
+        rich_help_panel=_SAFETY,
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it would write, and stop.")]
-Json = Annotated[bool, typer.Option("--json", help="Print a report for programs.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List every tensor with its L2 distance.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        metavar=_FLAG,
+        help="Print the plan and what it would write, and stop.",
+        rich_help_panel=_SAFETY,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", metavar=_FLAG, help="Print a report for programs.", rich_help_panel=_PRINTING),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", metavar=_FLAG, help="List every tensor with its L2 distance.", rich_help_panel=_PRINTING
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", metavar=_FLAG, help="Print nothing but errors.", rich_help_panel=_PRINTING),
+]
 
 
 @app.command(
@@ -138,6 +204,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
     "SOURCE is a directory with config.json (model_type internvl_chat), safetensors files and the "
     "tokenizer. OUTPUT loads with AutoModelForImageTextToText and AutoProcessor, without remote code: it has the "
     "processor, the chat template and the generation config that SOURCE's own files imply.",
+    epilog="Example: internvl-bridge to-hf ./InternVL3_5-8B ./InternVL3_5-8B-HF",
 )
 def to_hf(
     source: Source,
@@ -185,6 +252,7 @@ def to_hf(
     "transformers or a trainer has written: safetensors, pytorch_model*.bin or torch.distributed.checkpoint. What HF's "
     "config.json cannot say comes from --reference, else from the sidecar internvl_bridge.json that to-hf left "
     "in SOURCE, else from the chat template and the image processor, else from defaults that are printed.",
+    epilog="Example: internvl-bridge to-custom ./my-finetune-HF ./my-finetune --reference ./InternVL3_5-8B",
 )
 def to_custom(
     source: Source,
@@ -227,6 +295,7 @@ def to_custom(
     "SOURCE is a directory with config.json (model_type internvl) and the weights, in any spelling that a version of "
     "transformers or a trainer has written. OUTPUT has the keys that all versions read, one tensor per expert, a "
     "config.json for transformers 4 and 5, and a complete processor. No bit of a tensor changes.",
+    epilog="Example: internvl-bridge repair ./checkpoint-500 ./my-finetune-HF",
 )
 def repair(
     source: Source,
@@ -271,15 +340,19 @@ def repair(
     "Prints how every tensor is made, the files, the bytes that would be read, written and cloned, and the room that "
     "is needed. A custom checkpoint would become an HF one and the other way round; --repair plans that instead. Exit "
     "code 2 if it does not fit on the disk.",
+    epilog="Example: internvl-bridge plan ./InternVL3_5-8B /data/InternVL3_5-8B-HF",
 )
 def plan(
     source: Source,
     output: Annotated[
         Path | None,
-        typer.Argument(metavar="[OUTPUT]", help="Where it would be written.", show_default="beside SOURCE"),
+        typer.Argument(metavar="OUTPUT", help="Where it would be written.", show_default="beside SOURCE"),
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of an HF checkpoint.")] = False,
-    reference: Annotated[Path | None, typer.Option(help="As for the conversion.", show_default=False)] = None,
+    repair: Annotated[bool, typer.Option("--repair", metavar=_FLAG, help="Plan a repair of an HF checkpoint.")] = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="As for the conversion.", show_default=False, rich_help_panel=_COMMON),
+    ] = None,
     tokenizer: Tokenizer = None,
     layout: LayoutChoice = "l1",
     experts: ExpertsChoice = "split",
@@ -315,14 +388,15 @@ def plan(
     "(only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). With --checksums, compares all "
     "files of LEFT, an output of this program, with the checksums that were written down when it was made. Exit code 1 "
     "if anything differs.",
+    epilog="Example: internvl-bridge verify ./InternVL3_5-8B ./InternVL3_5-8B-HF",
 )
 def verify(
     left: Annotated[Path, typer.Argument(metavar="LEFT", help="Directory of a checkpoint.", show_default=False)],
     right: Annotated[
-        Path | None, typer.Argument(metavar="[RIGHT]", help="Directory of another one.", show_default=False)
+        Path | None, typer.Argument(metavar="RIGHT", help="Directory of another one.", show_default=False)
     ] = None,
     checksums: Annotated[
-        bool, typer.Option("--checksums", help="Compare LEFT with its own checksums, without a RIGHT.")
+        bool, typer.Option("--checksums", metavar=_FLAG, help="Compare LEFT with its own checksums, without a RIGHT.")
     ] = False,
     workers: Workers = None,
     as_json: Json = False,
@@ -337,7 +411,7 @@ def verify(
     commands.verify(left, right, workers, commands.PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
 
 
-@app.command("inspect")
+@app.command("inspect", epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint.", show_default=False)],
     as_json: Json = False,
@@ -363,7 +437,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", "-V", metavar=_FLAG, callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     pass

@@ -83,6 +83,14 @@ def test_the_version(option: str):
     assert invoke(option).stdout == f"internvl-bridge {internvl_bridge.__version__}\n"
 
 
+@pytest.mark.parametrize("command", ["to-hf", "to-custom", "repair", "plan", "verify", "inspect"])
+def test_help_is_readable_in_a_narrow_terminal(command: str):
+    text = CliRunner(env={"COLUMNS": "60"}).invoke(app, [command, "--help"]).stdout
+    assert max(map(len, text.splitlines())) <= 60
+    assert "\u2026" not in text  # what rich puts where it cuts a word off
+    assert f"Example: internvl-bridge {command} " in text
+
+
 def test_help_has_a_short_option():
     assert invoke("-h").stdout == invoke("--help").stdout
     assert invoke("to-hf", "-h").stdout == invoke("to-hf", "--help").stdout
