@@ -1,7 +1,7 @@
 """Reports as text for people."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -11,6 +11,7 @@ from internvl_bridge.convert.disk_budget import Budget
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.convert.sizes import human_size
+from internvl_bridge.errors import first_few
 from internvl_bridge.mapping.plan import Plan, Recipe, Run
 from internvl_bridge.verification.checksums import ChecksumReport
 from internvl_bridge.verification.tensors import Comparison
@@ -76,19 +77,15 @@ def checksum_lines(directory: Path, found: ChecksumReport) -> Iterator[str]:
     count = len(found.equal) + len(found.changed) + len(found.missing)
     if found.changed or found.missing:
         bad = sorted((*found.changed, *found.missing))
-        yield f"Changed or damaged: {len(bad)} of {count} files of {directory}: {_listed(bad)}."
+        yield f"Changed or damaged: {len(bad)} of {count} files of {directory}: {first_few(bad)}."
     elif found.unproved:
-        yield f"Not proved: {_listed(found.unproved)} of {directory} do not have a checksum."
+        yield f"Not proved: {first_few(found.unproved)} of {directory} do not have a checksum."
     else:
         yield f"Intact: all {count} files of {directory} have the checksum that they were written with."
     for what, names in (("changed", found.changed), ("missing", found.missing), ("no checksum", found.unknown)):
         yield from (f"  {what}: {name}" for name in names)
     if found.unproved:
         yield "Weights without a checksum can be compared with their source: internvl-bridge verify SOURCE OUTPUT."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def comparison_lines(comparison: Comparison, *, verbose: bool) -> Iterator[str]:
