@@ -43,7 +43,7 @@ def has_tokenizer(directory: Path) -> bool:
 
 def remote_code(directory: Path) -> list[Path]:
     """The Python modules of a custom checkpoint, which are copied and never run."""
-    return sorted(path for path in directory.glob("*.py") if path.is_file())
+    return sorted(path for path in directory.glob("*.py") if path.is_file() and is_present(path))
 
 
 def small_texts(directory: Path, without: Collection[str], surely: Collection[str] = ()) -> dict[str, str]:
@@ -83,7 +83,8 @@ def is_text_name(name: str) -> bool:
 
 
 def _text(path: Path) -> str | None:
-    """The contents of a file, None if it is not text."""
+    """The contents of a file, None if it is not text. Raises as :func:`is_present` for a Git LFS pointer."""
+    is_present(path)
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError:

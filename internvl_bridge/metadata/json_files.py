@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError, CompanionFileError, ConfigError
+from internvl_bridge.lfs import POINTER_START, lfs_pointer
 from internvl_bridge.strict_json import parse_json_object
 
 Config = Mapping[str, Any]
@@ -45,6 +46,7 @@ def read_json_file(path: Path) -> JsonFile:
     if path.stat().st_size > LARGEST_JSON:
         raise malformed(f"it has more than {LARGEST_JSON} bytes")
     raw = path.read_bytes()
+    _refuse_pointer(path, raw)
     return JsonFile(path, raw.decode(errors="replace"), parse_shallow_object(raw, malformed))
 
 
@@ -61,8 +63,13 @@ def parse_shallow_object(text: bytes, malformed: Callable[[str], Exception]) -> 
 
 
 def is_present(path: Path) -> bool:
-    """Whether there is a file ``path``. Raises as :func:`read_json_file` for something else, as a dangling link."""
+    """Whether there is a file ``path``.
+
+    Raises as :func:`read_json_file` for something else, such as a dangling link, and for a Git LFS pointer.
+    """
     if path.is_file():
+        with path.open("rb") as file:
+            _refuse_pointer(path, file.read(len(POINTER_START)))
         return True
     if os.path.lexists(path):
         raise _error(
@@ -76,6 +83,12 @@ def is_present(path: Path) -> bool:
 def as_text(values: object) -> str:
     """``values`` as the JSON text of a file."""
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def _refuse_pointer(path: Path, start: bytes) -> None:
+    if start.startswith(POINTER_START):
+        refusal = lfs_pointer(path, "the file itself")
+        raise _error(path, refusal.reason, refusal.remedy)
 
 
 def _error(path: Path, reason: str, remedy: str) -> CheckpointError:

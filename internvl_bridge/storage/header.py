@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError
+from internvl_bridge.lfs import POINTER_START, lfs_pointer
 from internvl_bridge.storage.checksums import checksum_of
-from internvl_bridge.storage.lfs import POINTER_START, lfs_pointer
 from internvl_bridge.strict_json import parse_json_object
 
 DTYPE_BITS = {
@@ -148,7 +148,7 @@ def _header_length(path: Path, prefix: bytes, file_size: int) -> int:
     if file_size < _PREFIX + 2:
         raise _malformed(path, f"it has only {file_size} bytes")
     if prefix == POINTER_START[:_PREFIX]:
-        raise lfs_pointer(path)
+        raise lfs_pointer(path, "the weights")
     if length > min(_LONGEST_HEADER, file_size - _PREFIX):
         raise _malformed(path, f"its header claims {length} bytes of a file of {file_size}")
     return length

@@ -162,7 +162,8 @@ def test_a_broken_tokenizer_is_refused_by_name(break_: Callable[[bytes], bytes],
     for convert, source in sources.items():
         path, output = source / "tokenizer.json", source.with_name("out")
         path.write_bytes(break_(whole))
-        refused(lambda convert=convert, source=source, output=output: convert(source, output), str(path), "again")
+        remedy = "git lfs pull" if break_(whole) == POINTER else "again"
+        refused(lambda convert=convert, source=source, output=output: convert(source, output), str(path), remedy)
         assert not output.exists()
 
 
@@ -178,7 +179,7 @@ def test_a_broken_tokenizer_elsewhere_is_refused_by_name(hf: Path, tmp_path: Pat
         )
 
 
-@pytest.mark.parametrize("text", [b"", b'{"a": 0, "b', POINTER, b"[]", b"\xff"])
+@pytest.mark.parametrize("text", [b"", b'{"a": 0, "b', b"[]", b"\xff"])
 @pytest.mark.parametrize("to_hf", [True, False])
 def test_a_broken_vocabulary_is_refused_where_there_is_no_other(text: bytes, to_hf: bool, hf: Path, tmp_path: Path):
     source = copy_custom("qwen2-300m", tmp_path / "source") if to_hf else hf
@@ -187,6 +188,14 @@ def test_a_broken_vocabulary_is_refused_where_there_is_no_other(text: bytes, to_
     convert(source, tmp_path / "with-json")  # tokenizer.json decides
     (source / "tokenizer.json").unlink()
     refused(lambda: convert(source, tmp_path / "out"), str(source / "vocab.json"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "LICENSE", "modeling_internvl_chat.py"])
+def test_a_pointer_is_not_copied_as_if_it_were_the_file(name: str, custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    (source / name).write_bytes(POINTER)
+    refused(lambda: internvl_bridge.to_hf(source, tmp_path / "out"), str(source / name), "git lfs pull")
     assert not (tmp_path / "out").exists()
 
 

@@ -680,7 +680,7 @@ _CONFIG = [
     _config("a key twice", content(CONFIG, lambda old: b'{"model_type":"x",' + old[1:]), (CONFIG, "appears twice")),
     _config("a file of 1 TiB", sparse(CONFIG, 1 << 40, b"{"), (CONFIG, "more than 67108864 bytes")),
     _config("64 MiB of NULs", sparse(CONFIG, 64 << 20, b"{"), (CONFIG, "not JSON")),
-    _config("a pointer of Git LFS", content(CONFIG, LFS), (CONFIG, "not JSON")),
+    _config("a pointer of Git LFS", content(CONFIG, LFS), (CONFIG, "is a Git LFS pointer", "git lfs pull")),
 ]
 
 # The files beside
@@ -694,7 +694,7 @@ _BESIDE = [
     _tokenizer("a cut tokenizer", content("tokenizer.json", lambda o: o[:-20]), "tokenizer.json", "is cut off"),
     _tokenizer("an empty tokenizer", content("tokenizer.json", b""), "tokenizer.json", "is cut off"),
     _tokenizer("a huge tokenizer", sparse("tokenizer.json", 1 << 40, b"{"), "tokenizer.json", "is cut off"),
-    _tokenizer("a pointer for a tokenizer", content("tokenizer.json", LFS), "tokenizer.json", "is cut off"),
+    _tokenizer("a pointer for a tokenizer", content("tokenizer.json", LFS), "tokenizer.json", "git lfs pull"),
     _tokenizer(
         "a deep tokenizer",
         content("tokenizer.json", b'{"a":' + DEEP_LIST + b',"model":{}}'),

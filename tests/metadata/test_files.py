@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from internvl_bridge.errors import CompanionFileError
+from internvl_bridge.errors import CheckpointError, CompanionFileError, ConfigError
+from internvl_bridge.lfs import POINTER_START
 from internvl_bridge.metadata.files import (
     digest,
     has_tokenizer,
@@ -15,6 +16,7 @@ from internvl_bridge.metadata.files import (
     small_texts,
     text_digest,
 )
+from internvl_bridge.metadata.json_files import read_json_file
 
 KIB = 1 << 10
 
@@ -126,3 +128,17 @@ def test_a_text_and_the_file_that_holds_it_have_one_digest(tmp_path: Path):
 def test_a_name_may_have_200_bytes(length: int, *, is_one: bool):
     assert is_text_name("x" * (length - 4) + ".txt") is is_one
     assert is_text_name("\u00fc" * ((length - 4) // 2) + "x" * (length % 2) + ".txt") is is_one
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.json", "LICENSE", "README.md", "modeling.py"])
+def test_a_git_lfs_pointer_is_not_taken_for_a_file(name: str, tmp_path: Path):
+    (tmp_path / name).write_bytes(POINTER_START + b".github.com/spec/v1\noid sha256:00\nsize 5\n")
+    read = {"modeling.py": lambda: remote_code(tmp_path), "README.md": lambda: small_texts(tmp_path, without=())}
+    with pytest.raises(CheckpointError, match=rf"{name} is a Git LFS pointer, not the file itself. Fetch all files"):
+        read.get(name, lambda: present(tmp_path, [name]))()
+
+
+def test_a_config_that_is_a_git_lfs_pointer_is_named_as_one(tmp_path: Path):
+    (tmp_path / "config.json").write_bytes(POINTER_START)
+    with pytest.raises(ConfigError, match="is a Git LFS pointer"):
+        read_json_file(tmp_path / "config.json")

@@ -21,9 +21,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from internvl_bridge.checkpoint.torch_dtypes import TORCH_DTYPES
 from internvl_bridge.errors import CheckpointError, shown
+from internvl_bridge.lfs import POINTER_START, lfs_pointer
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.file_system import ByteSource
-from internvl_bridge.storage.lfs import POINTER_START, lfs_pointer
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.source_shards import StoredTensor
 
@@ -127,7 +127,7 @@ def _check_kind(path: Path, first: bytes) -> None:
     if not first:
         raise _malformed(path, "it is empty")
     if first.startswith(POINTER_START):
-        raise lfs_pointer(path)
+        raise lfs_pointer(path, "the weights")
     if first[257:262] == b"ustar" or first.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"):
         raise CheckpointError(f"{path} has a format of torch before 1.6, which was not a zip archive.", _SAVE_AGAIN)
     raise _malformed(path, "it is not a zip archive")

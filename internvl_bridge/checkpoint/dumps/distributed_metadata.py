@@ -22,8 +22,8 @@ from torch.distributed.checkpoint.metadata import (
 
 from internvl_bridge.checkpoint.dumps.boxes import Box
 from internvl_bridge.errors import CheckpointError, shown
+from internvl_bridge.lfs import POINTER_START, lfs_pointer
 from internvl_bridge.storage.byte_range import ByteRange
-from internvl_bridge.storage.lfs import POINTER_START, lfs_pointer
 
 CONSOLIDATE = (
     "Where you trust it, consolidate it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save, "
