@@ -336,7 +336,7 @@ def refused(tensors: Tensors, direction: str, error: type[BridgeError], *, match
 @pytest.mark.parametrize("direction", ["to_hf", "", "hf", "TO-HF", None, 0, ["to-hf"], {}])
 def test_a_direction_that_there_is_not_is_refused(direction: Any):
     for function in (internvl_bridge.convert_state_dict, internvl_bridge.iter_converted):
-        with pytest.raises(OptionError, match="no direction"):
+        with pytest.raises(OptionError, match="is not a direction"):
             function({}, direction)
 
 
@@ -345,14 +345,14 @@ def test_a_direction_that_there_is_not_is_refused(direction: Any):
 @pytest.mark.parametrize("value", ["l3", "L1", "", 1, ["l1"], True])
 def test_a_choice_that_there_is_not_is_refused_before_anything_is_read(value: Any, option: str, direction: str):
     for function in (internvl_bridge.convert_state_dict, internvl_bridge.iter_converted):
-        with pytest.raises(OptionError, match=f"no choice for {option}"):
+        with pytest.raises(OptionError, match=f"is not a choice for {option}"):
             function({}, direction, **{option: value})
 
 
 @pytest.mark.parametrize("option", ["layout", "experts"])
 def test_no_choice_is_none_either(option: str):
     for function in (internvl_bridge.convert_state_dict, internvl_bridge.iter_converted):
-        with pytest.raises(OptionError, match=f"no choice for {option}"):
+        with pytest.raises(OptionError, match=f"is not a choice for {option}"):
             function({}, "to-hf", **{option: None})
 
 
