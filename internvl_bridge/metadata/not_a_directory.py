@@ -6,7 +6,7 @@ from pathlib import Path
 
 from internvl_bridge.errors import CheckpointError
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
+_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+")
 _HUB = re.compile(r"https?:/+(?:www\.)?huggingface\.co/(?:models/)?([\w.-]+/[\w.-]+)(?:/.*)?")
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -15,11 +15,10 @@ def not_a_directory(path: Path) -> CheckpointError:
     """The refusal of ``path``, which is not a directory: a file, a URL, the name of a hub repository, or nothing.
 
     Example:
-        >>> str(not_a_directory(Path("OpenGVLab/InternVL3-8B")))
-        "OpenGVLab/InternVL3-8B does not exist here. If it is a repository of the Hugging Face hub, download it: \
-hf download OpenGVLab/InternVL3-8B --local-dir InternVL3-8B"
+        >>> print(not_a_directory(Path("me/my-vlm")).remedy)
+        If it is a repository of the Hugging Face hub, download it: hf download me/my-vlm --local-dir my-vlm
     """
-    text = str(path)
+    text = _URL.sub(lambda found: f"{found[1]}://", str(path), count=1)  # a Path has one slash there
     if repository := _HUB.fullmatch(text):
         return CheckpointError(f"{text} is a URL, and nothing is downloaded here.", _download(repository[1]))
     if _URL.match(text):
@@ -58,4 +57,4 @@ def _nearest(path: Path) -> str:
     names = [entry.name for entry in place.iterdir() if entry.is_dir()]
     if similar := get_close_matches(wanted, names, n=1):
         return f"Is it {place / similar[0]}?"
-    return f"Give the directory of a checkpoint: {place} exists, and does not have {wanted}."
+    return f"Check the name: {place} exists, and does not have {wanted}."

@@ -228,7 +228,7 @@ def test_another_model(model_type, architecture, custom: Custom):
 def test_a_directory_that_is_no_checkpoint(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     refuse("to-hf", tmp_path / "empty", "config.json", "does not exist")
-    refuse("to-hf", tmp_path / "nowhere", "nowhere does not exist", "Give the directory of a checkpoint")
+    refuse("to-hf", tmp_path / "nowhere", "nowhere does not exist", "Check the name")
 
 
 def test_the_wrong_direction(hf: Path):
