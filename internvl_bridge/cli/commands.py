@@ -20,7 +20,7 @@ from internvl_bridge.convert.sizes import human_size, parse_size
 from internvl_bridge.errors import OptionError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import detect_format, read_config
-from internvl_bridge.storage.publishing import finished_files
+from internvl_bridge.storage.publishing import finished_files, partial_path
 from internvl_bridge.verification.checksums import verify_checksums
 from internvl_bridge.verification.directories import verify as verify_checkpoints
 
@@ -101,7 +101,7 @@ def inspect(path: Path, show: PrintOptions) -> None:
 
 def _announce(conversion: Conversion) -> None:
     """Say on stderr that an earlier run is gone on with."""
-    if conversion.execution.restart:
+    if conversion.execution.restart or not partial_path(conversion.output).exists():
         return
     names = {shard.name for shard in conversion.shards}
     kept = [name for name in finished_files(conversion.output, identity_of(conversion)) if name in names]

@@ -1,6 +1,8 @@
 """Say what is given in the place of a checkpoint's directory, and what to type instead."""
 
+import os
 import re
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -54,7 +56,9 @@ def _nearest(path: Path) -> str:
     """What to type instead: a directory with a similar name, or the part of the path that does exist."""
     place = next(above for above in path.absolute().parents if above.is_dir())
     wanted = path.absolute().relative_to(place).parts[0]
-    names = [entry.name for entry in place.iterdir() if entry.is_dir()]
+    names: list[str] = []
+    with suppress(OSError):  # a place that may be passed through, but not listed
+        names += [entry.name for entry in os.scandir(place) if entry.is_dir()]
     if similar := get_close_matches(wanted, names, n=1):
         return f"Is it {place / similar[0]}?"
     return f"Check the name: {place} exists, and does not have {wanted}."

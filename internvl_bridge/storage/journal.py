@@ -182,8 +182,11 @@ def _lock(file: int, path: Path) -> bool:
 def _other_option(name: str, then: Any, now: Any) -> tuple[str, str]:
     """How an option differed, and what to type to go on, with the name that it has on the command line."""
     if name == "format":
-        return f"in the {then} format, and this is for the {now} format", "Use the command of then to go on with it"
-    flag = f"--{name.replace('_', '-')}"
+        return (
+            f"in the {_typed(then)} format, and this is for the {now} format",
+            "Use the command of then to go on with it",
+        )
+    flag = f"--{name[:_LONGEST_VALUE].replace('_', '-')}"
     before, this = (flag if value is None else f"{flag} {_typed(value)}" for value in (then, now))
     if then is None:
         return f"without {flag}, and this one has {this}", f"Leave out {flag} to go on with it"

@@ -1,5 +1,6 @@
 """Whatever is given in the place of a directory, the message says what to type instead."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,12 @@ def test_the_message_says_what_to_type(given: str, reason: str, remedy: str, tmp
     assert refusal.reason.startswith(f"{given.format(here=tmp_path).rstrip('/')} ")
     assert reason in refusal.reason
     assert remedy.format(here=tmp_path) in refusal.remedy
+
+
+def test_a_place_that_may_not_be_listed_is_no_other_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+
+    assert not_a_directory(tmp_path / "InternVL3_8B").remedy.startswith(f"Check the name: {tmp_path} exists")

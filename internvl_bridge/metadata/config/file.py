@@ -17,7 +17,7 @@ def read_config(directory: Path) -> JsonFile:
     """Parse ``config.json`` of ``directory``. Raises CheckpointError if it has none, or is not a directory."""
     if not directory.is_dir():
         raise not_a_directory(directory)
-    if is_present(directory / _ADAPTER_FILE) and not os.path.lexists(directory / CONFIG_FILE):
+    if not os.path.lexists(directory / CONFIG_FILE) and is_present(directory / _ADAPTER_FILE):
         base = read_json_file(directory / _ADAPTER_FILE).values.get("base_model_name_or_path")
         of_base = f" of {shown(base)}" if isinstance(base, str) and base else ""
         raise CheckpointError(

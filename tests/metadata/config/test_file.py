@@ -46,6 +46,13 @@ def test_an_adapter_is_not_taken_for_a_checkpoint_without_a_config(base: Any, na
     assert "merge_and_unload" in error.value.remedy
 
 
+def test_an_adapter_beside_a_checkpoint_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").symlink_to("nowhere")
+
+    assert read_config(tmp_path).values == {}
+
+
 @pytest.mark.parametrize("architectures", [None, []])
 @pytest.mark.parametrize(("model_type", "found"), [("internvl_chat", Format.CUSTOM), ("internvl", Format.HF)])
 def test_the_model_type_alone_decides_where_no_architecture_is_named(
