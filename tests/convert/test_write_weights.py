@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import ROOT, copy_custom
 from thinning import rarely
 
+import internvl_bridge
 from internvl_bridge.convert.options import Options
 from internvl_bridge.convert.prepare import prepare
 from internvl_bridge.convert.write_weights import shard_jobs
@@ -25,3 +26,19 @@ def test_a_job_of_the_largest_release_is_small(order: str, tmp_path: Path) -> No
 
     assert len(jobs) == 97
     assert max(len(pickle.dumps(job)) for job in jobs) < 100_000
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_progress_counts_the_bytes_of_the_files_once(verify: bool, tmp_path: Path) -> None:
+    totals: list[int] = []
+    steps: list[int] = []
+
+    def progress(_task: str, total: int):
+        totals.append(total)
+        return steps.append
+
+    source, output = copy_custom("qwen2-300m", tmp_path / "source"), tmp_path / "output"
+    internvl_bridge.to_hf(source, output, max_shard_size="90KB", verify=verify, progress=progress)
+
+    assert totals == [sum(path.stat().st_size for path in output.glob("*.safetensors"))]
+    assert sum(steps) == totals[0]
