@@ -28,8 +28,8 @@ def target_tensors(plan: Plan, source: Checkpoint) -> Iterator[tuple[str, Target
 def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
     """The targets of ``plan`` in the shards and the physical order of ``source``.
 
-    A target that gathers several sources stands where its first one stood; of two that are made of the same
-    source (a tied output head), the one stands first that does so by name.
+    A target that gathers several sources stands where its first source stood. Two targets can be made of the same
+    source (a tied output head). They stand in the order of their names.
     """
     rank = {key: number for number, key in enumerate(source.tensors)}
     firsts = {key: recipe.runs[0] for key, recipe in plan.recipes.items()}

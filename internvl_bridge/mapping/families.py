@@ -51,8 +51,8 @@ class Family:
     Args:
         name: what people call it; sidecars record it.
         architecture: the class that custom ``llm_config.architectures`` names.
-        hf_model_type: HF's ``text_config.model_type``. Of several families with one type, HF checkpoints are taken
-            for the first in :data:`FAMILIES`, unless a sidecar or a reference says otherwise.
+        hf_model_type: HF's ``text_config.model_type``. Several families can have one type. Then an HF checkpoint
+            is taken for the first in :data:`FAMILIES`, unless a sidecar or a reference says otherwise.
         repository: a hub repository of upstream whose modules build this language model, in every size.
         language_table: the rows for a model of given dimensions, but for experts that HF keys hold in two ways.
         layer: names and shapes of the tensors of one layer, in HF names.
@@ -63,7 +63,7 @@ class Family:
         key_mark: a part of some custom keys; it distinguishes this family from another one of the same architecture.
         experts: the fields that describe its experts, None if it has none.
         split_experts: rows for experts that HF keys hold one tensor each.
-        fused_experts: the same for HF keys that hold all experts of a layer, of which there are so many, in one tensor.
+        fused_experts: the same for HF keys that hold all experts of a layer in one tensor, given their number.
         mxfp4_layer: as ``layer``, with experts in 4-bit blocks.
         head_dim: the size of a head where its HF config states none; None for the hidden size by the heads.
         attention_bias: whether q, k and v have a bias where its HF config does not say so.

@@ -38,8 +38,8 @@ def guessable_models(target: KeySpelling) -> list[tuple[Family, TextDims]]:
 def guessed_route(keys: Collection[str], target: KeySpelling) -> Route:
     """The route between the formats that explains most of ``keys``.
 
-    Raises OptionError for keys that several families have and convert otherwise, and UnknownKeyError or
-    MixedSpellingError for HF keys without one layout.
+    Raises OptionError for keys that several families have and convert differently. Raises UnknownKeyError or
+    MixedSpellingError for HF keys that no single layout explains.
     """
     for key in keys:
         check_guessable(key)

@@ -13,9 +13,8 @@ from internvl_bridge.mapping.unknown_keys import explain_unknown_key
 def make_plan(table: Sequence[Transform], specs: Mapping[str, TensorSpec], wanted: Format) -> Plan:
     """Plan the conversion of ``specs`` into the format ``wanted`` by the rows of ``table``.
 
-    Raises UnknownKeyError or AmbiguousKeyError unless every key matches exactly one row,
-    IncompleteGroupError or ContradictionError for parts that do not fit together, and
-    DuplicateKeyError when two rows make the same tensor.
+    Raises UnknownKeyError or AmbiguousKeyError unless every key matches exactly one row. Raises IncompleteGroupError or
+    ContradictionError for parts that do not fit together. Raises DuplicateKeyError when two rows make the same tensor.
     """
     recipes: Recipes = {}
     for transform, claimed in _claims(table, specs, wanted):

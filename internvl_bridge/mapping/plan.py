@@ -1,7 +1,7 @@
 """Plans: for every target tensor, where each run of its elements comes from.
 
-A plan moves contiguous runs of row-major elements and computes nothing, so plans can be inverted,
-composed and compared without looking at a single value.
+A plan moves contiguous runs of row-major elements and computes nothing. So plans can be inverted, composed and compared
+without looking at a single value.
 """
 
 from bisect import bisect_right

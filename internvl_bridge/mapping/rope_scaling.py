@@ -26,11 +26,11 @@ _NEEDED = {
 class RopeReader:
     """How the classes of one language model read rotary embeddings.
 
-    ``custom_type_key`` is the key under which the custom class reads the kind of scaling, ``custom_type_names`` are
-    names of its own for kinds, ``hf_type_key`` is the key that HF's class of transformers 4 insists on, None where it
-    reads both. ``base`` is what it means that no base is stated. ``scales_by_default``: the classes scale, in a way of
-    their own, where nothing is stated. ``original_length_on_top``: they read ``original_max_position_embeddings`` one
-    level up, and know only the scaling longrope without a factor (Phi-3).
+    ``custom_type_key`` is the key under which the custom class reads the kind of scaling. ``custom_type_names`` are its
+    own names for kinds. ``hf_type_key`` is the key that HF's class of transformers 4 insists on. It is None where the
+    class reads both. ``base`` is what it means that no base is stated. ``scales_by_default``: the classes scale, in a
+    way of their own, where nothing is stated. ``original_length_on_top``: they read
+    ``original_max_position_embeddings`` one level up, and know only the scaling longrope without a factor (Phi-3).
     """
 
     custom_type_key: str

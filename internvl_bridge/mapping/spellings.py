@@ -1,8 +1,8 @@
 """How keys are spelled: where they begin, and how they hold experts.
 
-L1 is what transformers 4.52-4.57, 5.0-5.3 and 5.6+ write; L2 is a raw ``state_dict()``; L3 is what
-transformers 5.4-5.5 write. A head that 5.23 made up, because the checkpoint it had read had none, gets L2's name
-among those of L1. Experts are fused in what 5.0-5.3 write and in every raw state dict of 5.
+L1 is what transformers 4.52-4.57, 5.0-5.3 and 5.6+ write; L2 is a raw ``state_dict()``; L3 is what transformers 5.4-5.5
+write. If the checkpoint that 5.23 reads has no head, 5.23 creates one. This head gets L2's name among the names of L1.
+Experts are fused in what 5.0-5.3 write and in every raw state dict of 5.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -125,8 +125,8 @@ def spelling_in(format_: Format, keys: Collection[str], family: Family) -> KeySp
 def spelling_of(keys: Collection[str], family: Family) -> KeySpelling:
     """The spelling of the HF ``keys`` of a model of ``family``.
 
-    Raises UnknownKeyError for keys that no layout explains, and MixedSpellingError, naming the fewer
-    ones, if each is explained, but not all by one spelling.
+    Raises UnknownKeyError for keys that no layout explains. Raises MixedSpellingError, naming the fewer ones, if each
+    key is explained, but not all by one spelling.
     """
     layout = layout_of(keys)
     found = {experts: _of_experts(keys, family, KeySpelling(layout, experts)) for experts in Experts}

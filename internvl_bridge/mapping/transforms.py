@@ -186,8 +186,8 @@ class Fuse:
 class Stack:
     """The custom tensors of all experts of a layer are one HF tensor.
 
-    ``parts`` are the keys of one expert's tensors ``[M, H]``, in the order in which the stacked tensor
-    ``[experts, parts * M, H]`` holds their rows. Where ``experts`` is None, there are as many as there are tensors.
+    ``parts`` are the keys of one expert's tensors ``[M, H]``. The stacked tensor ``[experts, parts * M, H]`` holds
+    their rows in this order. Where ``experts`` is None, there are as many as there are tensors.
     """
 
     parts: tuple[KeyPattern, ...]

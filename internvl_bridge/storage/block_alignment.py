@@ -1,4 +1,4 @@
-"""Where in a file each of its parts lies, and which of them a file system could share with their source."""
+"""Where in a file each part lies, and which parts a file system could share with their source."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -44,8 +44,8 @@ def write_file(
 ) -> WrittenFile:
     """Create ``path`` in ``files``, of ``header`` and the ``ranges`` behind it, and make it durable.
 
-    Raises CheckpointError if a source file turns out shorter than its header said, and OSError, naming
-    the file, if the disk refuses.
+    Raises CheckpointError if a source file turns out shorter than its header said. Raises OSError, naming the file, if
+    the disk refuses.
     """
     segments = list(file_segments(header, ranges))
     checksum = new_checksum()

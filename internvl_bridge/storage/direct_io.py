@@ -1,7 +1,7 @@
 """Move data between memory and disk without a copy in the page cache, where the file system can do that.
 
-The page cache is what limits copying on a fast disk, and a large output in it drives everything else out.
-Which file systems can is found by trying: some refuse the flag, some only the first transfer.
+The page cache is what limits copying on a fast disk. A large output in it displaces everything else. Which file systems
+can is found by trying: some refuse the flag, some only the first transfer.
 """
 
 import errno

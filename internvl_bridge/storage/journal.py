@@ -24,8 +24,8 @@ _TELLING = 3
 class Identity:
     """What makes a conversion the same one: who converts, how, what, and into what.
 
-    ``program`` is a version, ``options`` those that change the output, ``source`` the stamp of every source file by
-    name, as JSON values, and ``plan`` a checksum of all that will be written.
+    ``program`` is a version. ``options`` are those that change the output. ``source`` holds the stamp of every source
+    file by name, as JSON values. ``plan`` is a checksum of all that will be written.
     """
 
     program: str
@@ -146,9 +146,9 @@ def check_same(path: Path, identity: Identity, found: Record) -> None:
 
 @contextmanager
 def open_journal(path: Path) -> Iterator[Journal]:
-    """Open the journal ``path``, a new one if there is none, and keep all others out until the end of the ``with``.
+    """Open the journal ``path``, a new one if there is none.
 
-    Raises OutputError if somebody else has it.
+    All others are kept out until the end of the ``with``. Raises OutputError if somebody else has it.
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
@@ -180,7 +180,7 @@ def _lock(file: int, path: Path) -> bool:
 
 
 def _other_option(name: str, then: Any, now: Any) -> tuple[str, str]:
-    """How an option differed, and what to type to go on, with the name that it has on the command line."""
+    """How an option differed, and what to type to go on, with its name on the command line."""
     if name == "format":
         return (
             f"in the {_typed(then)} format, and this is for the {now} format",

@@ -1,7 +1,7 @@
 """Local files behind the interface of :mod:`internvl_bridge.storage.file_system`, in the fastest ways there are.
 
-What the file system can share with the source is shared, and the rest is written past the page cache where that can
-be done. Both are skipped work: without them the same bytes are written one after the other.
+What the file system can share with the source is shared. The rest is written past the page cache where that can be
+done. Both are skipped work: without them the same bytes are written one after the other.
 """
 
 import os
@@ -155,7 +155,7 @@ def uncached(paths: Iterable[Path]) -> frozenset[Path]:
 
 
 def forget(file: int, offset: int = 0, length: int = 0) -> None:
-    """Drop what the page cache holds of a range of ``file``, or of all of it, if it is on the disk."""
+    """Drop the cached pages of a range of ``file``, or of all of it, if they are on the disk."""
     if hasattr(os, "posix_fadvise"):  # not on macOS
         with suppress(OSError):
             os.posix_fadvise(file, offset, length, os.POSIX_FADV_DONTNEED)

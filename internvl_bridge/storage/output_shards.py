@@ -26,8 +26,8 @@ class TargetTensor:
 class ShardContents:
     """The tensors of one file to write, in physical order, and its safetensors metadata.
 
-    ``canonical``: its header is that of ``safetensors.torch.save`` to the last byte, even where more spaces would let
-    the file system share the data with the source.
+    ``canonical``: its header is that of ``safetensors.torch.save`` to the last byte. This is so even where more spaces
+    would let the file system share the data with the source.
     """
 
     tensors: Mapping[str, TargetTensor]

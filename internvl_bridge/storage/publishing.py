@@ -76,10 +76,10 @@ def publishing(
 ) -> Iterator[Workspace]:
     """Yield a workspace; at the end its files become ``output`` by one rename.
 
-    If anything fails, what the journal calls finished is kept for the next run with the same ``identity``, and the
-    error gets a note about it; where nothing is finished, nothing is left. ``restart`` throws away what an earlier
-    run has left, ``overwrite`` replaces an existing output. Raises OutputError if the workspace cannot be made, is in
-    use, or belongs to another conversion.
+    If anything fails, what the journal calls finished is kept for the next run with the same ``identity``. The error
+    gets a note about it. Where nothing is finished, nothing is left. ``restart`` throws away what an earlier run has
+    left. ``overwrite`` replaces an existing output. Raises OutputError if the workspace cannot be made, is in use, or
+    belongs to another conversion.
     """
     partial = partial_path(output)
     made = _make(partial)

@@ -53,8 +53,8 @@ class FileReader:
     def windows(self, parts: Iterable[Part], buffers: int = 1) -> Iterator[memoryview]:
         """The bytes of ``parts`` one after the other, in windows of WINDOW bytes (the last shorter).
 
-        Every window lies at the start of a page of memory, and is valid until ``buffers`` more have been asked for:
-        buffers are used again, as new memory for every window would take longer than reading.
+        Every window lies at the start of a page of memory. It is valid until ``buffers`` more have been asked for,
+        because buffers are used again. New memory for every window would take longer than reading.
         """
         ring = [self._spare.pop() if self._spare else mmap.mmap(-1, WINDOW) for _ in range(buffers)]
         number = filled = 0

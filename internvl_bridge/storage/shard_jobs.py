@@ -70,8 +70,8 @@ def write_and_check(
     The ranges are read from the file system ``source``, the file is created in ``target``. ``advance`` is called with
     numbers of bytes, which add up to ``job.work``; what it raises ends the work.
 
-    Raises CheckpointError if a source file turns out shorter than its header said, OSError, naming the file, if a
-    disk refuses, and DifferenceError if what was written is not what was read.
+    Raises CheckpointError if a source file turns out shorter than its header said. Raises OSError, naming the file, if
+    a disk refuses. Raises DifferenceError if what was written is not what was read.
     """
     with FileReader(source, forgets=() if job.verify else job.uncached) as reader:
         written = write_file(job.path, job.header, job.ranges, reader, advance, target)
@@ -82,8 +82,8 @@ def write_and_check(
 def check(job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOCAL, target: FileSystem = LOCAL) -> str:
     """Compare the file of ``job`` with what it should be, to the last bit; its checksum.
 
-    Raises DifferenceError, naming the tensor and the element, if anything differs, CheckpointError if a
-    source file is shorter than its header said, and OSError if the file cannot be read.
+    Raises DifferenceError, naming the tensor and the element, if anything differs. Raises CheckpointError if a source
+    file is shorter than its header said. Raises OSError if the file cannot be read.
     """
     try:
         whole = ByteRange(job.path, 0, target.stamp(job.path).size)

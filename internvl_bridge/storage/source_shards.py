@@ -61,8 +61,8 @@ class Checkpoint:
 def open_checkpoint(directory: Path) -> Checkpoint:
     """Read the headers and the index of ``directory``; no tensor data.
 
-    Symbolic links (a hub cache) are followed. Raises CheckpointError unless every safetensors file
-    belongs to the checkpoint, every tensor is in exactly one of them, and the index says the same.
+    Symbolic links (a hub cache) are followed. Raises CheckpointError unless every safetensors file belongs to the
+    checkpoint and every tensor is in exactly one of them. The index must say the same.
     """
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory.", "Give the directory of a checkpoint.")

@@ -9,7 +9,7 @@ from internvl_bridge.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Size in bytes, time of the last change in nanoseconds, and the checksum of the header ("" if there is none)."""
+    """Size in bytes, time of last change in nanoseconds, and checksum of the header ("" if there is none)."""
 
     size: int
     modified: int

@@ -51,8 +51,8 @@ def report_lines(report: ConversionReport, original: Path) -> Iterator[str]:
             yield f"Mismatched: {key}: {how}"
         yield f"L2 distance to {original}: {found.l2:.6f}"
         yield (
-            "  (a Euclidean norm over all tensors; upstream's script prints the sum of one norm per tensor, "
-            "which is larger, and leaves out tensors that do not match)"
+            "  (This is a Euclidean norm over all tensors. Upstream's script prints the sum of one norm per tensor, "
+            "which is larger. It leaves out tensors that do not match.)"
         )
     yield f"Saved {report.tensors} tensors to {report.output}, verified bit for bit: {', '.join(report.files)}."
     yield (

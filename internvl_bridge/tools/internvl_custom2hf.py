@@ -1,8 +1,8 @@
 """``internvl_custom2hf.py`` of the InternVL repository: custom weights into the HF format.
 
-Run it as ``python -m internvl_bridge.tools.internvl_custom2hf --custom_path C --hf_path H --save_path S``.
-config.json and the tokenizer come from H, the weights from C, and the L2 distance between the result
-and H's weights is printed. No GPU is needed. Exit codes are those of ``internvl-bridge``.
+Run it as ``python -m internvl_bridge.tools.internvl_custom2hf --custom_path C --hf_path H --save_path S``. config.json
+and the tokenizer come from H, the weights from C. The L2 distance between the result and H's weights is printed. No GPU
+is needed. Exit codes are those of ``internvl-bridge``.
 """
 
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ def convert_keys_to_hf(
 ) -> "dict[str, torch.Tensor]":
     """An HF state dict, spelled as ``InternVLForConditionalGeneration.state_dict()`` is, from a custom one.
 
-    Unlike upstream's function of this name, it converts InternLM2 (given ``config``, the contents of
-    config.json), fuses Qwen3-MoE's experts where the installed transformers has them so, and refuses what it does
+    It differs from upstream's function of this name. It converts InternLM2 (given ``config``, the contents of
+    config.json). It fuses Qwen3-MoE's experts where the installed transformers has them fused. It refuses what it does
     not know.
     """
     from internvl_bridge.in_memory.state_dict import convert_state_dict  # imports torch  # noqa: PLC0415

@@ -1,8 +1,8 @@
 """``internvl_hf2custom.py`` of the InternVL repository: HF weights into the custom format.
 
-Run it as ``python -m internvl_bridge.tools.internvl_hf2custom --custom_path C --hf_path H --save_path S``.
-config.json and the tokenizer come from C, the weights from H, and the L2 distance between the result
-and C's weights is printed. Exit codes are those of ``internvl-bridge``.
+Run it as ``python -m internvl_bridge.tools.internvl_hf2custom --custom_path C --hf_path H --save_path S``. config.json
+and the tokenizer come from C, the weights from H. The L2 distance between the result and C's weights is printed. Exit
+codes are those of ``internvl-bridge``.
 """
 
 from collections.abc import Mapping
@@ -33,9 +33,9 @@ def convert_keys_back(
 ) -> "dict[str, torch.Tensor]":
     """A custom state dict from an HF one in any key spelling.
 
-    Unlike upstream's function of this name, it converts q_norm and k_norm too, refuses what it does
-    not know, and never drops an incomplete query-key-value group. ``config`` (the contents of a
-    custom config.json) makes it produce InternLM2's names and check completeness.
+    It differs from upstream's function of this name. It converts q_norm and k_norm too. It refuses what it does not
+    know, and never drops an incomplete query-key-value group. ``config`` (the contents of a custom config.json) makes
+    it produce InternLM2's names and check completeness.
     """
     from internvl_bridge.in_memory.state_dict import convert_state_dict  # imports torch  # noqa: PLC0415
 

@@ -45,7 +45,7 @@ def compare_models(left: Path, right: Path, workers: int, progress: Progress) ->
 def _plan(ours: Model, theirs: Model) -> Plan:
     """Our tensors under the names that they have in the other directory.
 
-    An output head that only one side stores, and that is a copy of the input embeddings, is not a difference.
+    An output head that only one side stores is not a difference if it copies the input embeddings.
     """
     known = ours if ours.format is Format.CUSTOM else theirs  # HF's class serves several custom ones
     route = Route(known.description.family, known.description.dims.text, ours.keys, theirs.keys)

@@ -22,8 +22,8 @@ from internvl_bridge.work.workers import in_parallel
 class TensorDifference:
     """A tensor whose bits differ: the first differing element (row-major), and the L2 distance.
 
-    The distance is 0 where bits differ and values do not (-0.0 and 0.0), and NaN where a NaN is, or where torch is not
-    installed, which measures it.
+    The distance is 0 where bits differ and values do not (-0.0 and 0.0). It is NaN where a NaN is, or where torch,
+    which measures it, is not installed.
     """
 
     key: str
@@ -100,8 +100,8 @@ def compare(
 ) -> Comparison:
     """Compare the tensors ``expected`` under their keys, wherever their bytes lie, with those of ``actual``.
 
-    Streams both sides once in bounded memory, file by file of ``actual``, ``workers`` files at a time, and a second
-    time the tensors that differ.
+    Streams both sides once in bounded memory, file by file of ``actual``, ``workers`` files at a time. Tensors that
+    differ are streamed a second time.
     """
     missing: list[str] = []
     mismatched: dict[str, str] = {}

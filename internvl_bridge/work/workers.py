@@ -37,9 +37,8 @@ def in_parallel(
     """The results of ``work`` on each of ``items``, in their order, ``workers`` at a time.
 
     ``work`` is given an ``advance`` that it must call now and then: through it, it is stopped as soon as another one
-    fails or the user interrupts. (Within :func:`interrupts_held`, it is the given ``advance`` that hears of an
-    interrupt.) Of several errors, that of the first item is raised. At the end, however it came, nothing works any
-    more.
+    fails or the user interrupts. Within :func:`interrupts_held`, the given ``advance`` notices an interrupt instead. Of
+    several errors, that of the first item is raised. At the end, however it came, nothing works any more.
     """
     stop, lock = Event(), Lock()
 

@@ -54,8 +54,8 @@ class Archive:
 def read_archive(byte_range: ByteRange, reader: FileReader, fake: FakeTensorMode) -> Archive:
     """Unpickle the archive that ``byte_range`` of a file is, without its tensors' data.
 
-    Nothing that the pickle names is called, but for what builds tensors. ``fake`` may serve many archives.
-    Raises CheckpointError unless it is an archive of torch.save, of tensors and plain values, that is stored
+    Nothing that the pickle names is called, but for what builds tensors. ``fake`` may serve many archives. Raises
+    CheckpointError unless it is an archive of torch.save that holds only tensors and plain values. It must be stored
     uncompressed, in this machine's byte order, and without overlaps.
     """
     size = reader.file_system.stamp(byte_range.path).size

@@ -50,8 +50,8 @@ class _Part:
 def open_distributed(directory: Path, is_model: Callable[[Collection[str]], bool]) -> OpenedWeights:
     """Find every chunk of the model in ``directory`` as a byte range of its files; no tensor data is read.
 
-    ``is_model`` says whether keys are those of a model: the shortest prefix of keys for which it is true is
-    taken away, and what has another one is left out. If there is none, all tensors are taken as they are.
+    ``is_model`` says whether keys are those of a model. The shortest prefix of keys for which it is true is removed.
+    Keys with another prefix are left out. If there is no such prefix, all tensors are taken as they are.
 
     Raises CheckpointError unless the chunks tile every tensor, and lie where ``.metadata`` says, as it says.
     """
