@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+import internvl_bridge
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE
+
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 NAMES = sorted(path.name for path in (DATA / "custom").iterdir())
@@ -87,3 +90,17 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
     return torch.equal(left.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8))
+
+
+def said(report: internvl_bridge.ConversionReport) -> tuple[str, ...]:
+    """What a conversion says about itself, be it a warning or a note."""
+    return (*report.warnings, *report.notes)
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    """The files of an output, but for what the sidecar remembers of the conversion: its options, its notes."""
+    files = {path.name: path.read_bytes() for path in directory.iterdir()}
+    sidecar = json.loads(files.get(SIDECAR_FILE, b"{}"))
+    if sidecar.pop("conversion", None) is not None:
+        files[SIDECAR_FILE] = json.dumps(sidecar, indent=2).encode()
+    return files

@@ -16,6 +16,7 @@ from internvl_bridge.mapping.routes import Route, renamed
 from internvl_bridge.mapping.schema import EMBEDDINGS
 from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, KeySpelling, spelled
 from internvl_bridge.mapping.tied_head import tied_head
+from internvl_bridge.notes import Warn
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.reading import FileReader
@@ -42,16 +43,18 @@ def notes_on_untrained(model: Model, planned: ModelPlan) -> Iterator[str]:
         yield _head_note(model, tie.head)
     experts = _experts(model, model.keys)
     if experts and all(_looks_random(model, key) for key in experts):
-        yield (
+        yield Warn(
             f"The experts look like the random numbers that a new model starts from ({first_few(experts)} were looked "
-            f"at): transformers 5.0 to 5.3 draw them anew when they load one tensor per expert, and 4.x when it loads "
-            f"fused ones. Nothing here brings the trained ones back: they are in the checkpoint that was loaded then."
+            f"at). transformers 5.0 to 5.3 replace them by such numbers when they load one tensor per expert, and 4.x "
+            f"when it loads fused ones. Nothing here brings the trained ones back: they are in the checkpoint that was "
+            f"loaded then."
         )
     elif experts and _REPLACES_EXPERTS.match(str(model.description.values.get("transformers_version"))):
-        yield (
+        yield Warn(
             f"transformers {model.description.values['transformers_version']} wrote this checkpoint. That version "
-            f"draws experts anew when it loads one tensor per expert. These do not look so, but training hides it: if "
-            f"they were loaded so, compare them with those of the base model ('internvl-bridge verify')."
+            f"replaces experts by random numbers when it loads one tensor per expert. These do not look random, but "
+            f"training hides it. If they were loaded in that way, compare them with those of the base model "
+            f"('internvl-bridge verify')."
         )
 
 
@@ -89,15 +92,15 @@ def _looks_random(model: Model, key: str) -> bool:
     return deviation > 0 and looks_random(sampled(model, key), deviation)
 
 
-def _head_note(model: Model, head: str) -> str:
+def _head_note(model: Model, head: str) -> Warn:
     looks = f"{head} looks like the random numbers that a new model starts from"
     if not model.description.may_be_tied:
-        return (
-            f"{looks}: it was not trained, or transformers made it up because the checkpoint that was loaded had none. "
+        return Warn(
+            f"{looks}. It was not trained, or transformers made it up because the checkpoint that was loaded had none. "
             f"Nothing here brings it back."
         )
-    return (
-        f"{looks}, and config.json calls the model tied: transformers 5.0 writes such a head after it has loaded a "
+    return Warn(
+        f"{looks}, and config.json calls the model tied. transformers 5.0 writes such a head after it has loaded a "
         f"tied checkpoint of version 4. Unless the model was trained with it, its head is its input embeddings: remove "
         f"{head} from the checkpoint, set tie_word_embeddings to true at both levels of config.json, and convert again."
     )

@@ -5,16 +5,22 @@ when it runs.
 """
 
 import gc
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from internvl_bridge._version import __version__
 from internvl_bridge.convert.options import ExpertsOption, Layout, Order, Tied
 
+_PROGRAM = "internvl-bridge"
+_UsageError: Any = typer.BadParameter.__mro__[1]
+"""What Click raises for arguments that it cannot use; where it is defined depends on the version of Typer."""
+
+
 app = typer.Typer(
-    name="internvl-bridge",
+    name=_PROGRAM,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -184,7 +190,12 @@ DryRun = Annotated[
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", metavar=_FLAG, help="Print a report for programs.", rich_help_panel=_PRINTING),
+    typer.Option(
+        "--json",
+        metavar=_FLAG,
+        help="Print one JSON object for programs: the result, or the error.",
+        rich_help_panel=_PRINTING,
+    ),
 ]
 Verbose = Annotated[
     bool,
@@ -194,7 +205,9 @@ Verbose = Annotated[
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", metavar=_FLAG, help="Print nothing but errors.", rich_help_panel=_PRINTING),
+    typer.Option(
+        "--quiet", "-q", metavar=_FLAG, help="Print nothing but errors and warnings.", rich_help_panel=_PRINTING
+    ),
 ]
 
 
@@ -227,9 +240,9 @@ def to_hf(
     quiet: Quiet = False,
 ) -> None:
     """Convert a custom checkpoint into one that transformers loads."""
-    from internvl_bridge.cli.commands import PrintOptions, convert
+    from internvl_bridge.cli.answers import PrintOptions
+    from internvl_bridge.cli.commands import convert
     from internvl_bridge.convert.options import Execution, Options
-    from internvl_bridge.mapping.formats import Format
 
     options = Options(
         reference=reference,
@@ -242,7 +255,7 @@ def to_hf(
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
     show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
-    convert(source, output, (Format.CUSTOM, Format.HF), options, execution, show)
+    convert("to-hf", source, output, options, execution, show)
 
 
 @app.command(
@@ -273,9 +286,9 @@ def to_custom(
     quiet: Quiet = False,
 ) -> None:
     """Convert a transformers (HF) checkpoint into InternVL's own custom format."""
-    from internvl_bridge.cli.commands import PrintOptions, convert
+    from internvl_bridge.cli.answers import PrintOptions
+    from internvl_bridge.cli.commands import convert
     from internvl_bridge.convert.options import Execution, Options
-    from internvl_bridge.mapping.formats import Format
 
     options = Options(
         reference=reference,
@@ -286,7 +299,7 @@ def to_custom(
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
     show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
-    convert(source, output, (Format.HF, Format.CUSTOM), options, execution, show)
+    convert("to-custom", source, output, options, execution, show)
 
 
 @app.command(
@@ -317,9 +330,9 @@ def repair(
     quiet: Quiet = False,
 ) -> None:
     """Make an HF checkpoint one that every transformers from 4.52 on loads."""
-    from internvl_bridge.cli.commands import PrintOptions, convert
+    from internvl_bridge.cli.answers import PrintOptions
+    from internvl_bridge.cli.commands import convert
     from internvl_bridge.convert.options import Execution, Options
-    from internvl_bridge.mapping.formats import Format
 
     options = Options(
         tokenizer=tokenizer,
@@ -331,7 +344,7 @@ def repair(
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
     show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
-    convert(source, output, (Format.HF, Format.HF), options, execution, show)
+    convert("repair", source, output, options, execution, show)
 
 
 @app.command(
@@ -405,10 +418,11 @@ def verify(
 ) -> None:
     """Compare the weights of two checkpoints, or the files of one with their checksums."""
     from internvl_bridge.cli import commands
+    from internvl_bridge.cli.answers import PrintOptions
 
     if checksums == (right is not None):
         raise typer.BadParameter("give either RIGHT or --checksums", param_hint="RIGHT")
-    commands.verify(left, right, workers, commands.PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
+    commands.verify(left, right, workers, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
 
 
 @app.command("inspect", epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")
@@ -421,8 +435,9 @@ def inspect(
     Of a model that config.json calls tied, the output head is compared with the input embeddings, too.
     """
     from internvl_bridge.cli import commands
+    from internvl_bridge.cli.answers import PrintOptions
 
-    commands.inspect(path, commands.PrintOptions(as_json=as_json, verbose=False, quiet=False))
+    commands.inspect(path, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
 def _print_version(wanted: bool) -> None:
@@ -451,4 +466,22 @@ def main() -> None:
     # A plan is some hundred thousand small objects without a cycle: looking for cycles among them
     # takes as long as the planning itself.
     gc.disable()
-    app(prog_name="internvl-bridge")
+    if "--json" not in sys.argv:
+        app(prog_name=_PROGRAM)
+    try:
+        sys.exit(app(prog_name=_PROGRAM, standalone_mode=False))
+    except _UsageError as error:
+        _say_usage_error(error)
+        sys.exit(error.exit_code)
+
+
+def _say_usage_error(error: Any) -> None:
+    """Print what is wrong with the arguments for people and for programs."""
+    from internvl_bridge.cli.answers import say_failure
+    from internvl_bridge.cli.terminal import Failure, exit_codes
+
+    error.show()
+    named = error.ctx.info_name if error.ctx else None
+    with exit_codes():
+        failure = Failure("UsageError", error.format_message(), None, error.exit_code)
+        say_failure(None if named == _PROGRAM else named, failure)

@@ -1,102 +1,113 @@
-"""What each command of the command line does: call the library, print, choose the exit code."""
+"""What each command of the command line does: call the library, and answer."""
 
-import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import typer
 
 from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
 from internvl_bridge.cli import text_reports
-from internvl_bridge.cli.terminal import DIFFERS, exit_codes, progress_bar, say, warn
-from internvl_bridge.convert.disk_budget import budget_of, check_room
+from internvl_bridge.cli.answers import Answer, PrintOptions, answer
+from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
+from internvl_bridge.convert.disk_budget import Budget, budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import Conversion, prepare
 from internvl_bridge.convert.run import carry_out
 from internvl_bridge.convert.sizes import human_size, parse_size
-from internvl_bridge.errors import OptionError
+from internvl_bridge.errors import BridgeError, OptionError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import detect_format, read_config
 from internvl_bridge.storage.publishing import finished_files, partial_path
 from internvl_bridge.verification.checksums import verify_checksums
 from internvl_bridge.verification.directories import verify as verify_checkpoints
 
+_FORMATS = {
+    "to-hf": (Format.CUSTOM, Format.HF),
+    "to-custom": (Format.HF, Format.CUSTOM),
+    "repair": (Format.HF, Format.HF),
+}
+"""The formats that a command converts from and into."""
 _SMALLEST_SHARD = 1_000_000
 """Bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class PrintOptions:
-    """How results are printed."""
-
-    as_json: bool
-    verbose: bool
-    quiet: bool
-    dry_run: bool = False
-
-
 def convert(
+    command: str,
     source: Path,
     output: Path,
-    formats: tuple[Format, Format],
     options: Options,
     execution: Execution,
     show: PrintOptions,
 ) -> None:
-    """Convert ``source`` from the first format into the second, or say what would be done."""
-    with exit_codes():
+    """Carry ``command`` out, one of those that convert, or say what it would do."""
+
+    def work() -> Answer:
         _check_shard_size(options, execution)
-        conversion = prepare(source, output, formats, options, execution)
+        conversion = prepare(source, output, _FORMATS[command], options, execution)
+        _warn(conversion)
         if show.dry_run:
-            _print_plan(conversion, show)
-            return
+            return _plan(conversion)
         if not show.quiet:
             _announce(conversion)
         with progress_bar(quiet=show.quiet) as progress:
             report = carry_out(conversion, progress)
-        _print(report.as_json, lambda: text_reports.conversion_lines(report, verbose=show.verbose), show)
-        if not report.ok:
-            raise typer.Exit(DIFFERS)
+        return Answer(
+            "conversion",
+            report.as_json,
+            lambda: text_reports.conversion_lines(report, verbose=show.verbose),
+            0 if report.ok else DIFFERS,
+        )
+
+    answer(command, work, show)
 
 
 def plan(
     source: Path, output: Path | None, options: Options, execution: Execution, *, repair: bool, as_json: bool
 ) -> None:
     """Say what converting ``source`` into the other format, or a repair, would do and cost."""
-    with exit_codes():
+
+    def work() -> Answer:
         _check_shard_size(options, execution)
         accepted = detect_format(read_config(source))
         wanted = accepted if repair else next(format_ for format_ in Format if format_ is not accepted)
-        output = output or source.absolute().with_name(f"{source.absolute().name}-{wanted.value}")
-        conversion = prepare(source, output, (Format.HF if repair else accepted, wanted), options, execution)
-        _print_plan(conversion, PrintOptions(as_json=as_json, verbose=False, quiet=False))
+        place = output or source.absolute().with_name(f"{source.absolute().name}-{wanted.value}")
+        conversion = prepare(source, place, (Format.HF if repair else accepted, wanted), options, execution)
+        _warn(conversion)
+        return _plan(conversion)
+
+    answer("plan", work, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
 def verify(left: Path, right: Path | None, workers: int | None, show: PrintOptions) -> None:
     """Compare two checkpoints, or the files of one with their checksums."""
-    with exit_codes():
-        if right is None:
-            _verify_checksums(left, workers, show)
-            return
+
+    def compare_checksums() -> Answer:
         with progress_bar(quiet=show.quiet) as progress:
-            found = verify_checkpoints(left, right, workers=workers, progress=progress)
-        _print(
-            found.as_json,
-            lambda: text_reports.comparison_lines(found, verbose=show.verbose),
-            show,
-        )
-        if not found.identical:
-            raise typer.Exit(DIFFERS)
+            found = verify_checksums(left, workers=workers, progress=progress)
+        lines = text_reports.checksum_lines(left, found)
+        return Answer("checksums", found.as_json, lambda: lines, 0 if found.intact else DIFFERS)
+
+    def compare_tensors(other: Path) -> Answer:
+        with progress_bar(quiet=show.quiet) as progress:
+            found = verify_checkpoints(left, other, workers=workers, progress=progress)
+        lines = text_reports.comparison_lines(found, verbose=show.verbose)
+        return Answer("comparison", found.as_json, lambda: lines, 0 if found.identical else DIFFERS)
+
+    answer("verify", compare_checksums if right is None else lambda: compare_tensors(right), show)
 
 
 def inspect(path: Path, show: PrintOptions) -> None:
     """Describe a checkpoint."""
-    with exit_codes():
+
+    def work() -> Answer:
         found = inspect_checkpoint(path)
-        _print(found.as_json, lambda: text_reports.inspection_lines(found), show)
+        return Answer("inspection", found.as_json, lambda: text_reports.inspection_lines(found))
+
+    answer("inspect", work, show)
+
+
+def _warn(conversion: Conversion) -> None:
+    """Say before the work what should stop somebody."""
+    for warning in conversion.warnings:
+        warn(f"Warning: {warning}")
 
 
 def _announce(conversion: Conversion) -> None:
@@ -122,26 +133,21 @@ def _check_shard_size(options: Options, execution: Execution) -> None:
         )
 
 
-def _verify_checksums(directory: Path, workers: int | None, show: PrintOptions) -> None:
-    with progress_bar(quiet=show.quiet) as progress:
-        found = verify_checksums(directory, workers=workers, progress=progress)
-    _print(found.as_json, lambda: text_reports.checksum_lines(directory, found), show)
-    if not found.intact:
-        raise typer.Exit(DIFFERS)
-
-
-def _print_plan(conversion: Conversion, show: PrintOptions) -> None:
-    restart = conversion.execution.restart
-    kept = [] if restart else finished_files(conversion.output, identity_of(conversion))
+def _plan(conversion: Conversion) -> Answer:
+    """What ``conversion`` would do, and the refusal of what does not fit on the disk."""
+    kept = [] if conversion.execution.restart else finished_files(conversion.output, identity_of(conversion))
     budget = budget_of(conversion, kept)
-    _print(
-        lambda: text_reports.plan_as_json(conversion, budget), lambda: text_reports.plan_lines(conversion, budget), show
+    return Answer(
+        "plan",
+        lambda: text_reports.plan_as_json(conversion, budget),
+        lambda: text_reports.plan_lines(conversion, budget),
+        refusal=_lack_of_room(budget, conversion.output),
     )
-    check_room(budget, conversion.output)
 
 
-def _print(values: Callable[[], Mapping[str, Any]], lines: Callable[[], Iterable[str]], show: PrintOptions) -> None:
-    if show.as_json:
-        say(json.dumps(values(), indent=2).splitlines())
-    elif not show.quiet:
-        say(lines())
+def _lack_of_room(budget: Budget, output: Path) -> BridgeError | None:
+    try:
+        check_room(budget, output)
+    except BridgeError as error:
+        return error
+    return None

@@ -4,8 +4,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
 from typing import TextIO
@@ -13,16 +14,30 @@ from typing import TextIO
 import typer
 
 from internvl_bridge._version import __version__
-from internvl_bridge.cli.progress_lines import progress_lines
+from internvl_bridge.cli.progress_lines import files_text, progress_lines
 from internvl_bridge.errors import BridgeError, DifferenceError, OutputError
-from internvl_bridge.work.progress import Advance, Progress, silent
+from internvl_bridge.work.progress import Progress, Report, silent
 
 DIFFERS, REFUSED, INTERRUPTED = 1, 2, 130
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it is shown to people and to programs.
+
+    ``kind`` is the name of its class. ``message`` is the whole paragraph, ``remedy`` the part of it that says what to
+    do, None if there is no such part.
+    """
+
+    kind: str
+    message: str
+    remedy: str | None
+    exit_code: int
+
+
 @contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn errors into one paragraph on stderr and the documented exit code.
+def exit_codes(also: Callable[[Failure], None] | None = None) -> Iterator[None]:
+    """Turn errors into one paragraph on stderr and the documented exit code; ``also`` is called with the failure, too.
 
     SIGTERM and SIGHUP (a closed terminal) are treated as Ctrl-C, so that all of them clean up, unless they are ignored
     (``nohup``).
@@ -34,18 +49,28 @@ def exit_codes() -> Iterator[None]:
         yield
     except typer.Exit:
         raise
-    except DifferenceError as error:
-        _fail(f"Error: {_noted(error, str(error))}", DIFFERS)
-    except BridgeError as error:
-        _fail(f"Error: {_noted(error, str(error))}", REFUSED)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        what = f"{where}{error.strerror or error}. Mend this and try again: no half output is visible."
-        _fail(f"Error: {_noted(error, what)}", REFUSED)
-    except KeyboardInterrupt as error:
-        _fail(_noted(error, "Interrupted. No half output is visible."), INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 (the last resort: no traceback for anybody)
-        _fail(f"Error: {_noted(error, _defect(error))}", REFUSED)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the last resort: no traceback for anybody)
+        failure = failure_of(error)
+        warn(failure.message if failure.kind == "Interrupted" else f"Error: {failure.message}")
+        if also is not None:
+            also(failure)
+        raise typer.Exit(failure.exit_code) from None  # where nobody can be told, the exit code still says it
+
+
+def failure_of(error: Exception | KeyboardInterrupt) -> Failure:
+    """What to say of ``error``, and the exit code."""
+    match error:
+        case BridgeError():
+            code = DIFFERS if isinstance(error, DifferenceError) else REFUSED
+            return Failure(type(error).__name__, _noted(error, str(error)), error.remedy, code)
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            remedy = "Mend this and try again: no half output is visible."
+            return Failure("OSError", _noted(error, f"{where}{error.strerror or error}. {remedy}"), remedy, REFUSED)
+        case KeyboardInterrupt():
+            return Failure("Interrupted", _noted(error, "Interrupted. No half output is visible."), None, INTERRUPTED)
+        case _:
+            return Failure("Defect", _noted(error, _defect(error)), None, REFUSED)
 
 
 @contextmanager
@@ -62,6 +87,7 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
 
     columns = (
         rich.TextColumn("{task.description}"),
+        rich.TextColumn("{task.fields[files]}"),
         rich.BarColumn(),
         rich.DownloadColumn(binary_units=True),
         rich.TransferSpeedColumn(),
@@ -69,9 +95,15 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
     )
     with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
 
-        def begin(task: str, total: int) -> Advance:
-            number = bar.add_task(task, total=total)
-            return lambda done: bar.advance(number, done)
+        def begin(task: str, total: int, files: int) -> Report:
+            number, finished = bar.add_task(task, total=total, files=files_text(0, files)), 0
+
+            def report(done: int, closed: int) -> None:
+                nonlocal finished
+                finished += closed
+                bar.update(number, advance=done, files=files_text(finished, files))
+
+            return report
 
         yield begin
 
@@ -117,11 +149,6 @@ def _defect(error: Exception) -> str:
         f"{what}. This is a defect of internvl-bridge {__version__}, which should have said what is wrong. Please "
         f"report this line and the command to its issue tracker. No half output is visible."
     )
-
-
-def _fail(message: str, code: int) -> None:
-    warn(message)  # where nobody can be told, the exit code still says it
-    raise typer.Exit(code) from None
 
 
 def _discard(stream: TextIO) -> None:

@@ -13,6 +13,7 @@ from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.convert.sizes import human_size
 from internvl_bridge.errors import first_few
 from internvl_bridge.mapping.plan import Plan, Recipe, Run
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.verification.checksums import ChecksumReport
 from internvl_bridge.verification.tensors import Comparison
 
@@ -61,6 +62,8 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
     if report.reference is not None:
         yield f"  Against the reference: {_verdict(report.reference)}"
         yield from _difference_lines(report.reference, verbose=verbose)
+    if report.warnings:
+        yield f"  {len(report.warnings)} warning(s) stood before the work, and are in {SIDECAR_FILE}, too."
     for note in report.notes:
         yield f"  Note: {note}"
 
@@ -160,6 +163,7 @@ def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
         "files": list(conversion.files),
         "budget": {**asdict(budget), "fits": budget.fits},
         "left_behind": list(conversion.left_behind),
+        "warnings": list(conversion.warnings),
         "notes": list(conversion.notes),
         "plan": {
             key: {

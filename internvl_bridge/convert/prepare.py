@@ -17,12 +17,14 @@ from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.convert.companions.unconverted import unconverted_files
 from internvl_bridge.convert.options import Execution, Options, check_accepted, check_applies, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
+from internvl_bridge.convert.record import record_of
 from internvl_bridge.convert.sizes import parse_size
 from internvl_bridge.errors import UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.mapping.spellings import chosen_spelling
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE
+from internvl_bridge.metadata.sidecar import RECORD, SIDECAR_FILE
+from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.output_shards import (
@@ -50,7 +52,8 @@ class Conversion:
     ``inputs`` are the directories that it reads, ``shards`` the safetensors files and ``index`` the contents of their
     index; ``texts`` are other files, by name, with their contents, ``copies`` files to copy as they are, and
     ``sidecar`` the contents of the sidecar, which gets the checksums of all. ``left_behind`` are files of the source
-    that the output has neither as they are, nor converted, nor in its sidecar.
+    that the output has neither as they are, nor converted, nor in its sidecar. ``warnings`` should stop somebody
+    before the work; ``notes`` can be read after it.
     """
 
     model: Model
@@ -65,6 +68,7 @@ class Conversion:
     copies: tuple[Path, ...]
     sidecar: Mapping[str, Any]
     left_behind: tuple[str, ...]
+    warnings: tuple[str, ...]
     notes: tuple[str, ...]
     reference: Path | None
     options: Options
@@ -108,6 +112,7 @@ def prepare(
     home = tokenizer_home(source, reference, options.tokenizer)
     companions = _companion_files(model, planned, options, wanted, home)
     unconverted = unconverted_files(model, planned.head, companions, home, wanted)
+    warnings, notes = warnings_of(companions.notes), without_warnings(companions.notes)
     return Conversion(
         model=model,
         found=inspection_of(model, planned.head),
@@ -119,9 +124,10 @@ def prepare(
         index=index_of(shards, model.checkpoint.index_metadata) if needs_index(shards) else None,
         texts=companions.texts,
         copies=tuple(path for path in companions.copies if path.name != SIDECAR_FILE),
-        sidecar=unconverted.sidecar,
+        sidecar={**unconverted.sidecar, RECORD: record_of(options, execution, warnings, notes)},
         left_behind=unconverted.left_behind,
-        notes=companions.notes,
+        warnings=warnings,
+        notes=notes,
         reference=reference,
         options=options,
         execution=execution,

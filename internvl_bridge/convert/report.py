@@ -15,7 +15,8 @@ class ConversionReport:
     ``format`` is the output's, ``found`` what the source turned out to be. ``bytes`` counts tensor data, ``cloned``
     those bytes that the output shares with the source on disk. ``seconds`` is the time it took, without planning.
     ``kept`` names the files that an earlier run had finished. ``files`` were written, ``left_behind`` are files of the
-    source that the output's format has no use for. ``notes`` say what was assumed or deserves attention.
+    source that the output's format has no use for. ``warnings`` say what the output lacks, or what it computes
+    otherwise than the source; ``notes`` what else deserves attention.
     ``verification`` is None if it was not asked for; a conversion that fails it is never published. ``reference``
     compares the output with the reference's weights, for information.
     """
@@ -32,6 +33,7 @@ class ConversionReport:
     kept: tuple[str, ...]
     files: tuple[str, ...]
     left_behind: tuple[str, ...]
+    warnings: tuple[str, ...]
     notes: tuple[str, ...]
     verification: Comparison | None
     reference: Comparison | None
@@ -45,7 +47,7 @@ class ConversionReport:
         return (
             f"ConversionReport(output={str(self.output)!r}, format={self.format!r}, family={self.family!r}, "
             f"tensors={self.tensors}, bytes={self.bytes}, verification={self.verification!r}, "
-            f"reference={self.reference!r}, notes={len(self.notes)})"
+            f"reference={self.reference!r}, warnings={len(self.warnings)}, notes={len(self.notes)})"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -63,6 +65,7 @@ class ConversionReport:
             "kept": list(self.kept),
             "files": list(self.files),
             "left_behind": list(self.left_behind),
+            "warnings": list(self.warnings),
             "notes": list(self.notes),
             "verification": None if self.verification is None else self.verification.as_json(),
             "reference": None if self.reference is None else self.reference.as_json(),

@@ -60,6 +60,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         kept=tuple(shard.name for shard in shards if shard.kept),
         files=conversion.files,
         left_behind=conversion.left_behind,
+        warnings=conversion.warnings,
         notes=(*conversion.notes, *_about_this_run(workspace, shards)),
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
         reference=reference,

@@ -10,7 +10,7 @@ from internvl_bridge.storage.journal import Journal
 from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.publishing import Workspace
 from internvl_bridge.storage.shard_jobs import ShardJob, WrittenShard, check, write_and_check
-from internvl_bridge.work.progress import Advance, Progress
+from internvl_bridge.work.progress import Advance, Progress, Report
 from internvl_bridge.work.workers import in_parallel
 
 
@@ -41,21 +41,20 @@ def write_shards(
     """
     verify = any(job.verify for job in jobs)
     size, work = sum(job.size for job in jobs), sum(job.work for job in jobs)
-    advance = _in_proportion(
-        progress("Converting and verifying" if verify else "Converting", size), Fraction(size, work or 1)
-    )
+    task = "Converting and verifying" if verify else "Converting"
+    report = _in_proportion(progress(task, size, len(jobs)), Fraction(size, work or 1))
     kept = frozenset(workspace.journal.finished)
-    return in_parallel(partial(_make, journal=workspace.journal, kept=kept), jobs, workers, advance)
+    return in_parallel(partial(_make, journal=workspace.journal, kept=kept), jobs, workers, report)
 
 
-def _in_proportion(advance: Advance, part: Fraction) -> Advance:
+def _in_proportion(report: Report, part: Fraction) -> Report:
     """What shows ``part`` of all steps: the bytes of the files, which pass once more when they are read back."""
     passed = shown = 0
 
-    def step(done: int) -> None:
+    def step(done: int, finished: int) -> None:
         nonlocal passed, shown
         passed += done
-        advance(int(passed * part) - shown)
+        report(int(passed * part) - shown, finished)
         shown = int(passed * part)
 
     return step

@@ -15,7 +15,8 @@ from internvl_bridge.metadata.config.unsupported import check_expressible
 from internvl_bridge.metadata.files import TOKENIZER_CONFIG_FILE, digest, is_text_name, present
 from internvl_bridge.metadata.json_files import CONFIG_FILE, JsonFile, is_present, parse_shallow_object, read_json_file
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES, PREPROCESSOR_FILE
-from internvl_bridge.metadata.sidecar import CHECKSUMS, SIDECAR_FILE, VERSION, unusable
+from internvl_bridge.metadata.sidecar import CHECKSUMS, RECORD, SIDECAR_FILE, VERSION, unusable
+from internvl_bridge.notes import Warn
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def read_sidecar(directory: Path, wanted: Format) -> OtherFormat | None:
     if not is_present(path):
         return None
     contents = _contents(path)
-    if contents.keys() <= {"version", CHECKSUMS}:  # of a repair: it has nothing about another format
+    if contents.keys() <= {"version", RECORD, CHECKSUMS}:  # of a repair: it has nothing about another format
         return None
     match contents:
         case {
@@ -135,7 +136,9 @@ def usable_sidecar(hf: JsonFile) -> tuple[OtherFormat | None, tuple[str, ...]]:
         reason = f"{path} describes an HF checkpoint, which this is itself." if is_for_hf else None
     except BridgeError as error:
         reason = error.reason
-    return None, () if reason is None else (f"The sidecar is left behind: {reason}",)
+    if reason is None:
+        return None, ()
+    return None, (Warn(f"The sidecar is left behind: {reason.replace(str(path), path.name)}"),)
 
 
 def _check_files(path: Path, files: Mapping[str, object], values: Iterable[object]) -> None:

@@ -13,9 +13,10 @@ from internvl_bridge.metadata.json_files import LARGEST_JSON, is_present, read_j
 SIDECAR_FILE = "internvl_bridge.json"
 
 VERSION = 2
-CHECKSUMS = "checksums"
-_MOST_CHECKSUMS = 1 << 20
-"""Bytes that the checksums of an output may take."""
+CHECKSUMS, RECORD = "checksums", "conversion"
+"""What every output's sidecar has: the checksums of its files, and how they were made."""
+_MOST_OF_BOTH = 1 << 20
+"""Bytes that checksums and record may take."""
 
 
 def sidecar_contents(
@@ -35,7 +36,7 @@ def sidecar_contents(
         "files": dict(kept),
         "written": {name: text_digest(text) for name, text in sorted(written.items())},
     }
-    if len(sidecar_text(contents, "", {}).encode()) > LARGEST_JSON - _MOST_CHECKSUMS:
+    if len(sidecar_text(contents, "", {}).encode()) > LARGEST_JSON - _MOST_OF_BOTH:
         largest = max(kept, key=lambda name: len(kept[name]))
         raise CompanionFileError(
             f"The source's texts, of which {largest} is the largest, are too large for the sidecar.",
@@ -47,15 +48,16 @@ def sidecar_contents(
 def sidecar_text(contents: Mapping[str, Any], algorithm: str, checksums: Mapping[str, str]) -> str:
     """The sidecar with these ``contents``, as it is written, with the checksum of every other file of the output."""
     manifest = {"algorithm": algorithm, "files": dict(sorted(checksums.items()))}
-    return json.dumps({"version": VERSION, **contents, "checksums": manifest}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps({"version": VERSION, **contents, CHECKSUMS: manifest}, indent=2, ensure_ascii=False) + "\n"
 
 
 def repaired_contents(directory: Path) -> dict[str, Any]:
-    """What a repair hands on of the sidecar in ``directory``: all that the way back needs, without the checksums.
+    """What a repair hands on of the sidecar in ``directory``: all that the way back needs.
 
     The sidecar must be there and usable.
     """
-    return {name: value for name, value in read_json_file(directory / SIDECAR_FILE).values.items() if name != CHECKSUMS}
+    contents = read_json_file(directory / SIDECAR_FILE).values
+    return {name: value for name, value in contents.items() if name not in {CHECKSUMS, RECORD}}
 
 
 def read_checksums(directory: Path) -> tuple[str, dict[str, str]] | None:

@@ -59,5 +59,5 @@ def report_lines(report: ConversionReport, original: Path) -> Iterator[str]:
         "  (config.json is the reference's; where the input's own config.json says otherwise the input wins, "
         "which upstream's script ignores; dtypes are the input's)"
     )
-    for note in report.notes:
-        yield f"Note: {note}"
+    yield from (f"Warning: {warning}" for warning in report.warnings)
+    yield from (f"Note: {note}" for note in report.notes)

@@ -65,8 +65,8 @@ def verify_checksums(
     known = _known(home)
     there = {path.name for path in home.iterdir() if path.is_file()}
     names = sorted(known.keys() & there)
-    advance = progress("Reading", sum((home / name).stat().st_size for name in names))
-    found = in_parallel(lambda name, step: _checksum(home / name, step), names, check_workers(workers), advance)
+    report = progress("Reading", sum((home / name).stat().st_size for name in names), len(names))
+    found = in_parallel(lambda name, step: _checksum(home / name, step), names, check_workers(workers), report)
     changed = {name for name, checksum in zip(names, found, strict=True) if checksum != known[name]}
     return ChecksumReport(
         equal=tuple(name for name in names if name not in changed),

@@ -39,7 +39,8 @@ def compare_models(left: Path, right: Path, workers: int, progress: Progress) ->
         mine, other = (open_weights(path, lambda _: True) for path in (left, right))
         plan = identity(whole_specs(mine))
     expected = target_tensors(stored_plan(plan, mine), mine.checkpoint)
-    return compare(expected, tensor_locations(other), workers, progress("Comparing", mine.checkpoint.data_bytes))
+    report = progress("Comparing", mine.checkpoint.data_bytes, len(other.checkpoint.shards))
+    return compare(expected, tensor_locations(other), workers, report)
 
 
 def _plan(ours: Model, theirs: Model) -> Plan:

@@ -14,7 +14,7 @@ from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.header import DTYPE_BITS
 from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.reading import FileReader
-from internvl_bridge.work.progress import Advance
+from internvl_bridge.work.progress import Advance, Report
 from internvl_bridge.work.workers import in_parallel
 
 
@@ -96,7 +96,7 @@ class Pair:
 
 
 def compare(
-    expected: Iterable[tuple[str, TargetTensor]], actual: Mapping[str, LocatedTensor], workers: int, advance: Advance
+    expected: Iterable[tuple[str, TargetTensor]], actual: Mapping[str, LocatedTensor], workers: int, report: Report
 ) -> Comparison:
     """Compare the tensors ``expected`` under their keys, wherever their bytes lie, with those of ``actual``.
 
@@ -115,7 +115,7 @@ def compare(
         else:
             pairs.append(Pair(key, ours, theirs))
     files = [list(group) for _, group in groupby(sorted(pairs, key=_place), key=lambda pair: _place(pair)[0])]
-    found = in_parallel(lambda file, step: list(differences(file, step)), files, workers, advance)
+    found = in_parallel(lambda file, step: list(differences(file, step)), files, workers, report)
     different = {difference.key: difference for in_file in found for difference in in_file}
     return Comparison(
         missing=tuple(sorted(missing)),

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from internvl_bridge.errors import OptionError
 from internvl_bridge.work.interrupts import interrupts_held
-from internvl_bridge.work.progress import Advance
+from internvl_bridge.work.progress import Advance, Report
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,27 +32,33 @@ class _StoppedError(Exception):
 
 
 def in_parallel(
-    work: Callable[[Item, Advance], Result], items: Sequence[Item], workers: int, advance: Advance
+    work: Callable[[Item, Advance], Result], items: Sequence[Item], workers: int, report: Report
 ) -> list[Result]:
     """The results of ``work`` on each of ``items``, in their order, ``workers`` at a time.
 
     ``work`` is given an ``advance`` that it must call now and then: through it, it is stopped as soon as another one
-    fails or the user interrupts. Within :func:`interrupts_held`, the given ``advance`` notices an interrupt instead. Of
+    fails or the user interrupts. Within :func:`interrupts_held`, the given ``report`` notices an interrupt instead. Of
     several errors, that of the first item is raised. At the end, however it came, nothing works any more.
     """
     stop, lock = Event(), Lock()
+
+    def one(item: Item) -> Result:
+        result = work(item, step)
+        with lock:
+            report(0, 1)
+        return result
 
     def step(done: int) -> None:
         if stop.is_set():
             raise _StoppedError
         check()
         with lock:
-            advance(done)
+            report(done, 0)
 
     with interrupts_held() as check, ThreadPoolExecutor(workers) as pool:
         futures: list[Future[Result]] = []
         try:
-            futures += [pool.submit(work, item, step) for item in items]
+            futures += [pool.submit(one, item) for item in items]
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()

@@ -137,18 +137,18 @@ def test_quiet_says_nothing(custom: Custom, tmp_path: Path):
 
 def test_json_reports(custom: Custom, tmp_path: Path):
     source = custom("qwen3-300m")
-    converted = json.loads(invoke("to-hf", source, tmp_path / "hf", "--json").stdout)
+    converted = json.loads(invoke("to-hf", source, tmp_path / "hf", "--json").stdout)["result"]
     assert converted["ok"] is True
     assert converted["verification"]["l2"] == 0
     assert len(converted["verification"]["tensors"]) == 71
     rewrite(source, lambda tensors: tensors["mlp1.0.bias"][2:3].fill_(float("nan")))
     result = invoke("verify", source, tmp_path / "hf", "--json")
     assert result.exit_code == 1
-    compared = json.loads(result.stdout)
+    compared = json.loads(result.stdout)["result"]
     assert compared["identical"] is False
     assert compared["l2"] == "nan"
     assert compared["first_differing_element"] == {"multi_modal_projector.layer_norm.bias": 2}
-    inspected = json.loads(invoke("inspect", source, "--json").stdout)
+    inspected = json.loads(invoke("inspect", source, "--json").stdout)["result"]
     assert inspected["family"] == "Qwen3"
 
 
@@ -209,7 +209,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(custom: Custom, tmp_path: Pa
     ):
         assert line in result.stdout
     assert not (tmp_path / "hf").exists()
-    plan = json.loads(invoke("to-hf", source, tmp_path / "hf", "--dry-run", "--json").stdout)
+    plan = json.loads(invoke("to-hf", source, tmp_path / "hf", "--dry-run", "--json").stdout)["result"]
     assert plan["plan"]["multi_modal_projector.linear_1.bias"] == {
         "dtype": "BF16",
         "shape": [64],
@@ -452,10 +452,12 @@ def test_an_interrupt_of_the_comparison_with_a_reference_is_heard(custom: Custom
     source, reference, output = custom("qwen2-300m"), tmp_path / "reference", tmp_path / "hf"
     internvl_bridge.to_hf(source, reference)
 
-    def interrupting(task: str, _total: int) -> Callable[[int], None]:
+    def interrupting(task: str, _total: int, _files: int) -> Callable[[int, int], None]:
         steps = []
 
-        def step(_done: int) -> None:
+        def step(_done: int, finished: int) -> None:
+            if finished:
+                return
             assert not (task == "Comparing" and steps)
             steps.append(task)
             if task == "Comparing":

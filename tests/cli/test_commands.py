@@ -25,7 +25,7 @@ def plan(*arguments: object) -> Result:
 def planned(*arguments: object) -> dict:
     result = plan(*arguments, "--json")
     assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
+    return json.loads(result.stdout)["result"]
 
 
 def test_the_direction_is_that_of_the_source(custom: Custom, tmp_path: Path):
@@ -77,7 +77,7 @@ def test_it_is_what_the_dry_run_of_the_conversion_says(custom: Custom, tmp_path:
         "--no-verify",
     ]
     dry = CliRunner().invoke(app, ["to-hf", str(source), str(output), "--dry-run", "--json", *options])
-    ours, theirs = planned(source, output, *options), json.loads(dry.stdout)
+    ours, theirs = planned(source, output, *options), json.loads(dry.stdout)["result"]
     for said in (ours, theirs):
         said["budget"].pop("free")
     assert ours == theirs
@@ -113,7 +113,7 @@ def test_half_a_terabyte_is_planned_from_its_headers(tmp_path: Path):
     source = tmp_path / "241b"
     subprocess.run([sys.executable, SYNTHETIC, source, "--preset", "241b"], check=True)
     result = plan(source, tmp_path / "output", "--json")
-    found = json.loads(result.stdout)
+    found = json.loads(result.stdout)["result"]
     assert found["budget"]["verified"] > 480e9
     assert found["budget"]["written"] + found["budget"]["cloned"] > 480e9
     assert len(found["weights"]) == 97

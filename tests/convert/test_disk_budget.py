@@ -36,7 +36,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def budget(source: Path, output: Path, *flags: str, code: int = 0) -> Mapping[str, int]:
     result = CliRunner().invoke(app, ["to-hf", str(source), str(output), "--dry-run", "--json", *flags])
     assert result.exit_code == code, result.output
-    return json.loads(result.stdout)["budget"]
+    return json.loads(result.stdout)["result"]["budget"]
 
 
 def sizes(directory: Path) -> Mapping[str, int]:
@@ -134,7 +134,7 @@ def test_what_another_conversion_has_begun_is_refused_by_its_plan_too(source, tm
     assert result.stdout == ""
     if command != ["plan"]:
         restarted = CliRunner().invoke(app, [*arguments, "--restart", "--json"])
-        assert json.loads(restarted.stdout)["budget"]["kept"] == 0
+        assert json.loads(restarted.stdout)["result"]["budget"]["kept"] == 0
 
 
 # What does not fit
@@ -172,7 +172,7 @@ def test_a_plan_that_does_not_fit_is_printed_and_exits_with_2(source, tmp_path, 
     assert "Room: needs 1.1 MiB, and 1000 B are free." in result.stdout
     assert "has only 1000 B free" in result.stderr
     result = CliRunner().invoke(app, [name, str(source), str(tmp_path / "output"), *flags, "--json"])
-    assert json.loads(result.stdout)["budget"]["fits"] is False
+    assert json.loads(result.stdout)["result"]["budget"]["fits"] is False
     assert [*tmp_path.iterdir()] == []
 
 

@@ -234,9 +234,9 @@ def test_links_that_lead_in_a_circle_are_no_hindrance(source, old):
 
 
 def test_what_is_put_into_an_output_while_its_successor_is_made_is_not_lost(source, old, tmp_path):
-    def busy(_task: str, _total: int) -> Callable[[int], None]:
+    def busy(_task: str, _total: int, _files: int) -> Callable[[int, int], None]:
         (old / "thesis.tex").write_text("mine")
-        return lambda _done: None
+        return lambda _done, _finished: None
 
     with pytest.raises(OutputError, match=r"holds more than a checkpoint: thesis\.tex") as caught:
         internvl_bridge.to_hf(source, old, overwrite=True, progress=busy)

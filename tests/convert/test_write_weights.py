@@ -29,16 +29,17 @@ def test_a_job_of_the_largest_release_is_small(order: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("verify", [True, False])
-def test_progress_counts_the_bytes_of_the_files_once(verify: bool, tmp_path: Path) -> None:
-    totals: list[int] = []
-    steps: list[int] = []
+def test_progress_counts_each_byte_and_each_file_once(verify: bool, tmp_path: Path) -> None:
+    totals: list[tuple[int, int]] = []
+    steps: list[tuple[int, int]] = []
 
-    def progress(_task: str, total: int):
+    def progress(_task: str, *total: int):
         totals.append(total)
-        return steps.append
+        return lambda *step: steps.append(step)
 
     source, output = copy_custom("qwen2-300m", tmp_path / "source"), tmp_path / "output"
     internvl_bridge.to_hf(source, output, max_shard_size="90KB", verify=verify, progress=progress)
 
-    assert totals == [sum(path.stat().st_size for path in output.glob("*.safetensors"))]
-    assert sum(steps) == totals[0]
+    sizes = [path.stat().st_size for path in output.glob("*.safetensors")]
+    assert totals == [(sum(sizes), len(sizes))]
+    assert tuple(map(sum, zip(*steps, strict=True))) == totals[0]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import DATA, copy_custom, edit_json
+from support import DATA, copy_custom, edit_json, said
 from thinning import one_in
 
 import internvl_bridge
@@ -263,8 +263,8 @@ def test_a_sidecar_is_not_needed(name: str, custom: Custom, tmp_path: Path):
     assert set(report.files) >= expected
     config = json.loads((tmp_path / "back" / "config.json").read_text())
     assert config["auto_map"]["AutoModel"].startswith("OpenGVLab/")
-    assert any(note.startswith("auto_map names OpenGVLab/") for note in report.notes)
-    assert not any(note.startswith("The output needs") for note in report.notes)
+    assert any(note.startswith("auto_map names OpenGVLab/") for note in said(report))
+    assert not any(note.startswith("The output needs") for note in said(report))
     again = internvl_bridge.to_hf(tmp_path / "back", tmp_path / "again")
     assert set(again.files) >= {"chat_template.jinja", "processor_config.json", "tokenizer.json"}
 
@@ -325,7 +325,7 @@ def test_a_tokenizer_that_another_one_replaces_is_reported(custom: Custom, tmp_p
 def test_restored_modules_deserve_a_note(custom: Custom, tmp_path: Path):
     converted(write_texts(custom("qwen2-300m")), tmp_path / "hf")
     report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
-    [note] = [note for note in report.notes if note.startswith("The sidecar restored")]
+    [note] = [note for note in said(report) if note.startswith("The sidecar restores")]
     assert "configuration_internvl_chat.py, modeling_internvl_chat.py" in note
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import DATA, add_modules, copy_custom, edit_json
+from support import DATA, add_modules, copy_custom, edit_json, files_of, said
 from tokenizers import Tokenizer
 
 import internvl_bridge
@@ -86,7 +86,7 @@ def test_a_sidecar_gives_what_the_reference_does_not_have(with_weights: bool, cu
         *(tmp_path / "back", source, "README.md", "generation_config.json", "tokenizer_config.json"),
         *("preprocessor_config.json", *modules),
     )
-    assert not any("auto_map" in note for note in report.notes)
+    assert not any("auto_map" in note for note in said(report))
 
 
 def test_modules_that_the_reference_lends_win_over_those_of_the_sidecar(custom: Custom, tmp_path: Path):
@@ -209,7 +209,7 @@ def test_an_internlm2_that_lost_its_sentencepiece_model_has_the_fast_tokenizer(c
     assert "auto_map" not in config
     assert same(tmp_path / "back", tmp_path / "hf", "tokenizer.json")
     assert "tokenizer.model" not in report.files
-    assert not any("tokenizer that can be loaded" in note or "tokenization_internlm2" in note for note in report.notes)
+    assert not any("tokenizer that can be loaded" in note or "tokenization_internlm2" in note for note in said(report))
     again = Tokenizer.from_file(str(tmp_path / "back" / "tokenizer.json"))
     for name in ("<IMG_CONTEXT>", "<|im_end|>"):
         stated = {entry["content"]: int(id_) for id_, entry in config["added_tokens_decoder"].items()}
@@ -221,9 +221,9 @@ def test_a_tokenizer_that_no_class_can_load_is_noted(without: str, hf: Path, tmp
     for name in {"tokenizer.json", without}:
         (hf / name).unlink()
     report = internvl_bridge.to_custom(hf, tmp_path / "back")
-    noted = [note for note in report.notes if "has no tokenizer that can be loaded" in note]
+    noted = [note for note in said(report) if "has no tokenizer that can be loaded" in note]
     assert len(noted) == (without != "tokenizer.json")
-    assert all(note.startswith(str(hf)) and "--tokenizer" in note for note in noted)
+    assert all(note.startswith(hf.name) and "--tokenizer" in note for note in noted)
 
 
 def test_an_internlm2_without_either_vocabulary_is_noted(custom: Custom, tmp_path: Path):
@@ -231,7 +231,7 @@ def test_an_internlm2_without_either_vocabulary_is_noted(custom: Custom, tmp_pat
     for name in ("tokenizer.model", "tokenizer.json"):
         (tmp_path / "hf" / name).unlink()
     report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
-    assert any("has no tokenizer that can be loaded" in note for note in report.notes)
+    assert any("has no tokenizer that can be loaded" in note for note in said(report))
 
 
 # Modules of a tokenizer.
@@ -245,7 +245,7 @@ def test_a_tokenizers_module_that_nobody_has_comes_from_the_hub(stated: Any, cus
     made = parsed(tmp_path / "back" / "tokenizer_config.json")["auto_map"]["AutoTokenizer"]
     expected = f"OpenGVLab/InternVL2_5-8B--{TOKENIZER}"
     assert made in (expected, [expected], [expected, None], [None, expected])
-    assert not any("tokenization_internlm2.py" in note for note in report.notes)
+    assert not any("tokenization_internlm2.py" in note for note in said(report))
 
 
 @pytest.mark.parametrize("lent", [True, False])
@@ -265,9 +265,9 @@ def test_a_tokenizers_module_that_a_restored_config_needs_is_named(custom: Custo
     internvl_bridge.to_hf(source, tmp_path / "hf")
     report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
     assert same(tmp_path / "back", source, "tokenizer_config.json")
-    [note] = [note for note in report.notes if note.startswith("The output needs ")]
+    [note] = [note for note in said(report) if note.startswith("The output needs ")]
     modules = "configuration_internvl_chat.py, modeling_internvl_chat.py, tokenization_internlm2.py"
-    assert note.startswith(f"The output needs {modules}, which the source did not have either")
+    assert note.startswith(f"The output needs {modules}, which the source does not have either")
 
 
 def test_the_note_about_the_hub_says_who_chose_the_repository(custom: Custom, hf: Path, tmp_path: Path):
@@ -276,15 +276,15 @@ def test_the_note_about_the_hub_says_who_chose_the_repository(custom: Custom, hf
     update(source / "config.json", auto_map=names)
     internvl_bridge.to_hf(source, tmp_path / "there")
     back = internvl_bridge.to_custom(tmp_path / "there", tmp_path / "back")
-    [note] = [note for note in back.notes if note.startswith("auto_map names me/my-model for")]
-    assert f", as {tmp_path / 'there' / SIDECAR} says: " in note
+    [note] = [note for note in said(back) if note.startswith("auto_map names me/my-model for")]
+    assert f", as {SIDECAR} says. " in note
     referred = internvl_bridge.to_custom(tmp_path / "there", tmp_path / "referred", reference=source)
-    [note] = [note for note in referred.notes if note.startswith("auto_map names me/my-model for")]
-    assert f", as {source} says: " in note
+    [note] = [note for note in said(referred) if note.startswith("auto_map names me/my-model for")]
+    assert f", as {source.name} says. " in note
     (hf / SIDECAR).unlink()
     alone = internvl_bridge.to_custom(hf, tmp_path / "alone")
-    [note] = [note for note in alone.notes if note.startswith("auto_map names OpenGVLab/InternVL3-8B for")]
-    assert ", chosen by the language model's class: " in note
+    [note] = [note for note in said(alone) if note.startswith("auto_map names OpenGVLab/InternVL3-8B for")]
+    assert ", chosen by the language model's class. " in note
 
 
 # How the model is spoken to.
@@ -301,13 +301,13 @@ def test_an_own_template_of_another_conversation_is_kept_with_a_note(custom: Cus
     template = (tmp_path / "hf" / "chat_template.jinja").read_text()
     assert template.endswith(built_template(CONVERSATIONS["phi3-chat"]))
     assert system_message(template) == CONVERSATIONS["phi3-chat"].system_message
-    assert any("does not render the 'internvl2_5' that config.json names" in note for note in report.notes)
+    assert any("does not render the 'internvl2_5' that config.json names" in note for note in said(report))
 
 
 def test_no_system_message_beside_an_own_template_is_noted(custom: Custom, tmp_path: Path):
     report = internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf", system_message="none")
     assert system_message((tmp_path / "hf" / "chat_template.jinja").read_text()) is None
-    assert any("a system message of its own making stays in it" in note for note in report.notes)
+    assert any("a system message of its own making stays in it" in note for note in said(report))
 
 
 def test_a_system_message_that_is_too_long_is_refused(custom: Custom, tmp_path: Path):
@@ -329,7 +329,7 @@ def test_a_system_message_that_nothing_renders_is_mentioned(custom: Custom, tmp_
     lost = "The system message that was asked for is not rendered."
     asked = internvl_bridge.to_hf(source, tmp_path / "asked", system_message="Be brief.")
     silent = internvl_bridge.to_hf(source, tmp_path / "silent")
-    assert [any(lost in note for note in report.notes) for report in (asked, silent)] == [True, False]
+    assert [any(lost in note for note in said(report)) for report in (asked, silent)] == [True, False]
     assert "chat_template.jinja" not in asked.files
 
 
@@ -404,8 +404,8 @@ def test_pixels_that_the_custom_format_cannot_say_are_noted(name: str, value: An
     before = internvl_bridge.to_custom(foreign, tmp_path / "before")
     update(foreign / "preprocessor_config.json", **{name: value})
     after = internvl_bridge.to_custom(foreign, tmp_path / "after")
-    [note] = set(after.notes) - set(before.notes)
-    assert note.startswith(f"The image processor has {name} {value}, which the custom format cannot say")
+    [note] = set(said(after)) - set(said(before))
+    assert note.startswith(f"The image processor has {name} {value}, which the custom format cannot state")
 
 
 def odd_processor(directory: Path) -> None:
@@ -514,6 +514,5 @@ def test_the_sources_own_tokenizer_may_be_named_in_other_words(custom: Custom, t
     (tmp_path / "link").symlink_to(source)
     report = internvl_bridge.to_hf(source, tmp_path / "named", tokenizer=tmp_path / "link")
     assert report.left_behind == ()
-    assert not any("tokenizer is that of" in note for note in report.notes)
-    plain, named = ({path.name: path.read_bytes() for path in (tmp_path / n).iterdir()} for n in ("plain", "named"))
-    assert named == plain
+    assert not any("tokenizer is that of" in note for note in said(report))
+    assert files_of(tmp_path / "named") == files_of(tmp_path / "plain")

@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
-from support import DATA, copy_custom, edit_json, load_all, same_bits
+from support import DATA, copy_custom, edit_json, files_of, load_all, said, same_bits
 from typer.testing import CliRunner
 
 import internvl_bridge
@@ -33,8 +33,8 @@ def assert_same(found: Tensors, expected: Tensors) -> None:
     assert [key for key in expected if not same_bits(found[key], expected[key])] == []
 
 
-def files_of(directory: Path, without: tuple[str, ...] = ()) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name not in without}
+def files_but(without: tuple[str, ...], directory: Path) -> dict[str, bytes]:
+    return {name: content for name, content in files_of(directory).items() if name not in without}
 
 
 def weights_of(directory: Path) -> list[str]:
@@ -107,7 +107,7 @@ def test_a_custom_dump_converts_as_safetensors_do(kind: str, name: str, tmp_path
     assert weights_of(tmp_path / "hf") == ["model.safetensors"]
     assert_same(load_all(tmp_path / "hf"), load_all(tmp_path / "expected"))
     sidecar = ("internvl_bridge.json",)
-    assert files_of(tmp_path / "hf", sidecar) == files_of(tmp_path / "expected", sidecar)
+    assert files_but(sidecar, tmp_path / "hf") == files_but(sidecar, tmp_path / "expected")
     internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
     assert_same(load_all(tmp_path / "back"), load_all(custom))
     assert weights_of(tmp_path / "back") == ["model.safetensors"]
@@ -200,7 +200,7 @@ def test_a_shared_storage_of_a_tied_model_is_a_copy(tmp_path: Path):
         report = internvl_bridge.repair(directory, tmp_path / f"{kind} repaired")
         assert report.found.head == "copy"
         assert_same(load_all(tmp_path / f"{kind} repaired"), load_all(tmp_path / "hf"))
-        assert any(f"{HEAD} is not written" in note for note in report.notes)
+        assert any(f"{HEAD} is not written" in note for note in said(report))
 
 
 def without_x(directory: Path) -> bytes:
@@ -253,7 +253,7 @@ def test_all_of_a_dump_is_converted_or_named(kind: str, tmp_path: Path):
     (dump / "training_args.bin").write_bytes(b"anything")
     report = internvl_bridge.to_hf(dump, tmp_path / "hf")
     assert report.left_behind == ("training_args.bin",)
-    notes = [note for note in report.notes if note.startswith("Left out")]
+    notes = [note for note in said(report) if note.startswith("Left out")]
     named = ["Left out, as no weights of the model: optim, step."] if "optimizer" in kind else []
     assert notes == named
     kept = json.loads((tmp_path / "hf" / "internvl_bridge.json").read_text())["files"]
@@ -266,7 +266,7 @@ def test_a_wrapped_state_dict(tmp_path: Path):
     (dump / "model.safetensors").unlink()
     torch.save({"model": tensors, "epoch": 3, "args": {"lr": 0.1}}, dump / PICKLED)
     report = internvl_bridge.to_hf(dump, tmp_path / "hf")
-    assert "Left out, as no weights of the model: epoch, args." in report.notes
+    assert "Left out, as no weights of the model: epoch, args." in said(report)
     internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
     assert_same(load_all(tmp_path / "back"), tensors)
 
@@ -335,7 +335,7 @@ def test_what_two_ranks_wrote_converts_as_safetensors_do(ranks: Path, tmp_path: 
     report = internvl_bridge.to_custom(two_ranks, tmp_path / "custom")
     assert (report.found.container, report.found.spelling) == (DISTRIBUTED, "L2 with fused experts")
     assert_same(load_all(tmp_path / "custom"), load_all(ranks / "custom"))
-    assert "Left out, as no weights of the model: optim." in report.notes
+    assert "Left out, as no weights of the model: optim." in said(report)
     internvl_bridge.repair(two_ranks, tmp_path / "repaired", order="name")
     internvl_bridge.repair(ranks / "raw", tmp_path / "expected", order="name")
     assert files_of(tmp_path / "repaired") == files_of(tmp_path / "expected")

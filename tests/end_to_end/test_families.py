@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support import add_modules, edit_json, load_all, rewrite
+from support import add_modules, edit_json, load_all, rewrite, said
 
 import internvl_bridge
 from internvl_bridge.errors import BridgeError, UnsupportedModelError
@@ -27,7 +27,7 @@ def test_a_llama_with_a_sidecar_is_internlm2_again(internlm2, tmp_path: Path):
     source, hf = internlm2
     report = internvl_bridge.to_custom(hf, tmp_path / "back")
     assert report.family == "InternLM2"
-    assert any("InternLM2's names" in note and SIDECAR in note for note in report.notes)
+    assert any("InternLM2's names" in note and SIDECAR in note for note in said(report))
     assert internvl_bridge.verify(source, tmp_path / "back").identical
 
 
@@ -47,9 +47,9 @@ def test_a_llama_with_neither_stays_a_llama_and_the_report_says_so(internlm2, tm
     (hf / SIDECAR).unlink()
     report = internvl_bridge.to_custom(hf, tmp_path / "back")
     assert report.family == "Llama"
-    assert any("Llama's names" in note and "no sidecar or --reference" in note for note in report.notes)
-    assumed = "so they were assumed: ps_version 'v2', pad2square False, use_backbone_lora 0, use_llm_lora 0. If"
-    assert any(assumed in note for note in report.notes)
+    assert any("Llama's names" in note and "No sidecar or --reference" in note for note in said(report))
+    assumed = "so they are assumed: ps_version 'v2', pad2square False, use_backbone_lora 0, use_llm_lora 0. If"
+    assert any(assumed in note for note in said(report))
     config = json.loads((tmp_path / "back" / "config.json").read_text())
     assert config["llm_config"]["architectures"] == ["LlamaForCausalLM"]
     assert config["ps_version"] == "v2"
@@ -155,7 +155,7 @@ def test_a_layer_other_than_the_last_is_converted_with_a_warning(custom: Custom,
     source = custom("qwen2-300m")
     edit_json(source / "config.json", lambda config: config.update(select_layer=-2))
     report = internvl_bridge.to_hf(source, tmp_path / "hf")
-    assert any("vision_feature_layer is -2" in note and "4.57" in note for note in report.notes)
+    assert any("vision_feature_layer is -2" in note and "4.57" in note for note in said(report))
 
 
 def test_a_tokenizer_from_another_directory(custom: Custom, tmp_path: Path):
@@ -176,7 +176,7 @@ def test_remote_code_is_copied_from_the_reference_and_never_run(custom: Custom, 
     assert set(modules) <= set(back.files)
     for name in (*modules, "config.json"):
         assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
-    assert not any("auto_map" in note or "*.py" in note for note in back.notes)
+    assert not any("auto_map" in note or "*.py" in note for note in said(back))
 
 
 def test_remote_code_is_no_part_of_an_hf_checkpoint_and_comes_home_with_a_warning(custom: Custom, tmp_path: Path):
@@ -189,23 +189,23 @@ def test_remote_code_is_no_part_of_an_hf_checkpoint_and_comes_home_with_a_warnin
     back = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
     for name in modules:
         assert (tmp_path / "back" / name).read_bytes() == (source / name).read_bytes()
-    warning = f"The sidecar restored {', '.join(modules)}: read them before loading with trust_remote_code"
-    assert any(note.startswith(warning) for note in back.notes)
+    warning = f"The sidecar restores {', '.join(modules)}. Read them before loading with trust_remote_code"
+    assert any(note.startswith(warning) for note in said(back))
 
 
 def test_remote_code_that_nobody_has_comes_from_the_hub_or_is_missed(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     internvl_bridge.to_hf(source, tmp_path / "hf")
     restored = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "restored")
-    missed = "The output needs configuration_internvl_chat.py, modeling_internvl_chat.py, which the source did not"
-    assert any(note.startswith(missed) for note in restored.notes)
+    missed = "The output needs configuration_internvl_chat.py, modeling_internvl_chat.py, which the source does not"
+    assert any(note.startswith(missed) for note in said(restored))
     (tmp_path / "hf" / SIDECAR).unlink()
     before = json.loads((source / "config.json").read_text())
     for directory, reference in (("referred", source), ("alone", None)):
         report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / directory, reference=reference)
         assert any(
             note.startswith("auto_map names OpenGVLab/InternVL3-8B for the Python modules (*.py), chosen by")
-            for note in report.notes
+            for note in said(report)
         )
         after = json.loads((tmp_path / directory / "config.json").read_text())
         assert after["auto_map"] == {
@@ -307,7 +307,7 @@ def test_a_head_beside_a_flag_that_says_tied_is_kept_and_noted(custom: Custom, t
     source = custom("qwen3-300m")
     edit_json(source / "config.json", lambda config: config["llm_config"].update(tie_word_embeddings=True))
     report = internvl_bridge.to_hf(source, tmp_path / "hf")
-    assert any("head of its own" in note for note in report.notes)
+    assert any("head of its own" in note for note in said(report))
     assert "language_model.lm_head.weight" in load_all(tmp_path / "hf")
 
 
@@ -315,7 +315,7 @@ def test_fields_that_nobody_knows_are_noted_and_kept_in_the_sidecar(custom: Cust
     internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
     edit_json(tmp_path / "hf" / "config.json", lambda config: config["text_config"].update(new_trick=7))
     report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
-    assert any("new_trick" in note for note in report.notes)
+    assert any("new_trick" in note for note in said(report))
     internvl_bridge.to_hf(tmp_path / "back", tmp_path / "again")
     assert json.loads((tmp_path / "again" / "config.json").read_text())["text_config"]["new_trick"] == 7
 
@@ -342,7 +342,7 @@ def test_an_image_token_id_that_the_tokenizer_denies_is_noted(custom: Custom, tm
     internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
     edit_json(tmp_path / "hf" / "config.json", lambda config: config.update(image_token_id=7))
     report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
-    assert any("image_token_id is 7, but the tokenizer has 590" in note for note in report.notes)
+    assert any("image_token_id is 7, but the tokenizer has 590" in note for note in said(report))
 
 
 def test_an_order_that_there_is_not_is_refused(custom: Custom, tmp_path: Path):
@@ -354,8 +354,12 @@ def test_an_order_that_there_is_not_is_refused(custom: Custom, tmp_path: Path):
 def test_another_end_of_a_turn_than_config_json_has_is_noted_once(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     there = internvl_bridge.to_hf(source, tmp_path / "hf")
-    assert [note for note in there.notes if "llm_config has eos_token_id 2, but a turn ends with 474" in note]
+    assert [
+        note
+        for note in said(there)
+        if "llm_config has eos_token_id 2, but the chat template ends a turn with 474" in note
+    ]
     edit_json(source / "config.json", lambda config: config["llm_config"].update(eos_token_id=[2, 474]))
-    assert not any("eos_token_id" in note for note in internvl_bridge.to_hf(source, tmp_path / "again").notes)
+    assert not any("eos_token_id" in note for note in said(internvl_bridge.to_hf(source, tmp_path / "again")))
     edit_json(source / "config.json", lambda config: config["llm_config"].pop("eos_token_id"))
-    assert not any("eos_token_id" in note for note in internvl_bridge.to_hf(source, tmp_path / "silent").notes)
+    assert not any("eos_token_id" in note for note in said(internvl_bridge.to_hf(source, tmp_path / "silent")))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import DATA, NAMES, add_modules, copy_custom, edit_json, load_all, rewrite, same_bits
+from support import DATA, NAMES, add_modules, copy_custom, edit_json, files_of, load_all, rewrite, said, same_bits
 from typer.testing import CliRunner
 
 import internvl_bridge
@@ -31,11 +31,7 @@ def invoke(*arguments: object):
 def invoke_json(*arguments: object) -> dict[str, Any]:
     result = invoke(*arguments, "--json")
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-def files_of(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    return json.loads(result.stdout)["result"]
 
 
 def config_of(directory: Path) -> dict[str, Any]:
@@ -145,7 +141,7 @@ def test_it_says_what_it_found_and_did(tmp_path: Path):
     assert f"Found: {found}transformers 5.0.0." in words
     assert "85 tensors" in words
     assert "every bit is equal" in words
-    assert "has no tokenizer" in words
+    assert "has no tokenizer" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize("command", ["to-hf", "to-custom"])
@@ -320,6 +316,7 @@ def test_the_way_back_to_the_custom_checkpoint_is_handed_on(name: str, layout, c
     report = internvl_bridge.repair(tmp_path / "hf", tmp_path / "repaired", layout=layout)
     kept, handed_on = (json.loads((tmp_path / name / SIDECAR).read_bytes()) for name in ("hf", "repaired"))
     assert kept.pop("checksums") is not None
+    assert kept.pop("conversion") != handed_on.pop("conversion")
     assert handed_on.pop("checksums")["files"].keys() == set(report.files) - {SIDECAR}
     assert handed_on == kept
     assert SIDECAR in report.files
@@ -332,17 +329,17 @@ def test_a_sidecar_that_is_none_is_left_behind_and_named(hf: Path, tmp_path: Pat
     internvl_bridge.to_custom(DATA / "hf" / SPLIT, tmp_path / "other")
     shutil.copy(tmp_path / "other" / SIDECAR, hf)
     report = internvl_bridge.repair(hf, tmp_path / "repaired")
-    assert json.loads((tmp_path / "repaired" / SIDECAR).read_bytes()).keys() == {"version", "checksums"}
-    assert any("The sidecar is left behind" in note for note in report.notes)
+    assert json.loads((tmp_path / "repaired" / SIDECAR).read_bytes()).keys() == {"version", "conversion", "checksums"}
+    assert any("The sidecar is left behind" in note for note in said(report))
 
 
 def test_what_is_missing_is_named(tmp_path: Path):
     report = internvl_bridge.repair(DATA / "hf" / FUSED, tmp_path / "repaired")
-    assert any("has no tokenizer" in note and "--tokenizer" in note for note in report.notes)
+    assert any("has no tokenizer" in note and "--tokenizer" in note for note in said(report))
     tokenizer = DATA / "tokenizers" / "bpe"
     lent = internvl_bridge.repair(DATA / "hf" / FUSED, tmp_path / "lent", tokenizer=tokenizer)
-    assert not any("has no tokenizer" in note for note in lent.notes)
-    assert f"The tokenizer is that of {tokenizer}, not of {DATA / 'hf' / FUSED}." in lent.notes
+    assert not any("has no tokenizer" in note for note in said(lent))
+    assert f"The tokenizer is that of bpe, not of {FUSED}." in said(lent)
     assert (tmp_path / "lent" / "tokenizer.json").exists()
 
 
@@ -350,7 +347,7 @@ def test_a_wrong_image_token_is_corrected_and_named(hf: Path, tmp_path: Path):
     edit_json(hf / "config.json", lambda config: config.update(image_token_id=151667))
     report = internvl_bridge.repair(hf, tmp_path / "repaired")
     assert config_of(tmp_path / "repaired")["image_token_id"] == 590
-    assert any("image_token_id 151667, but the tokenizer has 590" in note for note in report.notes)
+    assert any("image_token_id 151667, but the tokenizer has 590" in note for note in said(report))
 
 
 def test_modules_and_states_of_trainers_are_left_behind(hf: Path, tmp_path: Path):

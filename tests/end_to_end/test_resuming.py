@@ -143,14 +143,14 @@ def test_a_run_that_did_not_verify_can_be_gone_on_with_by_one_that_does(source, 
 def test_what_was_kept_is_told(source, output, stop, count):
     stop(source, output)
     arguments = ["to-hf", str(source), str(output), "--accept", "small-shards", "--max-shard-size", SIZE]
-    planned = json.loads(CliRunner().invoke(app, [*arguments, "--dry-run", "--json"]).stdout)["budget"]
+    planned = json.loads(CliRunner().invoke(app, [*arguments, "--dry-run", "--json"]).stdout)["result"]["budget"]
     files = partial_path(output) / "files"
     kept = sum((files / name).stat().st_size for name in names(range(1, 4), count))
     assert planned["kept"] == kept
     assert "Would keep" in CliRunner().invoke(app, [*arguments, "--dry-run"]).stdout
     assert len(journal_of(output)) == 1 + FINISHED  # a dry run changes nothing
     result = CliRunner().invoke(app, [*arguments, "--json"])
-    assert json.loads(result.stdout)["kept"] == [*names(range(1, 4), count)]
+    assert json.loads(result.stdout)["result"]["kept"] == [*names(range(1, 4), count)]
 
 
 def test_what_was_kept_is_told_in_words(source, output, stop, count):
@@ -183,7 +183,7 @@ def test_a_plan_with_restart_keeps_nothing(source, output, stop):
         "--json",
         "--restart",
     ]
-    assert json.loads(CliRunner().invoke(app, arguments).stdout)["budget"]["kept"] == 0
+    assert json.loads(CliRunner().invoke(app, arguments).stdout)["result"]["budget"]["kept"] == 0
     assert len(journal_of(output)) == 1 + FINISHED
 
 

@@ -18,7 +18,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from support import DATA, copy_custom, edit_json, load_all, rewrite, same_bits, shard
+from support import DATA, copy_custom, edit_json, files_of, load_all, rewrite, said, same_bits, shard
 from transformers import AutoConfig, InternVLForConditionalGeneration
 from transformers.utils import logging
 
@@ -361,16 +361,12 @@ def test_any_way_round_leads_home(words: str, steps, tmp_path_factory: pytest.Te
 # --- Tied output heads --------------------------------------------------------------------------------------------
 
 
-def files_of(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
 def without_sidecar(directory: Path) -> dict[str, bytes]:
     return {name: data for name, data in files_of(directory).items() if name != "internvl_bridge.json"}
 
 
 def notes_with(words: str, report: internvl_bridge.ConversionReport) -> list[str]:
-    return [note for note in report.notes if words in note]
+    return [note for note in said(report) if words in note]
 
 
 def flip_a_bit(key: str, element: int = 77) -> Callable[[dict[str, torch.Tensor]], object]:

@@ -149,7 +149,7 @@ def test_an_output_as_it_was_made_is_intact(output, workers):
         result.stdout
         == f"Intact: all {len(report.equal)} files of {output} have the checksum that they were written with.\n"
     )
-    assert json.loads(command(output, "--json").stdout) == {
+    assert json.loads(command(output, "--json").stdout)["result"] == {
         "intact": True,
         "equal": [*report.equal],
         "changed": [],
@@ -251,7 +251,7 @@ def test_everything_at_once(output):
     flip(output / "config.json")
     (output / "tokenizer.json").unlink()
     (output / "extra").touch()
-    found = json.loads(command(output, "--json").stdout)
+    found = json.loads(command(output, "--json").stdout)["result"]
     assert (found["changed"], found["missing"], found["unknown"]) == (["config.json"], ["tokenizer.json"], ["extra"])
     assert found["intact"] is False
 
@@ -376,7 +376,11 @@ def test_to_repair_twice_is_to_repair_once(output, tmp_path, kind):
     internvl_bridge.repair(source, tmp_path / "once")
     internvl_bridge.repair(tmp_path / "once", tmp_path / "twice")
     once, twice = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("once", "twice"))
+    sidecars = [json.loads(files.pop(SIDECAR)) for files in (once, twice)]
     assert once == twice
+    records = [sidecar.pop("conversion") for sidecar in sidecars]  # what is repaired needs no note any more
+    assert sidecars[0] == sidecars[1]
+    assert len(records[0]["notes"]) >= len(records[1]["notes"])
     assert manifest(tmp_path / "twice") == summed(tmp_path / "twice")
     assert command(tmp_path / "twice").exit_code == 0
 
@@ -385,21 +389,23 @@ def test_a_repair_hands_on_what_the_sidecar_knows_and_its_own_checksums(output, 
     internvl_bridge.repair(output, tmp_path / "repaired", max_shard_size="2MB")
     before, after = (json.loads((home / SIDECAR).read_bytes()) for home in (output, tmp_path / "repaired"))
     assert before.pop("checksums") != after.pop("checksums")
+    assert before.pop("conversion")["options"] == {"max_shard_size": "60KB"}
+    assert after.pop("conversion")["options"] == {"max_shard_size": "2MB"}
     assert before == after
 
 
 def test_an_output_that_has_nothing_but_a_manifest_is_converted_as_one_without(tmp_path):
     source = foreign(tmp_path / "foreign")
     internvl_bridge.repair(source, tmp_path / "repaired")
-    assert json.loads((tmp_path / "repaired" / SIDECAR).read_bytes()).keys() == {"version", "checksums"}
+    assert json.loads((tmp_path / "repaired" / SIDECAR).read_bytes()).keys() == {"version", "conversion", "checksums"}
     report = internvl_bridge.to_custom(tmp_path / "repaired", tmp_path / "custom")
-    assert not [note for note in report.notes if "sidecar" in note and "left behind" in note]
+    assert not [note for note in report.warnings if "sidecar" in note and "left behind" in note]
     shutil.copytree(tmp_path / "repaired", tmp_path / "bare")
     (tmp_path / "bare" / SIDECAR).unlink()
     internvl_bridge.to_custom(tmp_path / "bare", tmp_path / "expected")
     assert summed(tmp_path / "custom") == summed(tmp_path / "expected")
     again = internvl_bridge.repair(tmp_path / "repaired", tmp_path / "again")
-    assert not [note for note in again.notes if "left behind" in note]
+    assert not [note for note in again.warnings if "left behind" in note]
 
 
 def test_a_conversion_from_a_damaged_manifest_names_it(output, tmp_path):

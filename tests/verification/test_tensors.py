@@ -18,7 +18,9 @@ from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.source_shards import StoredTensor
 from internvl_bridge.verification.tensors import Comparison, Pair, compare, differences
-from internvl_bridge.work.progress import nothing
+from internvl_bridge.work.progress import silent
+
+UNSEEN = silent("", 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def test_whatever_differs_is_found_and_located(scratch, lengths, files, flips, w
     theirs = checkpoint_of(scratch, "theirs", changed, files[: len(contents)])
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(reading, "WINDOW", window)
-        comparison = compare(expected_of(ours), theirs, workers, nothing)
+        comparison = compare(expected_of(ours), theirs, workers, UNSEEN)
     assert [(found.key, found.element) for found in comparison.differences] == list(firsts.items())
     assert comparison.equal == tuple(key for key in ours if key not in firsts)
     assert comparison.complete
@@ -98,10 +100,10 @@ def test_tensors_in_pieces_over_several_files_are_compared_as_whole_ones(tmp_pat
     theirs = checkpoint_of(tmp_path, "theirs", [*CONTENTS[:4], flipped(CONTENTS[4], 41), bytes(7) + b"\x01"], files)
     cut = {key: in_pieces(tensor, tmp_path) for key, tensor in theirs.items()}
     assert [len(tensor.ranges) for tensor in cut.values()] == [4, 0, 5, 0, 10, 2]
-    whole: Comparison = compare(expected_of(ours), theirs, workers, nothing)
-    assert compare(expected_of(ours), cut, workers, nothing) == whole
+    whole: Comparison = compare(expected_of(ours), theirs, workers, UNSEEN)
+    assert compare(expected_of(ours), cut, workers, UNSEEN) == whole
     assert [(found.key, found.element) for found in whole.differences] == [("4", 10), ("5", 1)]
-    swapped = compare(list(cut.items()), ours, workers, nothing)
+    swapped = compare(list(cut.items()), ours, workers, UNSEEN)
     assert [(found.key, found.element) for found in swapped.differences] == [("4", 10), ("5", 1)]
     assert swapped.equal == whole.equal == ("0", "1", "2", "3")
 
@@ -112,7 +114,7 @@ def test_results_come_in_the_order_that_was_expected(tmp_path, workers):
     changed = [flipped(content, 0) if content else content for content in CONTENTS]
     theirs = checkpoint_of(tmp_path, "theirs", changed, [2, 1, 0, 2, 1, 0])
     order = ["4", "0", "5", "1", "2", "3"]
-    comparison = compare([(key, dict(expected_of(ours))[key]) for key in order], theirs, workers, nothing)
+    comparison = compare([(key, dict(expected_of(ours))[key]) for key in order], theirs, workers, UNSEEN)
     assert [found.key for found in comparison.differences] == ["4", "0", "5", "2"]
     assert comparison.equal == ("1", "3")
 
@@ -124,7 +126,7 @@ def test_what_is_missing_unexpected_or_of_another_kind_is_not_compared(tmp_path,
     theirs["stray"] = theirs.pop("0")
     theirs["2"] = StoredTensor("I32", (6,), 0, theirs["2"].data)
     theirs["4"] = StoredTensor("F32", (3, 4), 0, theirs["4"].data)
-    comparison = compare(expected_of(ours), theirs, workers, nothing)
+    comparison = compare(expected_of(ours), theirs, workers, UNSEEN)
     assert comparison.missing == ("0",)
     assert comparison.unexpected == ("stray",)
     assert comparison.mismatched == {
@@ -144,7 +146,7 @@ def test_the_distance_is_that_of_the_numbers(tmp_path):
     theirs = checkpoint_of(
         tmp_path, "theirs", [struct.pack("<3f", 1, 5, 7), struct.pack("<f", -0.0), struct.pack("<f", math.nan)], [0] * 3
     )
-    found = compare(expected_of(ours), theirs, 2, nothing)
+    found = compare(expected_of(ours), theirs, 2, UNSEEN)
     assert [(one.key, one.element, one.l2) for one in found.differences[:2]] == [("0", 1, 5.0), ("1", 0, 0.0)]
     assert math.isnan(found.differences[2].l2)
     assert math.isnan(found.l2)
@@ -155,7 +157,7 @@ def test_equal_tensors_are_read_once_and_those_behind_a_difference_twice(tmp_pat
     ours = checkpoint_of(tmp_path, "ours", CONTENTS, [0] * 6)
     total = sum(map(len, CONTENTS))
     steps: list[int] = []
-    assert compare(expected_of(ours), ours, 1, steps.append).identical
+    assert compare(expected_of(ours), ours, 1, lambda done, _finished: steps.append(done)).identical
     assert sum(steps) == total
     theirs = checkpoint_of(tmp_path, "theirs", [*CONTENTS[:5], flipped(CONTENTS[5], 0)], [0] * 6)
     pairs = [Pair(key, tensor, theirs[key]) for key, tensor in expected_of(ours)]
@@ -169,7 +171,7 @@ def test_what_is_read_ahead_does_not_spoil_the_tensors_that_are_compared(tmp_pat
     monkeypatch.setattr(reading, "WINDOW", 8)
     ours = checkpoint_of(tmp_path, "ours", CONTENTS, [0] * 6)
     theirs = checkpoint_of(tmp_path, "theirs", CONTENTS, [1] * 6)
-    assert compare(expected_of(ours), theirs, 1, nothing).identical
+    assert compare(expected_of(ours), theirs, 1, UNSEEN).identical
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -178,11 +180,11 @@ def test_a_checkpoint_that_became_shorter_is_refused(tmp_path, workers):
     theirs = checkpoint_of(tmp_path, "theirs", CONTENTS, [0, 1, 2, 0, 1, 2])
     os.truncate(tmp_path / "theirs-1", 5)
     with pytest.raises(CheckpointError, match="theirs-1 ended before byte"):
-        compare(expected_of(ours), theirs, workers, nothing)
+        compare(expected_of(ours), theirs, workers, UNSEEN)
 
 
 def test_nothing_compared_with_nothing_is_identical():
-    comparison = compare([], {}, 2, nothing)
+    comparison = compare([], {}, 2, UNSEEN)
     assert comparison.identical
     assert comparison.l2 == 0
 
@@ -194,5 +196,5 @@ def test_without_torch_a_difference_is_found_and_not_measured(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "torch", None)
     for module in ("verification.distance", "checkpoint.torch_dtypes"):
         monkeypatch.delitem(sys.modules, f"internvl_bridge.{module}", raising=False)
-    [found] = compare(expected_of(ours), theirs, 1, nothing).differences
+    [found] = compare(expected_of(ours), theirs, 1, UNSEEN).differences
     assert isnan(found.l2)

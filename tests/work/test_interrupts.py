@@ -122,13 +122,13 @@ def test_a_progress_is_stopped_at_its_next_step():
         for reason in reasons:
             raise reason
 
-    def begin(task: str, total: int):
-        told.append((task, total))
-        return told.append
+    def begin(*task: object):
+        told.append(task)
+        return lambda *step: told.append(step)
 
-    step = stoppable(begin, check)("Copying", 7)
-    step(3)
+    step = stoppable(begin, check)("Copying", 7, 2)
+    step(3, 1)
     reasons.append(ValueError("stop"))
     with pytest.raises(ValueError, match="stop"):
-        step(4)
-    assert told == [("Copying", 7), 3]
+        step(4, 0)
+    assert told == [("Copying", 7, 2), (3, 1)]

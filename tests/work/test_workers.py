@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from internvl_bridge.errors import OptionError
 from internvl_bridge.work import workers as concurrency
-from internvl_bridge.work.progress import Advance, nothing
+from internvl_bridge.work.progress import Advance, silent
 from internvl_bridge.work.workers import check_workers, in_parallel
 
 PATIENCE = 20
@@ -30,6 +30,9 @@ def awaited(event: Event) -> None:
     assert event.wait(PATIENCE), "nobody came"
 
 
+UNSEEN = silent("", 0, 0)
+
+
 def until_stopped(advance: Advance) -> None:
     """Work that ends only when it is stopped; a lot of it, but not for ever."""
     tick = Event()
@@ -41,14 +44,14 @@ def until_stopped(advance: Advance) -> None:
 
 @given(st.lists(st.integers(), max_size=12), st.integers(1, 5))
 def test_results_are_in_the_order_of_the_items(items, workers):
-    steps: list[int] = []
+    steps: list[tuple[int, int]] = []
 
     def work(item: int, advance: Advance) -> int:
         advance(item)
         return item * 2
 
-    assert in_parallel(work, items, workers, steps.append) == [item * 2 for item in items]
-    assert sorted(steps) == sorted(items)
+    assert in_parallel(work, items, workers, lambda *step: steps.append(step)) == [item * 2 for item in items]
+    assert sorted(steps) == sorted([*((item, 0) for item in items), *[(0, 1)] * len(items)])
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
@@ -58,7 +61,7 @@ def test_so_many_work_at_a_time(workers):
     def work(_item: int, _advance: Advance) -> int:
         return together.wait(PATIENCE) >= 0
 
-    assert in_parallel(work, range(3 * workers), workers, nothing) == [True] * 3 * workers
+    assert in_parallel(work, range(3 * workers), workers, UNSEEN) == [True] * 3 * workers
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -74,7 +77,7 @@ def test_no_more_work_at_a_time(workers):
         with lock:
             now[0] -= 1
 
-    in_parallel(work, range(20), workers, nothing)
+    in_parallel(work, range(20), workers, UNSEEN)
     assert 1 <= most[0] <= workers
 
 
@@ -88,13 +91,13 @@ def test_results_are_in_order_even_if_the_first_is_the_last_to_finish():
             finished.set()
         return item
 
-    assert in_parallel(work, range(4), 2, nothing) == [0, 1, 2, 3]
+    assert in_parallel(work, range(4), 2, UNSEEN) == [0, 1, 2, 3]
 
 
 def test_the_progress_is_told_by_one_at_a_time():
     inside, entered = Lock(), [0]
 
-    def advance(_done: int) -> None:
+    def advance(_done: int, _finished: int) -> None:
         assert inside.acquire(blocking=False), "two at a time"
         entered[0] += 1
         Event().wait(0.0001)  # lets the other threads run
@@ -105,7 +108,7 @@ def test_the_progress_is_told_by_one_at_a_time():
             step(1)
 
     in_parallel(work, range(4), 4, advance)
-    assert entered[0] == 100
+    assert entered[0] == 100 + 4  # the steps, and the ends
 
 
 # Failures
@@ -121,7 +124,7 @@ def test_an_error_is_raised_as_it_is(workers, error):
             raise wrong
 
     with pytest.raises(error, match="this one") as caught:
-        in_parallel(work, range(6), workers, nothing)
+        in_parallel(work, range(6), workers, UNSEEN)
     assert caught.value is wrong
 
 
@@ -138,7 +141,7 @@ def test_others_stop_as_soon_as_one_has_failed_and_no_more_begin():
         raise ValueError(item)
 
     with pytest.raises(ValueError, match=r"^1$"):
-        in_parallel(work, range(50), 2, nothing)
+        in_parallel(work, range(50), 2, UNSEEN)
     assert len(begun) < 50
 
 
@@ -157,7 +160,7 @@ def test_of_several_errors_that_of_the_first_item_is_raised():
             raise OSError(item)
 
     with pytest.raises(OSError, match=r"^0$"):
-        in_parallel(work, range(2), 2, nothing)
+        in_parallel(work, range(2), 2, UNSEEN)
 
 
 def test_work_that_had_finished_does_not_hide_an_error():
@@ -167,11 +170,11 @@ def test_work_that_had_finished_does_not_hide_an_error():
         return item
 
     with pytest.raises(ValueError, match=r"^5$"):
-        in_parallel(work, range(6), 1, nothing)
+        in_parallel(work, range(6), 1, UNSEEN)
 
 
 def test_an_error_of_the_progress_stops_all():
-    def advance(_done: int) -> None:
+    def advance(_done: int, _finished: int) -> None:
         raise ValueError("no terminal")
 
     with pytest.raises(ValueError, match="no terminal"):
@@ -189,7 +192,7 @@ def test_after_a_failure_the_progress_is_not_told_any_more():
         until_stopped(advance)
 
     with pytest.raises(ValueError, match="1"):
-        in_parallel(work, range(2), 2, told.append)
+        in_parallel(work, range(2), 2, lambda *step: told.append(step))
     count = len(told)
     assert told == [0] * count
 
@@ -210,7 +213,7 @@ def test_an_interrupt_of_the_user_stops_all(workers, number):
 
     main = threading.main_thread().ident
     with pytest.raises(KeyboardInterrupt):
-        in_parallel(work, range(20), workers, nothing)
+        in_parallel(work, range(20), workers, UNSEEN)
     assert 0 in stopped
     assert len(stopped) < 20  # one may begin before it is told, and stops at its first step
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -219,11 +222,11 @@ def test_an_interrupt_of_the_user_stops_all(workers, number):
 def test_work_that_ended_before_it_heard_of_an_interrupt_does_not_hide_it():
     main = threading.main_thread().ident
     with pytest.raises(KeyboardInterrupt):
-        in_parallel(lambda _item, _step: signal.pthread_kill(main, signal.SIGINT), [0], 1, nothing)
+        in_parallel(lambda _item, _step: signal.pthread_kill(main, signal.SIGINT), [0], 1, UNSEEN)
 
 
 def test_nothing_to_do_is_done():
-    assert in_parallel(lambda item, _: item, [], 4, nothing) == []
+    assert in_parallel(lambda item, _: item, [], 4, UNSEEN) == []
 
 
 # How many

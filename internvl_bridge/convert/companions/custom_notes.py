@@ -20,6 +20,7 @@ from internvl_bridge.metadata.processor.files import IMAGENET_MEAN, IMAGENET_STD
 from internvl_bridge.metadata.tokenizer.files import can_load
 from internvl_bridge.metadata.tokenizer.token_ids import find_token
 from internvl_bridge.metadata.tokenizer.tokenizer_config import IMAGE_CONTEXT
+from internvl_bridge.notes import Warn, called
 
 # Fields of an HF text config that the custom format says elsewhere, or that say nothing about the model.
 _SAID_OTHERWISE = {
@@ -43,23 +44,23 @@ def notes_to_custom(model: Model, assumed: Mapping[str, Any], tokenizer_home: Pa
     description, other_format = model.description, model.other_format
     if assumed:
         values = ", ".join(f"{name} {value!r}" for name, value in assumed.items())
-        yield (
-            f"No file states these, so they were assumed: {values}. If one is wrong, give the original model as "
+        yield Warn(
+            f"No file states these, so they are assumed: {values}. If one is wrong, give the original model as "
             f"--reference."
         )
     if description.family.hf_model_type == LLAMA.hf_model_type:
         if other_format is None:
-            yield (
-                f"HF has one class for InternLM2 and Llama: the language model has {description.family.name}'s names, "
-                f"as no sidecar or --reference says otherwise. If it was an InternLM2 (InternVL2 and 2.5 of 2B, 8B and "
-                f"26B), convert again with the original model as --reference."
+            yield Warn(
+                f"HF has one class for InternLM2 and Llama. No sidecar or --reference states which one this is, so the "
+                f"output gets {description.family.name}'s names. InternVL2 and InternVL2.5 of 2B, 8B and 26B have an "
+                f"InternLM2: for these, give the original model as --reference."
             )
         else:
-            yield f"The language model has {description.family.name}'s names, as {other_format.origin} says."
+            yield f"The language model has {description.family.name}'s names, as {called(other_format.origin)} says."
     known = {field.hf for field in description.text_fields} | _SAID_OTHERWISE
     if unknown := sorted(description.text.keys() - known):
-        yield (
-            f"These fields of text_config are unknown to this version and were left out (the sidecar keeps them): "
+        yield Warn(
+            f"These fields of text_config are unknown to this version and are left out (the sidecar keeps them): "
             f"{', '.join(unknown)}."
         )
     yield from _tokenizer_notes(model, tokenizer_home)
@@ -73,25 +74,29 @@ def notes_on_directory(
     tokenizer = json.loads(texts.get(TOKENIZER_CONFIG_FILE, "{}"))
     if repository := hub_repository(config):
         is_old = other_format is not None and repository == hub_repository(other_format.description.values)
-        chosen = f"as {other_format.origin} says" if other_format and is_old else "chosen by the language model's class"
+        chosen = (
+            f"as {called(other_format.origin)} says"
+            if other_format and is_old
+            else "chosen by the language model's class"
+        )
         yield (
-            f"auto_map names {repository} for the Python modules (*.py), {chosen}: transformers fetches them from "
+            f"auto_map names {repository} for the Python modules (*.py), {chosen}. transformers fetches them from "
             f"there when the model is loaded with trust_remote_code. To have them in the output, give a --reference "
             f"that has them."
         )
     if missing := sorted({*missing_modules(config, names), *missing_modules(tokenizer, names)}):
-        yield (
-            f"The output needs {', '.join(missing)}, which the source did not have either: before loading it with "
+        yield Warn(
+            f"The output needs {', '.join(missing)}, which the source does not have either. Before loading it with "
             f"trust_remote_code, copy them there from the original model, or convert with that as --reference."
         )
     if code := [name for name in texts if name.endswith(".py")]:
         yield (
-            f"The sidecar restored {', '.join(code)}: read them before loading with trust_remote_code, unless you "
+            f"The sidecar restores {', '.join(code)}. Read them before loading with trust_remote_code, unless you "
             f"know where the sidecar comes from."
         )
     if has_tokenizer(files.tokenizer.home) and not can_load(tokenizer, names):
-        yield (
-            f"{files.tokenizer.home} has no tokenizer that can be loaded: tokenizer.json, tokenizer.model or "
+        yield Warn(
+            f"{called(files.tokenizer.home)} has no tokenizer that can be loaded: tokenizer.json, tokenizer.model or "
             f"vocab.json with merges.txt is missing. Copy it there, or give a directory that has it as --tokenizer."
         )
     yield from _lost_in_custom(config, files)
@@ -102,7 +107,10 @@ def _tokenizer_notes(model: Model, tokenizer_home: Path) -> Iterator[str]:
     stated = model.description.values.get("image_token_id")
     found = set(find_token(tokenizer_home, IMAGE_CONTEXT).values())
     if not has_tokenizer(tokenizer_home):
-        yield f"{tokenizer_home} holds no tokenizer, so that the output has none: give the base model's as --tokenizer."
+        yield Warn(
+            f"{called(tokenizer_home)} holds no tokenizer, so the output has none. Give the base model's directory as "
+            f"--tokenizer."
+        )
     elif found and found != {stated}:
         ids = ", ".join(map(str, sorted(found)))
         yield (
@@ -116,15 +124,15 @@ def _lost_in_custom(config: Config, files: HfFiles) -> Iterator[str]:
     message = system_message(files.tokenizer.template or "")
     conversation = CONVERSATIONS.get(config.get("template") or "")
     if message is not None and conversation is not None and message != conversation.system_message:
-        yield (
-            f"The chat template renders the system message {message[:60]!r}; the custom format has none of its own: "
-            f"upstream's code renders that of template {config['template']!r}."
+        yield Warn(
+            f"The chat template renders the system message {message[:60]!r}, which the custom format cannot state. "
+            f"Upstream's code renders that of template {config['template']!r}."
         )
     pixels, side = image_processor(files.processor), tile_side(config)
     upstream = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "size": {"height": side, "width": side}}
     for name, value in upstream.items():
         if pixels.get(name, value) != value:
-            yield (
-                f"The image processor has {name} {shown(pixels[name])}, which the custom format cannot say: upstream's "
-                f"code uses {value}."
+            yield Warn(
+                f"The image processor has {name} {shown(pixels[name])}, which the custom format cannot state. "
+                f"Upstream's code uses {value}."
             )

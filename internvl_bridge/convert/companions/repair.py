@@ -17,7 +17,6 @@ from internvl_bridge.convert.companions.shared import (
     read_whole_tokenizer,
     tensor_facts,
 )
-from internvl_bridge.convert.companions.to_hf import video_notes
 from internvl_bridge.metadata.chat.choice import ChatSetup, choose_chat
 from internvl_bridge.metadata.chat.generation import (
     GENERATION_FILE,
@@ -39,6 +38,7 @@ from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
 from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files
 from internvl_bridge.metadata.tokenizer.token_ids import token_id
 from internvl_bridge.metadata.tokenizer.tokenizer_config import IMAGE_CONTEXT
+from internvl_bridge.notes import Warn, called
 from internvl_bridge.planning.tensor_plan import ModelPlan
 
 _HANDLED = (CONFIG_FILE, GENERATION_FILE, SIDECAR_FILE, *HF_PROCESSOR_FILES, *TOKENIZER_FILES, *LEGAL_FILES)
@@ -93,7 +93,6 @@ def repaired_companions(
     ]
     notes = (
         *_notes_on_config(hf, config),
-        *(() if missing else video_notes(hf, tokenizer.home)),
         *chat_notes,
         *processor_notes,
         *generation_notes,
@@ -115,9 +114,9 @@ def _template_name(other_format: OtherFormat | None) -> str | None:
 
 def _incomplete(source: Path, chat: ChatSetup) -> tuple[str, ...]:
     lost = " The system message that was asked for is not rendered." if chat.demanded else ""
-    note = (
-        f"{source} has no tokenizer, so neither has the output, and its processor is incomplete: give the directory of "
-        f"the base model as --tokenizer.{lost}"
+    note = Warn(
+        f"{called(source)} has no tokenizer, so the output has none, and its processor is incomplete. Give the "
+        f"directory of the base model as --tokenizer.{lost}"
     )
     return (note,)
 
@@ -129,15 +128,15 @@ def _generation(
     file = read_generation_config(source)
     if file is None:
         made = hf_generation_config(None, text, turn_end_id)
-        note = f"The source has no {GENERATION_FILE}: one was made, with eos_token_id {made.get('eos_token_id')}."
+        note = f"The source has no {GENERATION_FILE}: one is made, with eos_token_id {made.get('eos_token_id')}."
         return {GENERATION_FILE: as_text(made)}, (note,)
     stated = file.values.get("eos_token_id")
     ending = with_turn_end(stated, turn_end_id)
     if ending == stated:
         return {GENERATION_FILE: file.text}, ()
-    note = (
-        f"{file.path} has eos_token_id {stated}, but a turn ends with {chat.turn_end}, says the chat template: "
-        f"generation does not stop there. It is kept as it is; if that was not intended, state {ending}."
+    note = Warn(
+        f"{file.path.name} has eos_token_id {stated}, but the chat template ends a turn with {chat.turn_end}: "
+        f"generation does not stop there. The file is kept as it is. If that is not intended, set it to {ending}."
     )
     return {GENERATION_FILE: file.text}, (note,)
 
@@ -152,8 +151,8 @@ def _notes_on_config(hf: ModelDescription, config: Config) -> Iterator[str]:
     stated, layer = hf.values.get("image_token_id"), config["vision_feature_layer"]
     if stated is not None and stated != config["image_token_id"]:
         yield (
-            f"{hf.file.path} has image_token_id {stated}, but the tokenizer has {config['image_token_id']} for "
-            f"{IMAGE_CONTEXT}: the output's does so too, as the model would ignore images."
+            f"{hf.file.path.name} has image_token_id {stated}, but the tokenizer has {config['image_token_id']} for "
+            f"{IMAGE_CONTEXT}. The output's has the tokenizer's, as the model would ignore images otherwise."
         )
     if layer != -1:
         yield f"vision_feature_layer is {layer}: transformers 5 reads that, 4.57 and older fail with an AttributeError."

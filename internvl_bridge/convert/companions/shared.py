@@ -26,6 +26,7 @@ from internvl_bridge.metadata.tokenizer.files import TokenizerFiles, can_load, r
 from internvl_bridge.metadata.tokenizer.token_ids import required_token_id
 from internvl_bridge.metadata.tokenizer.tokenizer_config import IMAGE_CONTEXT, IMAGE_END, IMAGE_START
 from internvl_bridge.metadata.tokenizer.tokenizer_json import check_whole
+from internvl_bridge.notes import called
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
 
@@ -95,7 +96,11 @@ def read_whole_tokenizer(home: Path) -> TokenizerFiles:
 
 def notes_on_tokenizer_home(model: Model, home: Path) -> list[str]:
     """Whose tokenizer the output has, if it is not the source's."""
-    return [] if home == model.directory else [f"The tokenizer is that of {home}, not of {model.directory}."]
+    return (
+        []
+        if home == model.directory
+        else [f"The tokenizer is that of {called(home)}, not of {called(model.directory)}."]
+    )
 
 
 def image_token(model: Model, tokenizer_home: Path) -> int:
@@ -140,7 +145,7 @@ def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
     if planned.adds_head:
         yield (
             f"The model is tied (its input embeddings serve as output head): {tie.head} is a copy of {tie.embeddings}. "
-            f"to-hf drops it again, as long as both are equal; '--tied keep' writes none."
+            f"to-hf drops it again, as long as both are equal. '--tied keep' writes none."
         )
     if planned.drops_head:
         yield (
@@ -150,7 +155,7 @@ def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
     if planned.head is OutputHead.OWN and model.description.may_be_tied:
         yield (
             "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
-            "own, which differs: that one is used, and written to the output's config.json."
+            "own, which differs. That one is used, and the output's config.json says that the model is not tied."
         )
     if model.weights.left_out:
         yield f"Left out, as no weights of the model: {', '.join(model.weights.left_out)}."

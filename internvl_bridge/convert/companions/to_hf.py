@@ -38,7 +38,9 @@ from internvl_bridge.metadata.processor.files import (
 )
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
 from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files
-from internvl_bridge.metadata.tokenizer.token_ids import token_id, video_token_id
+from internvl_bridge.metadata.tokenizer.token_ids import token_id
+from internvl_bridge.metadata.tokenizer.tokenizer_config import VIDEO
+from internvl_bridge.notes import Warn
 from internvl_bridge.planning.tensor_plan import ModelPlan
 
 
@@ -88,7 +90,7 @@ def hf_companions(
     }
     made = other_format.written if other_format and restored else {}
     copies = carried_files(source, tokenizer.home, without={*texts, *made})
-    notes = (*_processor_notes(custom), *video_notes(custom, tokenizer.home), *chat_notes)
+    notes = (*_processor_notes(custom), *_video_notes(custom, tokenizer.home), *chat_notes)
     return CompanionFiles(texts, copies, notes)
 
 
@@ -126,21 +128,26 @@ def _processor_notes(custom: ModelDescription) -> Iterator[str]:
     """What HF's processor does otherwise than upstream's code did."""
     config, tiling = custom.values, custom_tiling(custom.values)
     if tiling != ONE_TILE and not config.get("use_thumbnail", False):
-        yield (
+        yield Warn(
             "config.json has use_thumbnail false, but HF's image processor adds a thumbnail to every image of several "
-            "tiles: drop the last of them before the model sees it, or images look otherwise than in training."
+            "tiles. Drop the last tile before the model sees it, or images look different from those in training."
         )
     if config.get("pad2square", False):
-        yield "config.json has pad2square true, which HF's image processor does not do: pad images before it sees them."
+        yield Warn(
+            "config.json has pad2square true, which HF's image processor does not do: pad images before it sees them."
+        )
     yield from _differing_pixels(custom.file.path.parent)
 
 
-def video_notes(model: ModelDescription, tokenizer_home: Path) -> Iterator[str]:
-    """Whether HF's tokenizer has a token that ``model`` cannot take."""
-    video_token = video_token_id(tokenizer_home)
-    if video_token >= model.dims.text.vocab:
+def _video_notes(model: ModelDescription, tokenizer_home: Path) -> Iterator[str]:
+    """Whether the tokenizer has a ``<video>`` that ``model`` cannot take.
+
+    Where it has none, HF's processor adds one that no text is meant to have.
+    """
+    video_token = token_id(tokenizer_home, VIDEO)
+    if video_token is not None and video_token >= model.dims.text.vocab:
         yield (
-            f"HF's tokenizer has a token <video>, with the id {video_token}, for which the model has no embedding: a "
+            f"The tokenizer has a token <video>, with the id {video_token}, for which the model has no embedding: a "
             f"text with <video> and no video to replace it fails."
         )
 
@@ -152,9 +159,9 @@ def _differing_pixels(source: Path) -> Iterator[str]:
     stated = read_json_file(path).values
     normalization = (stated.get("image_mean", IMAGENET_MEAN), stated.get("image_std", IMAGENET_STD))
     if normalization != (IMAGENET_MEAN, IMAGENET_STD):
-        yield (
-            f"{path} normalises images by mean {normalization[0]} and std {normalization[1]}; upstream's code, and so "
-            f"the output, by ImageNet's {IMAGENET_MEAN} and {IMAGENET_STD}."
+        yield Warn(
+            f"{path.name} normalises images by mean {normalization[0]} and std {normalization[1]}. Upstream's code, "
+            f"and so the output, does it by ImageNet's {IMAGENET_MEAN} and {IMAGENET_STD}."
         )
 
 
@@ -168,6 +175,6 @@ def _notes_on_config(model: Model, made: Mapping[str, Any]) -> Iterator[str]:
     stated, ends = model.description.text.get("eos_token_id"), made["text_config"].get("eos_token_id")
     if stated is not None and ends != stated:
         yield (
-            f"llm_config has eos_token_id {stated}, but a turn ends with {ends}, says the chat template: the output's "
-            f"config.json and generation_config.json say so too, and generation stops there."
+            f"llm_config has eos_token_id {stated}, but the chat template ends a turn with {ends}. The output's "
+            f"config.json and generation_config.json have {ends}, so that generation stops there."
         )

@@ -14,6 +14,7 @@ from internvl_bridge.metadata.chat.template import (
     without_system_message,
 )
 from internvl_bridge.metadata.files import CHAT_TEMPLATE_FILE
+from internvl_bridge.notes import Warn
 
 NO_SYSTEM_MESSAGE = "none"
 
@@ -68,7 +69,9 @@ def choose_chat(name: str | None, own: str | None, system_message: str | None, *
         whose = "No sidecar names a known template, and its"
         if not is_repair:
             whose = f"config.json names the template {name!r}, whose"
-        notes.append(f"{whose} default system message is not known: none is rendered. State one with --system-message.")
+        notes.append(
+            Warn(f"{whose} default system message is not known: none is rendered. State one with --system-message.")
+        )
     wanted = conversation.system_message if conversation and system_message is None else system_message
     if wanted is not None and wanted != NO_SYSTEM_MESSAGE:
         body = with_system_message(body, wanted)
@@ -109,19 +112,19 @@ def _own(name: str | None, own: str, named: Conversation | None, *, is_repair: b
     end = None if named is None else named.turn_end
     if named is None or rendered is None or rendered.opening == named.opening:
         return _Template(for_hf(own), named, turn_end=end, is_own=True)
-    note = (
+    note = Warn(
         f"The tokenizer's own chat template is kept, although it does not render the {name!r} that config.json "
-        f"names: remove it from the source to have that one, if upstream's code was used with it."
+        f"names. If the model was used with upstream's code, remove that template from the source to get {name!r}."
     )
     return _Template(for_hf(own), rendered, (note,), rendered.turn_end, is_own=True)
 
 
-def _no_template(name: str | None, own: str | None, system_message: str | None, *, is_repair: bool) -> str:
+def _no_template(name: str | None, own: str | None, system_message: str | None, *, is_repair: bool) -> Warn:
     has = "the tokenizer's own places no images" if own else "the tokenizer has none"
     named = "no sidecar names a known one" if is_repair else f"config.json names {name!r}, which is not known"
     remedy = ", or give a directory that has one as --tokenizer" if is_repair else ""
     lost = "" if system_message is None else " The system message that was asked for is not rendered."
-    return (
+    return Warn(
         f"There is no chat template for images: {named}, and {has}. Write one to {CHAT_TEMPLATE_FILE}, with {HF_IMAGE} "
         f"in the place of each image{remedy}.{lost}"
     )

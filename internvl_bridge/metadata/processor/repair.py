@@ -22,6 +22,7 @@ from internvl_bridge.metadata.processor.files import (
     hf_processor_files,
     video_processor,
 )
+from internvl_bridge.notes import Warn
 
 _USUAL = Tiling(1, 12)
 _DEFAULT_SIZE = 384
@@ -99,8 +100,8 @@ def _text(file: JsonFile | None, part: Config) -> str:
 
 
 def _assumed(side: int) -> str:
-    return (
-        f"No file states how images are cut into tiles, so upstream's usual way was assumed: into {_USUAL.smallest} to "
+    return Warn(
+        f"No file states how images are cut into tiles, so upstream's usual way is assumed: into {_USUAL.smallest} to "
         f"{_USUAL.largest} of {side} pixels, and a thumbnail. If the model was trained otherwise, correct min_patches "
         f"and max_patches in {PREPROCESSOR_FILE}."
     )
@@ -108,14 +109,14 @@ def _assumed(side: int) -> str:
 
 def _notes_on_class(part: _Part) -> Iterator[str]:
     if not part.is_usable:
-        yield (
-            f"{part.path} is for the class {shown(part.class_name)}, which InternVL's processor cannot use: what it "
-            f"says was left out, and {part.name} made anew."
+        yield Warn(
+            f"{part.path.name} is for the class {shown(part.class_name)}, which InternVL's processor cannot use. What "
+            f"it says is left out, and {part.name} is made anew."
         )
     elif part.class_name in _SLOW and (part.class_name != IMAGE_CLASS or part.path.name == part.name):
         # transformers 5 calls by this name what is "Fast" in 4
         yield (
-            f"{part.path} is for {part.class_name}, which cuts images with PIL: {part.name} names "
+            f"{part.path.name} is for {part.class_name}, which cuts images with PIL. The output's {part.name} names "
             f"{CLASSES[part.name]['image_processor_type']}, which both versions know. Its pixels differ slightly."
         )
 
@@ -135,9 +136,9 @@ def _notes_on_tokens(hf: ModelDescription, tokens: int, processor: Config, image
     cut = stated if side is None else tokens_of_side(side, hf.values)
     if {stated, cut} != {tokens}:
         of_size = "" if side is None else f", and the image processor's tiles of {side} pixels become {cut}"
-        yield (
-            f"config.json says that a tile becomes {tokens} tokens, {path} says {stated}{of_size}. Each is kept as it "
-            f"is: correct those that are wrong, or images fail."
+        yield Warn(
+            f"config.json says that a tile becomes {tokens} tokens, {path.name} says {stated}{of_size}. Each is kept "
+            f"as it is: correct those that are wrong, or images fail."
         )
 
 

@@ -20,6 +20,7 @@ from internvl_bridge.metadata.tokenizer.tokenizer_json import (
     template_processing,
     with_post_processor,
 )
+from internvl_bridge.notes import Warn
 
 
 def hf_tokenizer_files(
@@ -110,15 +111,15 @@ def _notes(tokenizer: TokenizerFiles, chat: ChatSetup, turn_end_id: int | None) 
     """What was decided about the chat template and the tokenizer."""
     yield from chat.notes
     if chat.turn_end is not None and turn_end_id is None:
-        yield (
+        yield Warn(
             f"The chat template ends a turn with {chat.turn_end}, which the tokenizer does not have: "
             f"{GENERATION_FILE} keeps the eos_token_id that it had."
         )
     first = _first_tokens(tokenizer)
     if first and "bos_token" not in (chat.template or ""):
         yield (
-            f"The tokenizer puts {' '.join(first)} in front of a text by itself, and the chat template does not: a "
-            f"server that tokenises prompts without special tokens has to be told to add them."
+            f"The tokenizer puts {' '.join(first)} in front of a text by itself, and the chat template does not. A "
+            f"server that tokenises prompts without special tokens needs an option to add them."
         )
 
 

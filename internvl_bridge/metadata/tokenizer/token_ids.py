@@ -5,7 +5,6 @@ from pathlib import Path
 
 from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.json_files import is_present, read_json_file
-from internvl_bridge.metadata.tokenizer.tokenizer_config import VIDEO
 from internvl_bridge.metadata.tokenizer.tokenizer_json import read_front
 
 _NUMBER = re.compile("[0-9]{1,9}")
@@ -40,13 +39,6 @@ def token_id(directory: Path, token: str) -> int | None:
             "Save the tokenizer again, or copy all its files from one place.",
         )
     return next(iter(found.values()), None)
-
-
-def video_token_id(directory: Path) -> int:
-    """The id of ``<video>``, which HF's tokenizer adds behind all others if there is no such token yet."""
-    known = token_id(directory, VIDEO)
-    numbers = (number for ids in _added_tokens(directory).values() for number in ids.values())
-    return 1 + max(numbers, default=-1) if known is None else known
 
 
 def find_token(directory: Path, token: str) -> dict[str, int]:

@@ -189,7 +189,7 @@ def test_odd_values_in_processor_files_are_no_traceback(odd: Any, source: Path):
     for name in ("size", "image_mean"):
         edit_json(source / "preprocessor_config.json", lambda config, name=name: config.update({name: odd}))
     assert told(source)["max_dynamic_patch"] == 12
-    assert len([note for note in companions(source).notes if "which the custom format cannot say" in note]) == 2
+    assert len([note for note in companions(source).notes if "which the custom format cannot state" in note]) == 2
 
 
 # The files of the custom directory.
@@ -322,7 +322,7 @@ def test_modules_that_are_nowhere_deserve_a_note(source: Path):
     assert missed.startswith("The output needs configuration_internvl_chat.py, modeling_internvl_chat.py, which")
     kept = {"configuration_internvl_chat.py": "", "modeling_internvl_chat.py": ""}
     [note] = companions(source, other_format(source, kept, ("x",))).notes
-    assert note.startswith("The sidecar restored configuration_internvl_chat.py, modeling_internvl_chat.py: read them")
+    assert note.startswith("The sidecar restores configuration_internvl_chat.py, modeling_internvl_chat.py. Read them")
 
 
 def test_modules_from_the_hub_deserve_a_note(source: Path):

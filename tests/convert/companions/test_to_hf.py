@@ -319,7 +319,7 @@ def test_padded_images_deserve_a_note(source: Path):
 def test_another_normalisation_deserves_a_note_with_the_files_name(change: dict[str, Any], source: Path):
     edit_json(source / "preprocessor_config.json", lambda config: config.update(change))
     [note] = companions(source).notes
-    assert note.startswith(f"{source / 'preprocessor_config.json'} normalises images by")
+    assert note.startswith("preprocessor_config.json normalises images by")
 
 
 def test_no_preprocessor_config_says_nothing_of_normalisation(source: Path):
@@ -327,12 +327,11 @@ def test_no_preprocessor_config_says_nothing_of_normalisation(source: Path):
     assert companions(source).notes == ()
 
 
-def test_a_video_token_without_an_embedding_deserves_a_note(source: Path):
-    def add(tokens: dict[str, int]) -> None:
-        tokens["<last>"] = read_config(source).values["llm_config"]["vocab_size"] - 1
-
-    edit_json(source / "added_tokens.json", add)
-    assert ["a token <video>" in note for note in companions(source).notes] == [True]
+@pytest.mark.parametrize(("beyond", "noted"), [(0, True), (-1, False)])
+def test_a_video_token_of_the_source_without_an_embedding_deserves_a_note(beyond: int, noted: bool, source: Path):
+    number = read_config(source).values["llm_config"]["vocab_size"] + beyond
+    edit_json(source / "added_tokens.json", lambda tokens: tokens.update({"<video>": number}))
+    assert [f"a token <video>, with the id {number}" in note for note in companions(source).notes] == [True] * noted
 
 
 def test_an_end_of_turn_that_the_tokenizer_lacks_deserves_a_note(source: Path):

@@ -10,7 +10,7 @@ from support import DATA
 from internvl_bridge.convert.companions.shared import carried_files
 from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.files import TOKENIZER_FILES, has_tokenizer, remote_code
-from internvl_bridge.metadata.tokenizer.token_ids import find_token, required_token_id, token_id, video_token_id
+from internvl_bridge.metadata.tokenizer.token_ids import find_token, required_token_id, token_id
 
 TOKEN = "<IMG_CONTEXT>"  # noqa: S105
 
@@ -171,31 +171,6 @@ def test_files_that_disagree_are_refused_even_about_a_token_that_is_not_needed(t
     write(tmp_path, tokenizer_config={"added_tokens_decoder": {"2": {"content": "<|im_end|>"}}})
     with pytest.raises(CompanionFileError, match=r"disagree about the id of <\|im_end\|>"):
         token_id(tmp_path, "<|im_end|>")
-
-
-@pytest.mark.parametrize(
-    ("files", "number"),
-    [
-        ({"added_tokens": {"<video>": 7, "<img>": 9}}, 7),
-        ({"tokenizer": tokenizer_json(5), "added_tokens": {"<ref>": 11}}, 12),
-        ({"added_tokens": {"<ref>": 2}, "tokenizer_config": tokenizer_config("590")}, 591),
-        ({"added_tokens": {}}, 0),
-    ],
-    ids=["known", "in added_tokens.json", "in tokenizer_config.json", "no others"],
-)
-def test_a_token_for_videos_comes_behind_all_others(tmp_path: Path, files: dict[str, Any], number: int) -> None:
-    assert video_token_id(write(tmp_path, **files)) == number
-
-
-def test_what_transformers_gives_the_token_for_videos_is_what_is_expected() -> None:
-    from transformers import PreTrainedTokenizerFast
-
-    home = DATA / "tokenizers" / "bpe"
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(home / "tokenizer.json"), extra_special_tokens={"video_token": "<video>"}
-    )
-
-    assert tokenizer.convert_tokens_to_ids("<video>") == video_token_id(home)
 
 
 @pytest.mark.parametrize("name", ["added_tokens", "tokenizer_config"])

@@ -1,0 +1,28 @@
+"""What an output's sidecar remembers of the conversion that made it, for whoever gets the output."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from internvl_bridge._version import __version__
+from internvl_bridge.convert.options import Execution, Options
+from internvl_bridge.notes import called
+
+_PATHS = {"reference", "tokenizer"}
+
+
+def record_of(options: Options, execution: Execution, warnings: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
+    """The program's version, the options that were chosen and change the output, what was accepted and what was said.
+
+    Of paths only the last name is kept: outputs are uploaded, and a path shows how a machine and its user are called.
+    """
+    usual = asdict(Options())
+    chosen = {name: value for name, value in asdict(options).items() if value != usual[name]}
+    return {
+        "program": f"internvl-bridge {__version__}",
+        "options": {name: called(Path(value)) if name in _PATHS else value for name, value in chosen.items()},
+        "accepted": sorted(execution.accept),
+        "warnings": [*warnings],
+        "notes": [*notes],
+    }
