@@ -28,12 +28,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_LONGEST_REASON = 2000
+_LONGEST_TEXT = 2000
 
 
 def shown(value: object) -> str:
     """``value`` as a message quotes it: never longer than a line."""
     return repr(value)[:80]
+
+
+def bounded(text: str) -> str:
+    """``text``, but for the middle of one that is very long: hostile keys can have megabytes."""
+    half = _LONGEST_TEXT // 2
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:half]} ... {text[-half:]}"
 
 
 def first_few(names: Sequence[str]) -> str:
@@ -58,9 +64,7 @@ class BridgeError(Exception):
     """
 
     def __init__(self, reason: str, remedy: str) -> None:
-        if len(reason) > _LONGEST_REASON:  # hostile keys can have megabytes
-            half = _LONGEST_REASON // 2
-            reason = f"{reason[:half]} ... {reason[-half:]}"
+        reason = bounded(reason)
         super().__init__(f"{reason} {remedy}")
         self.reason = reason
         self.remedy = remedy

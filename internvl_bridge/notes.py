@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from internvl_bridge.errors import bounded
+
 
 class Warn(str):
     """A note that should stop somebody before the work: the output lacks something, or computes something else.
@@ -15,12 +17,12 @@ class Warn(str):
 
 def warnings_of(notes: Iterable[str]) -> tuple[str, ...]:
     """Those of ``notes`` that are warnings."""
-    return tuple(str(note) for note in notes if isinstance(note, Warn))
+    return tuple(bounded(note) for note in notes if isinstance(note, Warn))
 
 
 def without_warnings(notes: Iterable[str]) -> tuple[str, ...]:
     """Those of ``notes`` that are not warnings."""
-    return tuple(note for note in notes if not isinstance(note, Warn))
+    return tuple(bounded(note) for note in notes if not isinstance(note, Warn))
 
 
 def called(path: Path) -> str:

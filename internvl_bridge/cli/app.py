@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from internvl_bridge._version import __version__
 from internvl_bridge.convert.options import ExpertsOption, Layout, Order, Tied
@@ -19,8 +20,31 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 """What Click raises for arguments that it cannot use; where it is defined depends on the version of Typer."""
 
 
+class _Command(TyperCommand):
+    """A command whose help shows flags without a value."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _flags_without_value(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """The program itself, whose help does so, too."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _flags_without_value(super().get_params(ctx))
+
+
+def _flags_without_value(parameters: Any) -> Any:
+    """``parameters``, also those that Typer adds, where it would show the type of a flag as its value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = " "
+    return parameters
+
+
 app = typer.Typer(
     name=_PROGRAM,
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,8 +66,6 @@ Output = Annotated[
     ),
 ]
 _COMMON, _OUTPUT, _SAFETY, _PRINTING = "Common options", "Options for the output", "Safety", "What is printed"
-_FLAG = " "
-"""No metavar: a flag has no value."""
 HfReference = Annotated[
     Path | None,
     typer.Option(
@@ -137,7 +159,6 @@ Verify = Annotated[
     bool,
     typer.Option(
         "--verify/--no-verify",
-        metavar=_FLAG,
         help="Read the output back and compare it with the source.",
         rich_help_panel=_SAFETY,
     ),
@@ -155,7 +176,6 @@ Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        metavar=_FLAG,
         help="Replace OUTPUT, if it is a checkpoint and holds nothing else, once the new one is complete.",
         rich_help_panel=_SAFETY,
     ),
@@ -164,7 +184,6 @@ Restart = Annotated[
     bool,
     typer.Option(
         "--restart",
-        metavar=_FLAG,
         help="Start over, where a run that was stopped has left OUTPUT.partial to go on with.",
         rich_help_panel=_SAFETY,
     ),
@@ -183,7 +202,6 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        metavar=_FLAG,
         help="Print the plan and what it would write, and stop.",
         rich_help_panel=_SAFETY,
     ),
@@ -192,27 +210,23 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        metavar=_FLAG,
         help="Print one JSON object for programs: the result, or the error.",
         rich_help_panel=_PRINTING,
     ),
 ]
 Verbose = Annotated[
     bool,
-    typer.Option(
-        "--verbose", "-v", metavar=_FLAG, help="List every tensor with its L2 distance.", rich_help_panel=_PRINTING
-    ),
+    typer.Option("--verbose", "-v", help="List every tensor with its L2 distance.", rich_help_panel=_PRINTING),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option(
-        "--quiet", "-q", metavar=_FLAG, help="Print nothing but errors and warnings.", rich_help_panel=_PRINTING
-    ),
+    typer.Option("--quiet", "-q", help="Print nothing but errors and warnings.", rich_help_panel=_PRINTING),
 ]
 
 
 @app.command(
     "to-hf",
+    cls=_Command,
     help="Convert a custom checkpoint into one that transformers loads.\n\n"
     "SOURCE is a directory with config.json (model_type internvl_chat), safetensors files and the "
     "tokenizer. OUTPUT loads with AutoModelForImageTextToText and AutoProcessor, without remote code: it has the "
@@ -260,6 +274,7 @@ def to_hf(
 
 @app.command(
     "to-custom",
+    cls=_Command,
     help="Convert a transformers (HF) checkpoint into InternVL's own custom format.\n\n"
     "SOURCE is a directory with config.json (model_type internvl) and the weights, in any spelling that a version of "
     "transformers or a trainer has written: safetensors, pytorch_model*.bin or torch.distributed.checkpoint. What HF's "
@@ -304,6 +319,7 @@ def to_custom(
 
 @app.command(
     "repair",
+    cls=_Command,
     help="Make an HF checkpoint one that every transformers from 4.52 on loads.\n\n"
     "SOURCE is a directory with config.json (model_type internvl) and the weights, in any spelling that a version of "
     "transformers or a trainer has written. OUTPUT has the keys that all versions read, one tensor per expert, a "
@@ -349,6 +365,7 @@ def repair(
 
 @app.command(
     "plan",
+    cls=_Command,
     help="Show what converting SOURCE would do and cost, from its headers alone.\n\n"
     "Prints how every tensor is made, the files, the bytes that would be read, written and cloned, and the room that "
     "is needed. A custom checkpoint would become an HF one and the other way round; --repair plans that instead. Exit "
@@ -361,7 +378,7 @@ def plan(
         Path | None,
         typer.Argument(metavar="OUTPUT", help="Where it would be written.", show_default="beside SOURCE"),
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair", metavar=_FLAG, help="Plan a repair of an HF checkpoint.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of an HF checkpoint.")] = False,
     reference: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="As for the conversion.", show_default=False, rich_help_panel=_COMMON),
@@ -396,6 +413,7 @@ def plan(
 
 @app.command(
     "verify",
+    cls=_Command,
     help="Compare the weights of two checkpoints, of the same or of different formats, bit for bit.\n\n"
     "Prints the L2 distance of every tensor that differs and over all, and the tensors that are missing "
     "(only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). With --checksums, compares all "
@@ -409,7 +427,7 @@ def verify(
         Path | None, typer.Argument(metavar="RIGHT", help="Directory of another one.", show_default=False)
     ] = None,
     checksums: Annotated[
-        bool, typer.Option("--checksums", metavar=_FLAG, help="Compare LEFT with its own checksums, without a RIGHT.")
+        bool, typer.Option("--checksums", help="Compare LEFT with its own checksums, without a RIGHT.")
     ] = False,
     workers: Workers = None,
     as_json: Json = False,
@@ -425,7 +443,7 @@ def verify(
     commands.verify(left, right, workers, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
 
 
-@app.command("inspect", epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")
+@app.command("inspect", cls=_Command, epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint.", show_default=False)],
     as_json: Json = False,
@@ -453,9 +471,7 @@ def _print_version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", "-V", metavar=_FLAG, callback=_print_version, is_eager=True, help="Print the version."
-        ),
+        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     pass

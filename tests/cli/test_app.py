@@ -83,6 +83,11 @@ def test_the_version(option: str):
     assert invoke(option).stdout == f"internvl-bridge {internvl_bridge.__version__}\n"
 
 
+@pytest.mark.parametrize("command", [[], ["to-hf"], ["to-custom"], ["repair"], ["plan"], ["verify"], ["inspect"]])
+def test_a_flag_has_no_value_in_the_help(command: list[str]):
+    assert "bool" not in invoke(*command, "--help").stdout
+
+
 @pytest.mark.parametrize("command", ["to-hf", "to-custom", "repair", "plan", "verify", "inspect"])
 def test_help_is_readable_in_a_narrow_terminal(command: str):
     text = CliRunner(env={"COLUMNS": "60"}).invoke(app, [command, "--help"]).stdout

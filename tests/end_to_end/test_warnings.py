@@ -1,0 +1,94 @@
+"""What should stop somebody is said before the work, what else is worth knowing after it; the output remembers both."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from support import DATA, copy_custom, edit_json, said
+from typer.testing import CliRunner
+
+import internvl_bridge
+from internvl_bridge.cli import commands
+from internvl_bridge.cli.app import app
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE
+
+LACKS_TOKENIZER = DATA / "hf" / "qwen2-300m@state-dict"
+
+
+def record_of(output: Path) -> dict:
+    return json.loads((output / SIDECAR_FILE).read_text())["conversion"]
+
+
+@pytest.mark.parametrize("name", ["qwen2-300m", "qwen3-300m", "internlm2-300m"])
+def test_a_plain_release_converts_without_a_warning_and_with_few_notes(name: str, tmp_path: Path):
+    report = internvl_bridge.to_hf(copy_custom(name, tmp_path / "source"), tmp_path / "hf")
+    assert report.warnings == ()
+    assert len(report.notes) <= 3
+
+
+@pytest.mark.parametrize("flags", [[], ["--quiet"], ["--json"]])
+def test_warnings_come_before_the_work_and_notes_after_it(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def failing(*_arguments: object) -> None:
+        raise RuntimeError
+
+    arguments = ["repair", str(LACKS_TOKENIZER), str(tmp_path / "output"), *flags]
+    monkeypatch.setattr(commands, "carry_out", failing)
+    stopped = CliRunner().invoke(app, arguments).stderr.splitlines()
+    monkeypatch.undo()
+    done = CliRunner().invoke(app, arguments)
+
+    assert [line.split(" ")[0] for line in stopped] == ["Warning:", "Warning:", "Error:"]
+    assert done.stderr.splitlines() == stopped[:-1]
+    assert ("Note: The source has no generation_config.json" in done.stdout) == (flags == [])
+
+
+def test_a_dry_run_warns_too(tmp_path: Path):
+    result = CliRunner().invoke(app, ["repair", str(LACKS_TOKENIZER), str(tmp_path / "output"), "--dry-run"])
+    assert result.stderr.startswith("Warning: ")
+    assert "Warning" not in result.stdout
+
+
+def test_the_sidecar_remembers_options_warnings_and_notes(tmp_path: Path):
+    report = internvl_bridge.repair(
+        LACKS_TOKENIZER, tmp_path / "output", layout="l2", workers=1, accept=["small-shards"], max_shard_size=50_000
+    )
+    assert record_of(tmp_path / "output") == {
+        "program": f"internvl-bridge {internvl_bridge.__version__}",
+        "options": {"layout": "l2", "max_shard_size": 50_000},
+        "accepted": ["small-shards"],
+        "warnings": list(report.warnings),
+        "notes": list(report.notes),
+    }
+    assert report.warnings
+    assert report.notes
+
+
+@pytest.mark.parametrize("command", ["to_hf", "to_custom", "repair"])
+def test_an_output_does_not_show_where_it_was_made(command: str, tmp_path: Path):
+    home = tmp_path / "of-a-user"
+    copy_custom("internlm2-300m", home / "custom")
+    shutil.copytree(LACKS_TOKENIZER, home / "hf")
+    (home / "hf" / SIDECAR_FILE).write_text("{}")
+    edit_json(home / "custom" / "preprocessor_config.json", lambda values: values.update(image_mean=[0, 0, 0]))
+    convert = getattr(internvl_bridge, command)
+    source, options = home / "hf", {"tokenizer": home / "custom"}
+    if command == "to_hf":
+        source, options = home / "custom", {"tokenizer": DATA / "tokenizers" / "bpe"}
+    if command == "to_custom":
+        (source / SIDECAR_FILE).unlink()
+        options["reference"] = copy_custom("qwen2-300m", home / "reference")
+    report = convert(source, tmp_path / "output", **options)
+    assert said(report)
+    assert "of-a-user" not in (tmp_path / "output" / SIDECAR_FILE).read_text()
+    assert record_of(tmp_path / "output")["options"]["tokenizer"] == Path(options["tokenizer"]).name
+
+
+def test_a_text_that_somebody_made_very_long_stays_short_in_a_note(tmp_path: Path):
+    source = copy_custom("qwen2-300m", tmp_path / "source")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    edit_json(tmp_path / "hf" / "config.json", lambda config: config["text_config"].update({"x" * 1_000_000: 1}))
+    report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
+    assert max(map(len, said(report))) < 3000
