@@ -57,12 +57,25 @@ class Inspection:
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Describe the checkpoint directory ``path``.
+    """Describe the checkpoint directory ``path``, from its headers and its config.json.
 
-    Reads no tensor data, but for the output head and the input embeddings of a model that config.json calls tied and
-    that stores both: only their bits show whether one is a copy of the other.
+    Reads tensor data in one case only: if config.json calls a model tied that stores both an output head and input
+    embeddings. Only their bits show whether one is a copy of the other.
 
-    Raises a BridgeError if it is not an InternVL checkpoint at all.
+    Args:
+        path: Directory of a checkpoint of either format.
+
+    Returns:
+        What is known about it, and why it cannot be converted, if it cannot.
+
+    Raises:
+        BridgeError: It is not an InternVL checkpoint at all.
+
+    Example:
+        >>> import internvl_bridge
+        >>> found = internvl_bridge.inspect("InternVL3_5-8B")
+        >>> found.format, found.family, found.refusal
+        ('custom', 'Qwen3', None)
     """
     model = read_model(Path(path))
     target = MOST_COMPATIBLE if model.format is Format.CUSTOM else CUSTOM

@@ -31,20 +31,48 @@ def to_hf(
 ) -> ConversionReport:
     """Convert the custom checkpoint ``source`` into a directory that transformers loads.
 
-    Copies byte ranges in bounded memory; imports neither torch nor transformers, except to measure
-    distances to ``reference``, an HF checkpoint to compare with (and to take unstated config from).
-    ``tokenizer`` is a directory to take tokenizer files from instead of ``source``. The chat template renders
-    ``system_message`` for conversations that bring none: by default upstream's, with "none" none. Keys are spelled
-    as every transformers from 4.52 on reads them, unless ``layout="l2"`` (that of ``model.state_dict()``) or
-    ``experts="fused"`` (one tensor for all experts of a layer of Qwen3-MoE) say otherwise. Shards and their
-    physical order are those of ``source``, unless ``max_shard_size`` (bytes, or for instance "5GB")
-    or ``order="name"`` (the order of ``safetensors.torch.save``) say otherwise.
+    Copies byte ranges in bounded memory. Imports neither torch nor transformers, except to measure distances to a
+    reference. ``output`` appears complete and verified, or not at all.
 
-    ``output`` appears complete and verified, or not at all. What a run that was stopped has finished is kept beside
-    it, and the same call goes on from there, unless ``restart`` throws it away; ``overwrite`` replaces an ``output``
-    that exists, once the new one is complete. ``workers`` files are written at a time. ``accept`` has names with
-    which refusals say that they can be lifted. Raises a BridgeError that names file, key and remedy for anything that
-    is not fully understood, and DifferenceError if what was written is not what was read.
+    Args:
+        source: Directory of the custom checkpoint.
+        output: Directory to create, with its parents.
+        reference: Directory of an HF checkpoint to compare the output with. Its config.json is kept where it means the
+            same as that of ``source``.
+        tokenizer: Directory to take the tokenizer's files from, instead of ``source``.
+        system_message: What the chat template renders for conversations without a system message. By default
+            upstream's; "none" stands for none.
+        layout: How HF keys begin: "l1" as every transformers from 4.52 on reads them, "l2" as in
+            ``model.state_dict()``.
+        experts: The experts of Qwen3-MoE: "split" into one tensor each, or "fused" into one for all of a layer.
+        max_shard_size: Size of the files of weights, in bytes or as a text such as "5GB". By default the shards and
+            their order are those of ``source``.
+        order: Order of the tensors in a file: "source", or "name" as ``safetensors.torch.save`` has it.
+        verify: Read the output back and compare it with the source, bit for bit.
+        workers: Files to write at a time. By default one for each core, at most four.
+        overwrite: Replace an ``output`` that exists, if it is a checkpoint and holds nothing else, once the new one is
+            complete.
+        restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
+        accept: Names with which refusals say that they can be lifted.
+        progress: Called with the name of a task, its size in bytes and its number of files. What it returns is called
+            with the numbers of bytes done and of files finished since the last call.
+
+    Returns:
+        What was found, written and verified, with warnings and notes.
+
+    Raises:
+        OptionError: An argument cannot be used.
+        CheckpointError: A file is malformed, missing, or contradicts another.
+        UnsupportedModelError: The model has no counterpart in the other format.
+        TensorError: The tensors are not those that config.json describes.
+        OutputError: The output cannot be made, or exists already.
+        DifferenceError: What was written is not what was read.
+
+    Example:
+        >>> import internvl_bridge
+        >>> report = internvl_bridge.to_hf("InternVL3_5-8B", "InternVL3_5-8B-HF")
+        >>> report.verification.identical
+        True
     """
     options = Options(
         reference=reference,
@@ -77,11 +105,47 @@ def to_custom(
 ) -> ConversionReport:
     """Convert the HF checkpoint ``source`` into the custom format of InternVL's own training code.
 
-    As :func:`to_hf`, the other way round, from any spelling of HF keys. A model whose input embeddings serve as
-    output head gets a copy of them for one (unless the sidecar remembers a custom checkpoint without), which
-    :func:`to_hf` drops again as long as it is equal; ``tied="copy"`` and ``tied="keep"`` (no head) decide it.
-    What HF's config does not state (the template, the tiling, whether a Llama was an InternLM2) comes from
-    ``reference``, a custom checkpoint, or from a sidecar in ``source``; else from the defaults that the notes name.
+    The other way round than :func:`to_hf`, from any spelling of HF keys. What HF's config.json does not state is the
+    template, the tiling, and whether a Llama was an InternLM2. It comes from ``reference``, or from a sidecar in
+    ``source``, or from defaults that the warnings name.
+
+    Args:
+        source: Directory of the HF checkpoint.
+        output: Directory to create, with its parents.
+        reference: Directory of a custom checkpoint to compare the output with. It also gives what HF cannot state, and
+            its Python modules.
+        tokenizer: Directory to take the tokenizer's files from, instead of ``source``.
+        tied: What a model gets whose input embeddings serve as output head: a "copy" of them as its head, or none
+            ("keep"). By default a copy, unless the sidecar remembers a custom checkpoint without one. :func:`to_hf`
+            drops the copy again as long as it is equal.
+        max_shard_size: Size of the files of weights, in bytes or as a text such as "5GB". By default the shards and
+            their order are those of ``source``.
+        order: Order of the tensors in a file: "source", or "name" as ``safetensors.torch.save`` has it.
+        verify: Read the output back and compare it with the source, bit for bit.
+        workers: Files to write at a time. By default one for each core, at most four.
+        overwrite: Replace an ``output`` that exists, if it is a checkpoint and holds nothing else, once the new one is
+            complete.
+        restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
+        accept: Names with which refusals say that they can be lifted.
+        progress: Called with the name of a task, its size in bytes and its number of files. What it returns is called
+            with the numbers of bytes done and of files finished since the last call.
+
+    Returns:
+        What was found, written and verified, with warnings and notes.
+
+    Raises:
+        OptionError: An argument cannot be used.
+        CheckpointError: A file is malformed, missing, or contradicts another.
+        UnsupportedModelError: The model has no counterpart in the other format.
+        TensorError: The tensors are not those that config.json describes.
+        OutputError: The output cannot be made, or exists already.
+        DifferenceError: What was written is not what was read.
+
+    Example:
+        >>> import internvl_bridge
+        >>> report = internvl_bridge.to_custom("my-finetune-HF", "my-finetune", reference="InternVL3_5-8B")
+        >>> report.reference.complete
+        True
     """
     options = Options(
         reference=reference,
@@ -113,10 +177,47 @@ def repair(
 ) -> ConversionReport:
     """Make the HF checkpoint ``source``, in any spelling, one that every transformers from 4.52 on loads.
 
-    Keys as all versions read them, one tensor per expert, a config.json in both spellings, and a complete
-    processor; no bit of a tensor changes, and repairing once more changes nothing. The arguments are those of
-    :func:`to_hf`. What cannot be brought back (weights that an old version of transformers replaced by random
-    ones) is named in the report's notes.
+    The output has the keys that all versions read, one tensor per expert, a config.json in both spellings, and a
+    complete processor. No bit of a tensor changes, and repairing once more changes nothing. Weights that an old version
+    of transformers replaced by random ones cannot be brought back; the warnings name them.
+
+    Args:
+        source: Directory of the HF checkpoint.
+        output: Directory to create, with its parents.
+        tokenizer: Directory to take the tokenizer's files from, instead of ``source``.
+        system_message: What the chat template renders for conversations without a system message. By default
+            upstream's; "none" stands for none.
+        layout: How HF keys begin: "l1" as every transformers from 4.52 on reads them, "l2" as in
+            ``model.state_dict()``.
+        experts: The experts of Qwen3-MoE: "split" into one tensor each, or "fused" into one for all of a layer.
+        max_shard_size: Size of the files of weights, in bytes or as a text such as "5GB". By default the shards and
+            their order are those of ``source``.
+        order: Order of the tensors in a file: "source", or "name" as ``safetensors.torch.save`` has it.
+        verify: Read the output back and compare it with the source, bit for bit.
+        workers: Files to write at a time. By default one for each core, at most four.
+        overwrite: Replace an ``output`` that exists, if it is a checkpoint and holds nothing else, once the new one is
+            complete.
+        restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
+        accept: Names with which refusals say that they can be lifted.
+        progress: Called with the name of a task, its size in bytes and its number of files. What it returns is called
+            with the numbers of bytes done and of files finished since the last call.
+
+    Returns:
+        What was found, written and verified, with warnings and notes.
+
+    Raises:
+        OptionError: An argument cannot be used.
+        CheckpointError: A file is malformed, missing, or contradicts another.
+        UnsupportedModelError: The model has no counterpart in the other format.
+        TensorError: The tensors are not those that config.json describes.
+        OutputError: The output cannot be made, or exists already.
+        DifferenceError: What was written is not what was read.
+
+    Example:
+        >>> import internvl_bridge
+        >>> report = internvl_bridge.repair("my-finetune-HF", "repaired")
+        >>> report.found.spelling
+        'L1'
     """
     options = Options(
         tokenizer=tokenizer,

@@ -32,15 +32,26 @@ _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_dow
 def load_pretrained(path_or_repo: str | Path, **kwargs: Any) -> Any:
     """Open a custom checkpoint as ``InternVLForConditionalGeneration``, without writing a converted one.
 
-    Takes a directory or the name of a hub repository, and the keyword arguments of transformers'
-    ``from_pretrained``: ``dtype``, ``device_map``, ``attn_implementation``, ... (``revision``, ``token``,
-    ``cache_dir``, ``local_files_only`` and ``force_download`` go to the download). The tensors are those that
-    :func:`internvl_bridge.to_hf` would write, most of them views of the mapped files, so that loading takes no more
-    memory than from the converted directory. The model is transformers' own class; no remote code runs. An HF
-    checkpoint, in any spelling, is opened alike.
+    The tensors are those that :func:`internvl_bridge.to_hf` would write. Most are views of the mapped files, so loading
+    takes no more memory than from the converted directory. The model is transformers' own class; no remote code runs.
+    An HF checkpoint, in any spelling, is opened alike.
 
-    Raises a BridgeError for what to_hf would refuse, and DifferenceError if transformers leaves a parameter without
-    its tensor.
+    Args:
+        path_or_repo: Directory of a checkpoint, or the name of a hub repository.
+        **kwargs: The arguments of transformers' ``from_pretrained``: ``dtype``, ``device_map``, ... Of these,
+            ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and ``force_download`` go to the download.
+
+    Returns:
+        The model; with ``output_loading_info=True``, the model and that information.
+
+    Raises:
+        BridgeError: What :func:`internvl_bridge.to_hf` would refuse.
+        DifferenceError: transformers leaves a parameter without its tensor.
+
+    Example:
+        >>> import internvl_bridge
+        >>> type(internvl_bridge.load_pretrained("InternVL3_5-8B", dtype="auto")).__name__
+        'InternVLForConditionalGeneration'
     """
     if "state_dict" in kwargs:
         raise OptionError("load_pretrained takes the tensors from the checkpoint.", "Leave out state_dict.")
@@ -71,8 +82,22 @@ def load_processor(path_or_repo: str | Path, **kwargs: Any) -> Any:
     """Open the processor of a custom checkpoint as transformers' own ``InternVLProcessor``.
 
     Its tokenizer, chat template and image processor are those that :func:`internvl_bridge.to_hf` would write.
-    Arguments as for :func:`load_pretrained`; the others go to ``AutoProcessor.from_pretrained``. Raises a
-    BridgeError for what to_hf would refuse.
+
+    Args:
+        path_or_repo: Directory of a checkpoint, or the name of a hub repository.
+        **kwargs: The options of the download, as for :func:`load_pretrained`. The others go to
+            ``AutoProcessor.from_pretrained``.
+
+    Returns:
+        The processor.
+
+    Raises:
+        BridgeError: What :func:`internvl_bridge.to_hf` would refuse.
+
+    Example:
+        >>> import internvl_bridge
+        >>> type(internvl_bridge.load_processor("InternVL3_5-8B")).__name__
+        'InternVLProcessor'
     """
     source = _read(path_or_repo, kwargs)
     with _directory_beside(source, plan_model(source, MOST_COMPATIBLE, stores_copy=False)) as directory:

@@ -34,15 +34,34 @@ def convert_state_dict(
 ) -> dict[str, torch.Tensor]:
     """Convert a state dict in memory; dtypes, devices and values stay as they are.
 
-    ``config`` is the contents of config.json of either format. With it the state dict must be
-    complete and of the shapes it describes; without it every key must still be understood and every
-    group complete, but InternLM2's fused projections cannot be split, and nothing is known to be tied. HF keys
-    are recognised in any spelling; ``layout`` and ``experts`` say which to produce, and ``tied`` what becomes of a
-    shared output head, as for :func:`internvl_bridge.to_hf` and :func:`internvl_bridge.to_custom`. What
-    ``model.state_dict()`` has is ``layout="l2"``, in transformers 5 with ``experts="fused"``.
+    HF keys are recognised in any spelling. Every key must be understood, and every group of tensors complete. With
+    ``config``, the tensors must also be all those, and of the shapes, that it describes.
 
-    Tensors that are only renamed are returned themselves, and parts of a larger one as views of it
-    where it is contiguous, detached from its gradients. Raises a BridgeError that names the keys and the remedy.
+    Args:
+        tensors: The state dict of a model of the other format.
+        direction: "to-hf" or "to-custom".
+        config: The contents of config.json, of either format. Without it nothing is known to be tied, and InternLM2's
+            fused projections cannot be split.
+        layout: How HF keys begin: "l1" as every transformers from 4.52 on reads them, "l2" as in
+            ``model.state_dict()``.
+        experts: The experts of Qwen3-MoE: "split" into one tensor each, or "fused" into one for all of a layer, as
+            transformers 5 has them in ``model.state_dict()``.
+        tied: What becomes of a shared output head in the custom format: a "copy", or none ("keep").
+
+    Returns:
+        The state dict in the format asked for. A tensor that is only renamed is the same object. A part of a larger one
+        is a view of it where it is contiguous, detached from its gradients.
+
+    Raises:
+        OptionError: An argument cannot be used.
+        TensorError: A key is unknown, missing, or of another shape or dtype than config.json or its group.
+        UnsupportedModelError: ``config`` describes a model that has no counterpart in the other format.
+
+    Example:
+        >>> import torch
+        >>> import internvl_bridge
+        >>> internvl_bridge.convert_state_dict({"mlp1.0.weight": torch.ones(2)}, "to-hf")
+        {'multi_modal_projector.layer_norm.weight': tensor([1., 1.])}
     """
     wanted = wanted_format(direction)
     options = Options(layout=layout, experts=experts, tied=tied)
@@ -116,8 +135,23 @@ def same_bits_in(tensors: StateDict) -> SameBits:
 def compute_l2_distance(left: torch.nn.Module | StateDict, right: torch.nn.Module | StateDict) -> float:
     """The Euclidean distance between two models or state dicts, over all their tensors, in float64.
 
-    The square root of the sum of all squared differences; NaN if any difference is. Raises
-    ContradictionError unless both have the same keys and shapes: nothing is skipped.
+    The square root of the sum of all squared differences. Nothing is skipped.
+
+    Args:
+        left: A model, or its state dict.
+        right: Another one with the same keys and shapes.
+
+    Returns:
+        The distance; NaN if any difference is.
+
+    Raises:
+        ContradictionError: A key is missing on one side, or has another shape there.
+
+    Example:
+        >>> import torch
+        >>> import internvl_bridge
+        >>> internvl_bridge.compute_l2_distance({"a": torch.zeros(2)}, {"a": torch.tensor([3.0, 4.0])})
+        5.0
     """
     ours, theirs = _state_dict(left), _state_dict(right)
     wrong = sorted(

@@ -36,12 +36,36 @@ def iter_converted(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Convert ``(key, tensor)`` pairs in any order, and yield each target as soon as its sources have come.
 
-    Holds the tensors of open groups only (a query that waits for its key and value, experts that wait for the
-    others of their layer), and, of a model that config.json calls tied, its embeddings. Arguments and results are
-    those of :func:`internvl_bridge.convert_state_dict`: whole tensors are passed on, parts are views, on whatever
-    device. A key that is not understood, or not spelled as those before it, is refused when it comes; with
-    ``config``, a tensor that never came or has another shape than it describes is refused at the end. Without it,
-    experts are refused if they come before any key that shows their family. Raises a BridgeError.
+    Holds the tensors of open groups only: a query that waits for its key and value, experts that wait for the others of
+    their layer. Of a model that config.json calls tied, it also holds the embeddings. A key that is not understood, or
+    not spelled as those before it, is refused when it comes. With ``config``, a tensor that never came or has another
+    shape is refused at the end. Without it, experts are refused if they come before any key that shows their family.
+
+    Args:
+        named_tensors: Keys and tensors of a model of the other format, on whatever device.
+        direction: "to-hf" or "to-custom".
+        config: The contents of config.json, of either format. Without it nothing is known to be tied, and InternLM2's
+            fused projections cannot be split.
+        layout: How HF keys begin: "l1" as every transformers from 4.52 on reads them, "l2" as in
+            ``model.state_dict()``.
+        experts: The experts of Qwen3-MoE: "split" into one tensor each, or "fused" into one for all of a layer, as
+            transformers 5 has them in ``model.state_dict()``.
+        tied: What becomes of a shared output head in the custom format: a "copy", or none ("keep").
+
+    Yields:
+        Keys and tensors in the format asked for, as :func:`internvl_bridge.convert_state_dict` returns them.
+
+    Raises:
+        OptionError: An argument cannot be used.
+        TensorError: A key is unknown, missing, or of another shape or dtype than config.json or its group.
+        UnsupportedModelError: ``config`` describes a model that has no counterpart in the other format.
+
+    Example:
+        >>> import torch
+        >>> import internvl_bridge
+        >>> pairs = internvl_bridge.iter_converted([("mlp1.0.weight", torch.ones(2))], "to-hf")
+        >>> [(key, tensor.tolist()) for key, tensor in pairs]
+        [('multi_modal_projector.layer_norm.weight', [1.0, 1.0])]
     """
     wanted = wanted_format(direction)
     options = Options(layout=layout, experts=experts, tied=tied)

@@ -59,7 +59,23 @@ def verify_checksums(
 ) -> ChecksumReport:
     """Read every file of ``directory``, an output of a conversion, and compare it with its checksum.
 
-    Finds damage without the source. Raises CheckpointError if there are no checksums to compare with.
+    Finds damage without the source.
+
+    Args:
+        directory: Directory that a conversion made.
+        workers: Files to read at a time. By default one for each core, at most four.
+        progress: As for :func:`internvl_bridge.to_hf`.
+
+    Returns:
+        The names of the files that have their checksum, have another one, are gone, or have none that is known.
+
+    Raises:
+        CheckpointError: There are no checksums to compare with, or they are of an unknown kind.
+
+    Example:
+        >>> import internvl_bridge
+        >>> internvl_bridge.verify_checksums("my-finetune-HF").intact
+        True
     """
     home = Path(directory)
     known = _known(home)

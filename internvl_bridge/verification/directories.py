@@ -22,10 +22,28 @@ def verify(
 ) -> Comparison:
     """Compare every tensor of ``left`` with ``right``, under the names that it has in ``right``.
 
-    Works across formats, HF spellings and containers. An output head that only one side stores, and that is a copy
-    of the input embeddings, is not a difference if config.json calls the model tied. Directories without a config.json
-    are compared key by key. ``workers`` files are read at a time. Raises a BridgeError if one of them is not a
-    checkpoint, or if a tensor of one has no name in the other's format.
+    Works across formats, HF spellings and containers. Directories without a config.json are compared key by key. If
+    config.json calls the model tied, one side may store a copy of the input embeddings as output head: that is not a
+    difference.
+
+    Args:
+        left: Directory of a checkpoint.
+        right: Directory of another one, of the same or of the other format.
+        workers: Files to read at a time. By default one for each core, at most four.
+        progress: As for :func:`internvl_bridge.to_hf`.
+
+    Returns:
+        The tensors that are equal, different, missing, unexpected or mismatched, and the L2 distance.
+
+    Raises:
+        CheckpointError: One of them is not a checkpoint.
+        TensorError: A tensor of one has no name in the format of the other.
+
+    Example:
+        >>> import internvl_bridge
+        >>> comparison = internvl_bridge.verify("InternVL3_5-8B", "my-finetune-HF")
+        >>> comparison.identical, comparison.l2
+        (True, 0.0)
     """
     return compare_models(Path(left), Path(right), check_workers(workers), progress)
 
