@@ -36,8 +36,10 @@ def iter_converted(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Convert ``(key, tensor)`` pairs in any order, and yield each target as soon as its sources have come.
 
-    Holds the tensors of open groups only: a query that waits for its key and value, experts that wait for the others of
-    their layer. Of a model that config.json calls tied, it also holds the embeddings. A key that is not understood, or
+    Holds copies of the tensors of open groups only: a query that waits for its key and value, experts that wait for the
+    others of their layer. Of a model that config.json calls tied, it also holds a copy of the embeddings. So
+    ``named_tensors`` may fill one buffer again and again. What leaves at once is not copied: it is valid until the next
+    pair is asked for, if the buffer is filled again then. A key that is not understood, or
     not spelled as those before it, is refused when it comes. With ``config``, a tensor that never came or has another
     shape is refused at the end. Without it, experts are refused if they come before any key that shows their family.
 
@@ -106,11 +108,12 @@ def _converted(
         row = rows.of(key, seen)
         seen[key] = spec_of(tensor)
         group = waiting.pop(key, None) or _Group(row, group_into(wanted, row, key))
-        group.come[key] = tensor
-        if len(group.come) == len(group.keys):
+        if len(group.come) + 1 < len(group.keys):
+            group.come[key] = _kept(tensor)
+            waiting.update((other, group) for other in group.keys if other not in group.come)
+        else:
+            group.come[key] = tensor
             yield from _targets(group, wanted, seen)
-        elif len(group.come) == 1:
-            waiting.update((other, group) for other in group.keys if other != key)
         del group, tensor  # before the next one is asked for
     if waiting:
         raise _incomplete(waiting)
@@ -143,6 +146,11 @@ class _Group:
     row: Transform
     keys: tuple[str, ...]
     come: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def _kept(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of what has to wait: a producer may fill the next tensor into the same memory."""
+    return tensor.detach().clone()
 
 
 def _targets(group: _Group, wanted: Format, seen: Mapping[str, TensorSpec]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -182,7 +190,8 @@ def _with_head(
     pair: dict[str, torch.Tensor] = {}
     for key, tensor in made:
         if key in (tie.head, tie.embeddings):
-            pair[key] = tensor
+            is_last = bool(pair) or (stores_copy and key == tie.head)
+            pair[key] = tensor if is_last else _kept(tensor)
         if stores_copy or key != tie.head:
             yield key, tensor
         del tensor  # before the next one is asked for

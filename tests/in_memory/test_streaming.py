@@ -42,6 +42,7 @@ from internvl_bridge.errors import (
     UnknownKeyError,
     UnsupportedModelError,
 )
+from internvl_bridge.in_memory import streaming
 
 every_model = pytest.mark.parametrize("name", NAMES)
 every_spelling = pytest.mark.parametrize(("name", "layout", "experts"), each_value(SPELLED))
@@ -114,12 +115,12 @@ def test_in_the_order_of_a_model_the_family_is_told_in_time(name: str):
 class Watched:
     """Feeds tensors that nobody else holds; knows which are alive, and what has been asked for when.
 
-    Storage is watched, not tensor objects: a view keeps all of it alive.
+    Storage is watched, not tensor objects: a view keeps all of it alive. A copy counts as the tensor itself.
     """
 
     def __init__(self, pairs: list[tuple[str, torch.Tensor]]) -> None:
         self._pairs = pairs
-        self._alive: dict[str, ref[np.ndarray]] = {}
+        self._alive: list[tuple[str, ref[np.ndarray]]] = []
         self.fed: list[str] = []
         self.came: dict[str, int] = {}
         self.held: list[set[str]] = []
@@ -133,18 +134,52 @@ class Watched:
 
     def _fresh(self, key: str, tensor: torch.Tensor) -> torch.Tensor:
         memory = tensor.contiguous().view(-1).view(torch.uint8).numpy().copy()
-        self._alive[key] = ref(memory)
+        self._alive.append((key, ref(memory)))
         return torch.from_numpy(memory).view(tensor.dtype).view(tensor.shape)
 
     @property
     def alive(self) -> set[str]:
-        return {key for key, memory in self._alive.items() if memory() is not None}
+        return {key for key, memory in self._alive if memory() is not None}
 
     def consume(self, direction: str, **options: Any) -> None:
         """Take every target, note when it came, and drop it."""
-        for key, _ in internvl_bridge.iter_converted(self, direction, **options):
-            self.came[key] = len(self.fed)
-            del _
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(streaming, "_kept", lambda tensor: self._fresh(self.fed[-1], tensor))
+            for key, _ in internvl_bridge.iter_converted(self, direction, **options):
+                self.came[key] = len(self.fed)
+                del _
+
+
+@pytest.mark.parametrize("name", ["qwen2-300m", "internlm2-300m", MOE, TIED])
+@pytest.mark.parametrize(
+    ("direction", "options"),
+    [("to-custom", {"tied": "copy"}), ("to-hf", {"experts": "fused"}), ("to-hf", {"experts": "split"})],
+)
+@settings(max_examples=5)
+@shuffles
+def test_a_producer_may_fill_one_buffer_again_and_again(direction: str, options: dict, name: str, random: Random):
+    pairs = shuffled(custom_of(name) if direction == "to-hf" else hf_of(name), random)
+    buffer = torch.empty(max(tensor.nbytes for _, tensor in pairs), dtype=torch.uint8)
+
+    def refilled() -> Iterator[tuple[str, torch.Tensor]]:
+        for key, tensor in pairs:
+            room = buffer[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+            room.copy_(tensor)
+            yield key, room
+        buffer.zero_()
+
+    def converted(stream: Iterator[tuple[str, torch.Tensor]]) -> Tensors:
+        made = internvl_bridge.iter_converted(stream, direction, config=config_of(name), **options)
+        return {key: tensor.clone() for key, tensor in made}
+
+    assert_same(converted(refilled()), converted(iter(pairs)))
+
+
+def test_what_leaves_at_once_is_not_copied():
+    tensors = hf_of("qwen2-300m")
+    key = "multi_modal_projector.linear_1.weight"
+    [(_, made)] = internvl_bridge.iter_converted([(key, tensors[key])], "to-custom")
+    assert made is tensors[key]
 
 
 def watched(name: str, layout: str, experts: str, direction: str, random: Random, *, config: bool = True):
