@@ -1,7 +1,7 @@
 """Convert InternVL checkpoints between the custom format of their training code and transformers' own.
 
-The names below are imported when they are first used, so that ``import internvl_bridge`` costs nothing
-and only the functions on tensors in memory import torch.
+The names below are imported when they are first used. So ``import internvl_bridge`` costs nothing, and only the
+functions on tensors in memory import torch.
 """
 
 from importlib import import_module

@@ -9,7 +9,7 @@ from internvl_bridge.errors import bounded
 class Warn(str):
     """A note that should stop somebody before the work: the output lacks something, or computes something else.
 
-    It is a text like any other note, so that functions that make notes need to know nothing of the difference.
+    It is a text like any other note. So functions that make notes need to know nothing of the difference.
     """
 
     __slots__ = ()

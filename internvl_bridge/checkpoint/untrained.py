@@ -45,9 +45,9 @@ def notes_on_untrained(model: Model, planned: ModelPlan) -> Iterator[str]:
     if experts and all(_looks_random(model, key) for key in experts):
         yield Warn(
             f"The experts look like the random numbers that a new model starts from ({first_few(experts)} were looked "
-            f"at). transformers 5.0 to 5.3 replace them by such numbers when they load one tensor per expert, and 4.x "
-            f"when it loads fused ones. Nothing here brings the trained ones back: they are in the checkpoint that was "
-            f"loaded then."
+            f"at). transformers 5.0 to 5.3 replace them by such numbers when they load one tensor per expert. 4.x does "
+            f"so when it loads fused experts. Nothing here brings the trained ones back: they are in the checkpoint "
+            f"that was loaded then."
         )
     elif experts and _REPLACES_EXPERTS.match(str(model.description.values.get("transformers_version"))):
         yield Warn(

@@ -121,8 +121,9 @@ ExpertsChoice = Annotated[
     typer.Option(
         case_sensitive=False,
         metavar="split|fused",
-        help="Experts of Qwen3-MoE in the output: one tensor each (read by all versions of transformers but 5.0 to "
-        "5.3, which lose them), or fused into one per layer (read by 5.0 and newer). Other models have one way.",
+        help="Experts of Qwen3-MoE in the output. split: one tensor for each expert. All versions of transformers read "
+        "it, but 5.0 to 5.3 lose the experts. fused: one tensor for all experts of a layer. Versions from 5.0 on read "
+        "it. Other models have one way.",
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -276,10 +277,11 @@ def to_hf(
     "to-custom",
     cls=_Command,
     help="Convert a transformers (HF) checkpoint into InternVL's own custom format.\n\n"
-    "SOURCE is a directory with config.json (model_type internvl) and the weights, in any spelling that a version of "
-    "transformers or a trainer has written: safetensors, pytorch_model*.bin or torch.distributed.checkpoint. What HF's "
-    "config.json cannot say comes from --reference, else from the sidecar internvl_bridge.json that to-hf left "
-    "in SOURCE, else from the chat template and the image processor, else from defaults that are printed.",
+    "SOURCE is a directory with config.json (model_type internvl) and the weights. They can be in any spelling that a "
+    "version of transformers or a trainer has written: safetensors, pytorch_model*.bin or "
+    "torch.distributed.checkpoint. What HF's config.json cannot say comes from --reference, else from the sidecar "
+    "internvl_bridge.json that to-hf left in SOURCE. Without these, it comes from the chat template and the image "
+    "processor, else from defaults that are printed.",
     epilog="Example: internvl-bridge to-custom ./my-finetune-HF ./my-finetune --reference ./InternVL3_5-8B",
 )
 def to_custom(
@@ -321,9 +323,9 @@ def to_custom(
     "repair",
     cls=_Command,
     help="Make an HF checkpoint one that every transformers from 4.52 on loads.\n\n"
-    "SOURCE is a directory with config.json (model_type internvl) and the weights, in any spelling that a version of "
-    "transformers or a trainer has written. OUTPUT has the keys that all versions read, one tensor per expert, a "
-    "config.json for transformers 4 and 5, and a complete processor. No bit of a tensor changes.",
+    "SOURCE is a directory with config.json (model_type internvl) and the weights. They can be in any spelling that a "
+    "version of transformers or a trainer has written. OUTPUT has the keys that all versions read, and one tensor per "
+    "expert. It has a config.json for transformers 4 and 5, and a complete processor. No bit of a tensor changes.",
     epilog="Example: internvl-bridge repair ./checkpoint-500 ./my-finetune-HF",
 )
 def repair(
@@ -367,9 +369,9 @@ def repair(
     "plan",
     cls=_Command,
     help="Show what converting SOURCE would do and cost, from its headers alone.\n\n"
-    "Prints how every tensor is made, the files, the bytes that would be read, written and cloned, and the room that "
-    "is needed. A custom checkpoint would become an HF one and the other way round; --repair plans that instead. Exit "
-    "code 2 if it does not fit on the disk.",
+    "Prints how every tensor is made, the files, and the bytes that would be read, written and cloned. Also prints how "
+    "much room is needed. A custom checkpoint would become an HF one and the other way round; --repair plans that "
+    "instead. Exit code 2 if it does not fit on the disk.",
     epilog="Example: internvl-bridge plan ./InternVL3_5-8B /data/InternVL3_5-8B-HF",
 )
 def plan(
@@ -415,10 +417,10 @@ def plan(
     "verify",
     cls=_Command,
     help="Compare the weights of two checkpoints, of the same or of different formats, bit for bit.\n\n"
-    "Prints the L2 distance of every tensor that differs and over all, and the tensors that are missing "
-    "(only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). With --checksums, compares all "
-    "files of LEFT, an output of this program, with the checksums that were written down when it was made. Exit code 1 "
-    "if anything differs.",
+    "Prints the L2 distance of every tensor that differs, and the distance over all. Also prints which tensors are "
+    "missing (only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). With --checksums, LEFT "
+    "is an output of this program. All its files are compared with the checksums that were stored when it was made. "
+    "Exit code 1 if anything differs.",
     epilog="Example: internvl-bridge verify ./InternVL3_5-8B ./InternVL3_5-8B-HF",
 )
 def verify(

@@ -12,7 +12,8 @@ _EVERY = 30.0
 def progress_lines(say: Callable[[str], None], clock: Callable[[], float]) -> Progress:
     """A progress that calls ``say`` with a line every half a minute; ``clock`` gives seconds.
 
-    A line says how many files and bytes are done and of how many, how fast, and how long the rest will take.
+    A line says how many files and bytes are done, and of how many. It also says how fast this goes, and how long the
+    rest will take.
     """
 
     def begin(task: str, total: int, files: int) -> Report:

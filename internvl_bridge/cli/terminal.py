@@ -25,8 +25,8 @@ DIFFERS, REFUSED, INTERRUPTED = 1, 2, 130
 class Failure:
     """An error as it is shown to people and to programs.
 
-    ``kind`` is the name of its class. ``message`` is the whole paragraph, ``remedy`` the part of it that says what to
-    do, None if there is no such part.
+    ``kind`` is the name of its class. ``message`` is the whole paragraph. ``remedy`` is the part of it that says what
+    to do, or None if there is no such part.
     """
 
     kind: str
@@ -39,8 +39,8 @@ class Failure:
 def exit_codes(also: Callable[[Failure], None] | None = None) -> Iterator[None]:
     """Turn errors into one paragraph on stderr and the documented exit code; ``also`` is called with the failure, too.
 
-    SIGTERM and SIGHUP (a closed terminal) are treated as Ctrl-C, so that all of them clean up, unless they are ignored
-    (``nohup``).
+    SIGTERM and SIGHUP (a closed terminal) are treated as Ctrl-C, so that all of them clean up. A signal that is ignored
+    (``nohup``) stays ignored.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:

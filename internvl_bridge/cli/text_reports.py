@@ -141,8 +141,8 @@ def plan_lines(conversion: Conversion, budget: Budget) -> Iterator[str]:
 def _budget_lines(budget: Budget) -> Iterator[str]:
     yield (
         f"Would read {human_size(budget.read)}, write {human_size(budget.written)} and clone "
-        f"{human_size(budget.cloned)} (shared with the source on disk), and read {human_size(budget.verified)} of both "
-        f"sides to compare them."
+        f"{human_size(budget.cloned)} (shared with the source on disk). Would also read {human_size(budget.verified)} "
+        f"of both sides to compare them."
     )
     if budget.kept:
         yield f"Would keep {human_size(budget.kept)} that an earlier run has finished."

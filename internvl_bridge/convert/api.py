@@ -177,9 +177,9 @@ def repair(
 ) -> ConversionReport:
     """Make the HF checkpoint ``source``, in any spelling, one that every transformers from 4.52 on loads.
 
-    The output has the keys that all versions read, one tensor per expert, a config.json in both spellings, and a
-    complete processor. No bit of a tensor changes, and repairing once more changes nothing. Weights that an old version
-    of transformers replaced by random ones cannot be brought back; the warnings name them.
+    The output has the keys that all versions read, and one tensor per expert. It has a config.json in both spellings,
+    and a complete processor. No bit of a tensor changes, and repairing once more changes nothing. Weights that an old
+    version of transformers replaced by random ones cannot be brought back; the warnings name them.
 
     Args:
         source: Directory of the HF checkpoint.

@@ -15,8 +15,8 @@ from internvl_bridge.storage.source_shards import Checkpoint
 def check_layout(shards: Sequence[OutputShard], plan: Plan, source: Checkpoint) -> None:
     """Raise ProofError unless ``shards`` hold what ``plan`` makes of ``source``, and nothing else.
 
-    The headers are parsed as those of files are: so a mistake in the layout of a file is found before the file exists,
-    and the jobs that write it need not know the plan.
+    The headers are parsed as those of files are. So a mistake in the layout of a file is found before the file exists.
+    The jobs that write it need not know the plan.
     """
     if sorted(key for shard in shards for key in shard.keys) != sorted(plan.recipes):
         raise _misplaced("The output")

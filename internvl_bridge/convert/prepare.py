@@ -1,6 +1,6 @@
 """Decide everything about a conversion and prove it, before anything is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from internvl_bridge.storage.output_shards import (
     output_shards,
     reshard,
 )
-from internvl_bridge.storage.publishing import check_output
+from internvl_bridge.storage.publishing import check_apart, check_output
 from internvl_bridge.storage.source_shards import INDEX_FILE
 from internvl_bridge.work.workers import check_workers
 
@@ -49,11 +49,11 @@ _DUMP_SHARD = "5GB"
 class Conversion:
     """A conversion, decided and proved; nothing has been written.
 
-    ``inputs`` are the directories that it reads, ``shards`` the safetensors files and ``index`` the contents of their
-    index; ``texts`` are other files, by name, with their contents, ``copies`` files to copy as they are, and
-    ``sidecar`` the contents of the sidecar, which gets the checksums of all. ``left_behind`` are files of the source
-    that the output has neither as they are, nor converted, nor in its sidecar. ``warnings`` should stop somebody
-    before the work; ``notes`` can be read after it.
+    ``inputs`` are the directories that it reads. ``shards`` are the safetensors files, and ``index`` is the contents of
+    their index. ``texts`` are the contents of other files, by name. ``copies`` are files to copy as they are.
+    ``sidecar`` is the contents of the sidecar. It also gets the checksums of all other files. ``left_behind`` are files
+    of the source that the output has neither as they are, nor converted, nor in its sidecar. ``warnings`` should stop
+    somebody before the work. ``notes`` can be read after it.
     """
 
     model: Model
@@ -103,7 +103,12 @@ def prepare(
     if model.format is not accepted:
         raise _wrong_format(model)
     check_applies(options, wanted)
-    _check_output(output, inputs, execution)
+    check_output(source, output, overwrite=execution.overwrite)
+    for what, read in (("reference", reference), ("tokenizer", options.tokenizer)):
+        if read is not None:
+            check_apart(output, Path(read), what)
+    if execution.overwrite:
+        check_replaceable(output, inputs)
     if reference is not None and holds_weights(reference):
         read_model(reference)  # a reference that cannot be compared with must not surprise at the end
     spelling = chosen_spelling(wanted, options.layout, options.experts)
@@ -132,13 +137,6 @@ def prepare(
         options=options,
         execution=execution,
     )
-
-
-def _check_output(output: Path, inputs: Sequence[Path], execution: Execution) -> None:
-    """Raise OutputError if ``output`` must not be made, or would replace what is not made again."""
-    check_output(inputs[0], output, overwrite=execution.overwrite)
-    if execution.overwrite:
-        check_replaceable(output, inputs)
 
 
 def _wrong_format(model: Model) -> UnsupportedModelError:

@@ -35,8 +35,8 @@ def write_shards(
 ) -> list[WrittenShard]:
     """Carry out ``jobs``, whose files lie in ``workspace``; each is recorded there as soon as it is finished.
 
-    Each file is read back as soon as it is written, while memory still holds what was read, unless its job says
-    otherwise. Files that an earlier run has finished are always compared, and made again if they differ. Raises
+    Each file is read back as soon as it is written, unless its job says otherwise. At that time, memory still holds
+    what was read. Files that an earlier run has finished are always compared, and made again if they differ. Raises
     DifferenceError if what was written is not what was read.
     """
     verify = any(job.verify for job in jobs)

@@ -77,7 +77,7 @@ def digest(path: Path) -> str | None:
 
 
 def is_text_name(name: str) -> bool:
-    """Whether ``name`` is that of a file of text that says something about a model, and not that of its weights."""
+    """Whether ``name`` is that of a text file about a model, and not that of its weights."""
     plain = _PLAIN.fullmatch(name) and name.endswith(_TEXTS) and not name.endswith(".index.json")
     return bool(plain) and len(name.encode(errors="replace")) <= _LONGEST_NAME
 

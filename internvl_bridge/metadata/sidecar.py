@@ -24,9 +24,9 @@ def sidecar_contents(
 ) -> dict[str, Any]:
     """The contents of the sidecar for a conversion of a source of format ``format_``, whose output head is ``head``.
 
-    ``kept`` are the texts of those files of the source that the output does not have as they are, by name, and
-    ``written`` the texts of those that the output has instead. Raises CompanionFileError if they are larger than a
-    sidecar that would be read.
+    ``kept`` are texts of files of the source, by name: those that the output does not have as they are. ``written`` are
+    the texts of those that the output has instead. Raises CompanionFileError if they are larger than a sidecar that
+    would be read.
     """
     contents = {
         "version": VERSION,

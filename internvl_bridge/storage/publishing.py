@@ -32,20 +32,28 @@ def check_output(source: Path, output: Path, *, overwrite: bool = False) -> None
     """
     if not output.name:
         raise OutputError(f"{output} is not a name for a directory.", "Give an output directory of its own.")
-    around = Path(os.path.realpath(source))
+    check_apart(output, source, "source")
+    _check_free(output, overwrite=overwrite)
+
+
+def check_apart(output: Path, read: Path, what: str) -> None:
+    """Raise OutputError if ``output`` is, holds or lies in the directory ``read``, the ``what`` of a conversion.
+
+    A reference would be compared with itself after it was replaced; any of them would change while it is read.
+    """
+    around = Path(os.path.realpath(read))
     for place in (output, partial_path(output)):
         real = Path(os.path.realpath(place))
         if real == around:
             raise OutputError(
-                f"{place} and {source} are the same directory, and a conversion does not change its source.",
+                f"{place} and {read} are the same directory, and a conversion does not change its {what}.",
                 f"Give another output, for instance {around}-converted.",
             )
         if around in real.parents or real in around.parents:
-            inner, outer = (place, source) if around in real.parents else (source, place)
+            inner, outer = (place, read) if around in real.parents else (read, place)
             raise OutputError(
-                f"{inner} lies inside {outer}.", f"Give an output beside the source, for instance {around}-converted."
+                f"{inner} lies inside {outer}.", f"Give an output beside the {what}, for instance {around}-converted."
             )
-    _check_free(output, overwrite=overwrite)
 
 
 def partial_path(output: Path) -> Path:

@@ -154,8 +154,8 @@ def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
         )
     if planned.head is OutputHead.OWN and model.description.may_be_tied:
         yield (
-            "config.json says that the output head is the input embeddings, but the checkpoint has a head of its "
-            "own, which differs. That one is used, and the output's config.json says that the model is not tied."
+            "config.json says that the output head is the input embeddings. But the checkpoint has a head of its own, "
+            "which differs. That head is used, and the output's config.json says that the model is not tied."
         )
     if model.weights.left_out:
         yield f"Left out, as no weights of the model: {', '.join(model.weights.left_out)}."

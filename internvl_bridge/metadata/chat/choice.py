@@ -53,8 +53,8 @@ def choose_chat(name: str | None, own: str | None, system_message: str | None, *
     uses the named one, and so does this. ``system_message`` is rendered for conversations that bring none; None means
     upstream's, "none" means none.
 
-    In a repair it is a sidecar that may name the template. One for HF's processor is kept there, with what it renders
-    for conversations that bring no system message, unless a ``system_message`` is asked for.
+    In a repair it is a sidecar that may name the template. A repair keeps a template for HF's processor. It also keeps
+    what that renders for conversations that bring no system message, unless a ``system_message`` is asked for.
     """
     if is_repair and own is not None and HF_IMAGE in own:
         return _kept(own, system_message)

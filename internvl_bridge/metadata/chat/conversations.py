@@ -27,8 +27,8 @@ _GPT_OSS = (
 class Conversation:
     """What stands before (``opening``) and behind (``closing``) a message of each role.
 
-    ``cue`` makes the model answer, ``turn_end`` is the token by which it ends its answer, and
-    ``system_message`` is rendered when the conversation brings none.
+    ``cue`` makes the model answer. ``turn_end`` is the token by which it ends its answer. ``system_message`` is
+    rendered when the conversation brings none.
     """
 
     opening: Mapping[str, str]

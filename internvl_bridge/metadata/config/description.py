@@ -69,8 +69,8 @@ class ModelDescription:
 def describe(file: JsonFile, keys: Iterable[str] = (), other_family: Family | None = None) -> ModelDescription:
     """Understand ``file``; tensor ``keys`` and ``other_family``, that in the other format, settle what it leaves open.
 
-    Raises UnsupportedModelError for a model that is not InternVL or of an unknown family, and ConfigError
-    for a section that is missing, a value that no class accepts, or dimensions that do not fit together.
+    Raises UnsupportedModelError for a model that is not InternVL, or is of an unknown family. Raises ConfigError if a
+    section is missing, if no class accepts a value, or if dimensions do not fit together.
     """
     format_ = detect_format(file)
     section(file, "vision_config")

@@ -19,10 +19,11 @@ from internvl_bridge.metadata.config.unsupported import HF_CONSTANTS, HF_VISION_
 
 
 def repaired_config(hf: ModelDescription, tensors: TensorFacts, tokens: TokenFacts) -> dict[str, Any]:
-    """The config.json of ``hf``, saying the same in the words of transformers 4 and of 5, and leaving no default open.
+    """The config.json of ``hf`` in the words of transformers 4 and of 5, with no default left open.
 
-    What it does not know it keeps. Names stay in their order, and those that were missing follow in that of
-    :func:`internvl_bridge.metadata.config.translation.to_hf_config`: what that or this function made stays as it is.
+    It says the same as before. What it does not know it keeps. Names stay in their order, and those that were missing
+    follow in that of :func:`internvl_bridge.metadata.config.translation.to_hf_config`: what that or this function made
+    stays as it is.
 
     Raises UnsupportedModelError if config.json says that the weights are quantised in a way that they are not.
     """

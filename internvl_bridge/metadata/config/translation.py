@@ -1,8 +1,8 @@
 """Translate config.json between the formats: what one cannot say is taken from an old config of the other.
 
 Each function takes an ``old`` config of the target format (from a sidecar or a reference model).
-What the source says wins; wherever the old config already means the same, and for everything that
-the source's format cannot say, the old config stays as it is. So going back restores it exactly.
+What the source says wins. Wherever the old config already means the same, it stays as it is. It also stays as it is
+for everything that the source's format cannot say. So going back restores it exactly.
 """
 
 from collections.abc import Iterable
@@ -101,7 +101,7 @@ def to_custom_config(
     """The custom config.json for an HF one, and the names of the fields whose values were assumed.
 
     ``from_files`` are fields that the files beside HF's config state. Without ``old``, what no file states is filled
-    in with what upstream's current releases use, and every field is written, so that readers need no knowledge of
+    in with what upstream's current releases use. Then every field is written, so that readers need no knowledge of
     the custom class's defaults.
     """
     named = hf.values.get("torch_dtype") or tensors.dtype
@@ -207,8 +207,8 @@ def quantization(config: Config, tensors: TensorFacts) -> Any:
     method = stated.get("quant_method") if isinstance(stated, dict) else stated
     if stated is not None and not (method == "mxfp4" and tensors.mxfp4):
         raise UnsupportedModelError(
-            f"config.json has a quantization_config of method {shown(method)}, but the tensors are not "
-            f"quantised in that way (or in a way that can be converted: only GPT-OSS experts in MXFP4 can).",
+            f"config.json has a quantization_config of method {shown(method)}. But the tensors are not quantised in "
+            f"that way, or not in a way that can be converted. Only GPT-OSS experts in MXFP4 can be converted.",
             "Remove quantization_config if the weights are not quantised; else convert the unquantised "
             "checkpoint and quantise the result.",
         )

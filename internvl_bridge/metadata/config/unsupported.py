@@ -43,8 +43,8 @@ def _check_pixel_shuffle(custom: ModelDescription) -> None:
         stated = "" if "ps_version" in custom.values else " (by default)"
         raise UnsupportedModelError(
             f"{custom.file.path} has ps_version {shown(version)}{stated}: the pixel shuffle of v1 transposes "
-            f"the token grid, and transformers has no equivalent, so the converted model would answer fluently "
-            f"and wrongly.",
+            f"the token grid. transformers has no equivalent, so the converted model would answer fluently and "
+            f"wrongly.",
             "Only ps_version 'v2' can be converted.",
         )
 

@@ -36,12 +36,12 @@ def repaired_processor(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The processor's files for ``hf``, whose config.json says that a tile becomes ``tokens``; and notes.
 
-    What the source's files state is kept, be it in transformers 4's three files or in the sections of transformers
-    5's one; what they leave out means the same to both. Where there is no image processor, one is made, with the
+    What the source's files state is kept. It can be in transformers 4's three files or in the sections of transformers
+    5's one. What they leave out means the same to both. Where there is no image processor, one is made, with the
     tiling that is ``known`` or else upstream's usual one.
 
-    Raises CompanionFileError if a file is malformed, or if an image processor has to be made and no
-    square becomes ``tokens``.
+    Raises CompanionFileError if a file is malformed. Also raises it if an image processor has to be made and no square
+    becomes ``tokens``.
     """
     files = {path.name: read_json_file(path) for path in present(hf.file.path.parent, HF_PROCESSOR_FILES)}
     parts = [_part(files, name) for name in _SECTIONS]

@@ -77,8 +77,8 @@ def _fast_tokenizer(tokenizer: TokenizerFiles) -> tuple[str, list[str]]:
     notes = []
     if made.inexact:
         notes.append(
-            f"The fast tokenizer has the ids of the SentencePiece one, but for text around {len(made.inexact)} rare "
-            f"pieces, which depend on their neighbours there: {', '.join(map(repr, made.inexact[:5]))}, ..."
+            f"The fast tokenizer has the ids of the SentencePiece one, except for text around {len(made.inexact)} rare "
+            f"pieces. There, these pieces depend on their neighbours: {', '.join(map(repr, made.inexact[:5]))}, ..."
         )
     return json.dumps(made.contents) + "\n", notes  # in ASCII: Python keeps other texts at four bytes a character
 
