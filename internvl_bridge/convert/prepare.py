@@ -103,10 +103,10 @@ def prepare(
     if model.format is not accepted:
         raise _wrong_format(model)
     check_applies(options, wanted)
-    check_output(source, output, overwrite=execution.overwrite)
     for what, read in (("reference", reference), ("tokenizer", options.tokenizer)):
         if read is not None:
             check_apart(output, Path(read), what)
+    check_output(source, output, overwrite=execution.overwrite)
     if execution.overwrite:
         check_replaceable(output, inputs)
     if reference is not None and holds_weights(reference):

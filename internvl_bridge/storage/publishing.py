@@ -30,8 +30,6 @@ def check_output(source: Path, output: Path, *, overwrite: bool = False) -> None
 
     With ``overwrite`` it may exist, if it is a checkpoint and nothing but that.
     """
-    if not output.name:
-        raise OutputError(f"{output} is not a name for a directory.", "Give an output directory of its own.")
     check_apart(output, source, "source")
     _check_free(output, overwrite=overwrite)
 
@@ -41,6 +39,8 @@ def check_apart(output: Path, read: Path, what: str) -> None:
 
     A reference would be compared with itself after it was replaced; any of them would change while it is read.
     """
+    if not output.name:
+        raise OutputError(f"{output} is not a name for a directory.", "Give an output directory of its own.")
     around = Path(os.path.realpath(read))
     for place in (output, partial_path(output)):
         real = Path(os.path.realpath(place))

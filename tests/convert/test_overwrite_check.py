@@ -293,6 +293,25 @@ def test_the_source_is_never_overwritten(source, tmp_path, kind):
     assert what in refused(source, output, overwrite=False)
 
 
+@pytest.mark.parametrize("option", ["reference", "tokenizer"])
+@pytest.mark.parametrize(
+    ("kind", "overwrite"), [("same", True), ("link to it", True), ("inside", False), ("around", True)]
+)
+def test_an_output_is_not_what_it_is_compared_with_or_takes_its_tokenizer_from(
+    option: str, kind: str, overwrite: bool, source, tmp_path
+):
+    other = tmp_path / "top" / "other"
+    internvl_bridge.to_hf(source, other)
+    (tmp_path / "link").symlink_to(other)
+    output = {"same": other, "link to it": tmp_path / "link", "inside": other / "output", "around": tmp_path / "top"}[
+        kind
+    ]
+    before = sorted(path.name for path in other.iterdir())
+    with pytest.raises(OutputError, match=f"does not change its {option}|lies inside .* beside the {option}"):
+        internvl_bridge.to_hf(source, output, overwrite=overwrite, **{option: other})
+    assert sorted(path.name for path in other.iterdir()) == before
+
+
 def test_a_source_that_is_a_link_is_never_overwritten(source, tmp_path):
     (tmp_path / "link").symlink_to(source)
     assert "are the same directory" in refused(tmp_path / "link", source)

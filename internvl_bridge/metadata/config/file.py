@@ -39,8 +39,8 @@ def detect_format(config: JsonFile) -> Format:
     if found is None or architectures != [_ARCHITECTURES[found]]:
         raise UnsupportedModelError(
             f"{config.path} describes a model of type {shown(model_type)} with architectures "
-            f"{shown(architectures)}. That is not an InternVL model in one of the two formats. The custom format has "
-            f"'internvl_chat' and InternVLChatModel, the HF format has 'internvl' and InternVLForConditionalGeneration.",
+            f"{shown(architectures)}. That is not an InternVL model in one of the two formats: in the custom format it "
+            f"is 'internvl_chat' with InternVLChatModel, in HF 'internvl' with InternVLForConditionalGeneration.",
             "Give the directory of such a checkpoint; relatives such as Mono-InternVL, InternVL-U, "
             "Intern-S1 and Eagle are different models.",
         )
