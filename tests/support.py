@@ -99,8 +99,13 @@ def said(report: internvl_bridge.ConversionReport) -> tuple[str, ...]:
 
 def files_of(directory: Path) -> dict[str, bytes]:
     """The files of an output, but for what the sidecar remembers of the conversion: its options, its notes."""
-    files = {path.name: path.read_bytes() for path in directory.iterdir()}
-    sidecar = json.loads(files.get(SIDECAR_FILE, b"{}"))
-    if sidecar.pop("conversion", None) is not None:
-        files[SIDECAR_FILE] = json.dumps(sidecar, indent=2).encode()
-    return files
+    return {path.name: without_record(path) for path in directory.iterdir()}
+
+
+def without_record(path: Path) -> bytes:
+    """The bytes of a file of an output; of the sidecar, all but the record of the conversion."""
+    data = path.read_bytes()
+    if path.name != SIDECAR_FILE or b'"conversion"' not in data or not data.endswith(b"}\n"):
+        return data
+    sidecar = json.loads(data)
+    return json.dumps({name: value for name, value in sidecar.items() if name != "conversion"}, indent=2).encode()

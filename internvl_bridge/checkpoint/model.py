@@ -77,6 +77,11 @@ def read_model(directory: Path, reference: Path | None = None, *, alone: bool = 
     return Model(directory, description, weights, specs, keys, other_format)
 
 
+def reopened(model: Model) -> OpenedWeights:
+    """The weights of ``model`` as they are now. Raises as :func:`read_model`."""
+    return open_weights(model.directory, _is_model(model.format))
+
+
 def _other_format(directory: Path, wanted: Format, reference: Path | None) -> OtherFormat | None:
     if reference is None:
         return read_sidecar(directory, wanted)

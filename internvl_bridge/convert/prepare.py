@@ -19,6 +19,7 @@ from internvl_bridge.convert.options import Execution, Options, check_accepted, 
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.record import record_of
 from internvl_bridge.convert.sizes import parse_size
+from internvl_bridge.convert.source_watch import Contents, contents_of
 from internvl_bridge.errors import UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
@@ -49,16 +50,17 @@ _DUMP_SHARD = "5GB"
 class Conversion:
     """A conversion, decided and proved; nothing has been written.
 
-    ``inputs`` are the directories that it reads. ``shards`` are the safetensors files, and ``index`` is the contents of
-    their index. ``texts`` are the contents of other files, by name. ``copies`` are files to copy as they are.
-    ``sidecar`` is the contents of the sidecar. It also gets the checksums of all other files. ``left_behind`` are files
-    of the source that the output has neither as they are, nor converted, nor in its sidecar. ``warnings`` should stop
-    somebody before the work. ``notes`` can be read after it.
+    ``inputs`` are the directories that it reads. ``contents`` is what their small files were before. ``shards`` are the
+    safetensors files, and ``index`` is the contents of their index. ``texts`` are the contents of other files, by name.
+    ``copies`` are files to copy as they are. ``sidecar`` is the contents of the sidecar. It also gets the checksums of
+    all other files. ``left_behind`` are files of the source that the output has neither as they are, nor converted, nor
+    in its sidecar. ``warnings`` should stop somebody before the work. ``notes`` can be read after it.
     """
 
     model: Model
     found: Inspection
     inputs: tuple[Path, ...]
+    contents: Contents
     output: Path
     wanted: Format
     plan: Plan
@@ -99,6 +101,7 @@ def prepare(
     check_options(options)
     check_accepted(execution.accept)
     check_workers(execution.workers)
+    contents = contents_of(inputs)  # before the first of them is read: a change in between is noticed later
     model = read_model(source, reference, alone=accepted is wanted)
     if model.format is not accepted:
         raise _wrong_format(model)
@@ -122,6 +125,7 @@ def prepare(
         model=model,
         found=inspection_of(model, planned.head),
         inputs=inputs,
+        contents=contents,
         output=output,
         wanted=wanted,
         plan=planned.plan,

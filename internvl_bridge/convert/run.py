@@ -3,6 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from internvl_bridge.checkpoint.weights import holds_weights, stored_plan
@@ -12,7 +14,8 @@ from internvl_bridge.convert.layout_check import check_layout
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.report import ConversionReport
-from internvl_bridge.convert.write_weights import shard_jobs, write_shards
+from internvl_bridge.convert.source_watch import check_contents, check_untouched, check_weights, settled_stamps
+from internvl_bridge.convert.write_weights import compare_shards, shard_jobs, write_shards
 from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of
@@ -21,7 +24,7 @@ from internvl_bridge.storage.publishing import Workspace, keep_only, publishing
 from internvl_bridge.storage.reading import FileReader, file_checksum
 from internvl_bridge.storage.shard_jobs import DAMAGED, WrittenShard
 from internvl_bridge.storage.small_files import json_pieces, write_bytes, write_files, write_json
-from internvl_bridge.storage.source_shards import INDEX_FILE, Checkpoint
+from internvl_bridge.storage.source_shards import INDEX_FILE
 from internvl_bridge.storage.stamps import check_unchanged
 from internvl_bridge.verification.directories import compare_models
 from internvl_bridge.verification.tensors import Comparison
@@ -77,20 +80,27 @@ def _write(
     with publishing(output, identity, overwrite=execution.overwrite, restart=execution.restart) as workspace:
         keep_only(workspace, {shard.name for shard in conversion.shards})
         check_room(budget_of(conversion, workspace.journal.finished), output)
+        stamps = settled_stamps(model, progress)
         checksums = _write_companions(conversion, workspace.files, check)
         cold = uncached(shard.path for shard in model.checkpoint.shards)
         jobs = shard_jobs(conversion.shards, workspace.files, cold, verify=execution.verify)
+        workers = check_workers(execution.workers)
         try:
-            shards = write_shards(jobs, workspace, check_workers(execution.workers), progress)
+            shards = write_shards(jobs, workspace, workers, progress)
         except BridgeError:
-            _check_source(model.checkpoint, workspace)  # a change of it would be the reason
+            with _nothing_kept(workspace):
+                check_untouched(stamps)  # a change of the source would be the reason
             raise
-        _check_source(model.checkpoint, workspace)
+        with _nothing_kept(workspace):
+            check_weights(model, stamps, partial(compare_shards, jobs, workers=workers, progress=progress))
         checksums |= {shard.name: shard.checksum for shard in shards if shard.checksum is not None}
         sidecar = sidecar_text(conversion.sidecar, ALGORITHM, checksums).encode()
         write_bytes(workspace.files / SIDECAR_FILE, sidecar)
         if (workspace.files / SIDECAR_FILE).read_bytes() != sidecar:
             raise DifferenceError(f"{SIDECAR_FILE} is not what was to be written.", DAMAGED)
+        check_contents(conversion.inputs, conversion.contents)
+        with _nothing_kept(workspace):
+            check_unchanged(stamps.items())
         if execution.overwrite:
             check_replaceable(output, conversion.inputs)  # somebody may have put something there meanwhile
     return workspace, shards
@@ -112,10 +122,11 @@ def _write_companions(conversion: Conversion, directory: Path, check: Callable[[
     return made
 
 
-def _check_source(source: Checkpoint, workspace: Workspace) -> None:
-    """Raise CheckpointError, and keep nothing, if ``source`` was changed: no run could go on from what is finished."""
+@contextmanager
+def _nothing_kept(workspace: Workspace) -> Iterator[None]:
+    """Keep nothing in ``workspace`` if the source is found to be changed: no run could go on from what is finished."""
     try:
-        check_unchanged((shard.path, shard.stamp) for shard in source.shards)
+        yield
     except CheckpointError:
         keep_only(workspace, ())
         raise

@@ -47,6 +47,16 @@ def write_shards(
     return in_parallel(partial(_make, journal=workspace.journal, kept=kept), jobs, workers, report)
 
 
+def compare_shards(jobs: Sequence[ShardJob], sources: Collection[Path], workers: int, progress: Progress) -> None:
+    """Compare those files of ``jobs`` once more that are made from any of ``sources``.
+
+    Raises DifferenceError if they are not what is there now.
+    """
+    again = [job for job in jobs if any(byte_range.path in sources for byte_range in job.ranges)]
+    report = progress("Comparing once more, as the source was touched", sum(job.size for job in again), len(again))
+    in_parallel(check, again, workers, report)
+
+
 def _in_proportion(report: Report, part: Fraction) -> Report:
     """What shows ``part`` of all steps: the bytes of the files, which pass once more when they are read back."""
     passed = shown = 0

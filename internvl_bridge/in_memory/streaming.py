@@ -150,7 +150,7 @@ class _Group:
 
 def _kept(tensor: torch.Tensor) -> torch.Tensor:
     """A copy of what has to wait: a producer may fill the next tensor into the same memory."""
-    return tensor.detach().clone()
+    return tensor if tensor.is_meta else tensor.detach().clone()
 
 
 def _targets(group: _Group, wanted: Format, seen: Mapping[str, TensorSpec]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -164,8 +164,9 @@ def test_a_tokenizer_from_another_directory(custom: Custom, tmp_path: Path):
         path.unlink()
     report = internvl_bridge.to_hf(source, tmp_path / "hf", tokenizer=tokenizer)
     assert "tokenizer.json" in report.files
+    (tmp_path / "empty").mkdir()
     with pytest.raises(BridgeError, match="holds no tokenizer file"):
-        internvl_bridge.to_hf(source, tmp_path / "other", tokenizer=tmp_path)
+        internvl_bridge.to_hf(source, tmp_path / "other", tokenizer=tmp_path / "empty")
 
 
 def test_remote_code_is_copied_from_the_reference_and_never_run(custom: Custom, tmp_path: Path):

@@ -198,8 +198,10 @@ def converted(name: str, sources: Path, output: Path, **options):
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Names and bytes of all files; nothing but files is there."""
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    """Names and bytes of all files, but for the record in the sidecar; nothing but files is there."""
+    from support import files_of  # imports torch, which a child need not
+
+    return files_of(directory)
 
 
 def state(directory: Path) -> dict[str, tuple]:

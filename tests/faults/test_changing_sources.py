@@ -1,8 +1,10 @@
 """Sources that change while they are being converted, that are links, or that lie where the output should."""
 
+import mmap
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from errno import EIO
 from hashlib import sha256
 from pathlib import Path
@@ -133,6 +135,119 @@ def test_a_change_between_two_runs(sources: Path, tmp_path: Path):
     result = CliRunner().invoke(app, command_line("to-hf", sources / "custom", tmp_path / "output", "--restart"))
     assert result.exit_code == 0, result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "sources"]
+
+
+# Changes that keep sizes and times
+
+
+def in_place(source: Path, other: Path) -> None:
+    for path in other.glob("*.safetensors"):
+        (source / path.name).write_bytes(path.read_bytes())
+        same_time(source / path.name, path)
+
+
+def by_rename(source: Path, other: Path) -> None:
+    """As rsync -t, tar and cp -p do it."""
+    for path in other.glob("*.safetensors"):
+        shutil.copy2(path, source / "new")
+        (source / "new").replace(source / path.name)
+
+
+def by_link(source: Path, other: Path) -> None:
+    """As a link that a trainer moves to its newest step."""
+    source.rename(source.with_name("former"))
+    source.symlink_to(other)
+
+
+def through_memory(source: Path, other: Path) -> None:
+    """As a program does that has mapped the files; the system may write them much later."""
+    for path in other.glob("*.safetensors"):
+        with (source / path.name).open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+            memory[:] = path.read_bytes()
+        same_time(source / path.name, path)
+
+
+def same_time(path: Path, other: Path) -> None:
+    os.utime(path, ns=(other.stat().st_atime_ns, other.stat().st_mtime_ns))
+
+
+def other_step(source: Path, directory: Path) -> Path:
+    """The same model with other weights, in files of the same sizes and times."""
+    shutil.copytree(source, directory)
+    for path in directory.glob("*.safetensors"):
+        data = bytearray(path.read_bytes())
+        data[-64:] = bytes(byte ^ 1 for byte in data[-64:])
+        path.write_bytes(data)
+        same_time(path, source / path.name)
+    return directory
+
+
+def once(action: Callable[[], object], share: float) -> Callable[[str, int, int], Callable[[int, int], None]]:
+    """A progress that calls ``action`` when so much of the output is made."""
+    pending = [action]
+
+    def begin(task: str, total: int, _files: int) -> Callable[[int, int], None]:
+        passed = 0
+
+        def report(done: int, _finished: int) -> None:
+            nonlocal passed
+            passed += done
+            if task.startswith("Converting") and passed >= share * total and pending:
+                pending.pop()()
+
+        return report
+
+    return begin
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("share", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("change", [in_place, by_rename, by_link, through_memory])
+def test_weights_that_become_others_of_the_same_size_and_time(
+    change: Callable[[Path, Path], None], share: float, verify: bool, sources: Path, tmp_path: Path
+):
+    source, output = sources / "custom", tmp_path / "output"
+    other = other_step(source, tmp_path / "other")
+    progress = once(lambda: change(source, other), share)
+    with pytest.raises(CheckpointError, match=r"was changed while it was being converted") as caught:
+        internvl_bridge.to_hf(source, output, max_shard_size=SHARD, workers=1, verify=verify, progress=progress)
+    assert "model-0000" in str(caught.value)
+    assert not output.exists()
+    assert not (tmp_path / "output.partial").exists()
+
+
+@pytest.mark.parametrize("change", ["chmod", "link", "same bytes"])
+def test_what_touches_no_bit_of_the_source_is_no_change(change: str, sources: Path, originals: Path, tmp_path: Path):
+    victim = sources / "custom" / SHARDS[0]
+    shutil.copytree(victim.parent, tmp_path / "copy")
+    touch = {
+        "chmod": lambda: victim.chmod(0o600),
+        "link": lambda: (tmp_path / "second name").hardlink_to(victim),
+        "same bytes": lambda: by_rename(victim.parent, tmp_path / "copy"),
+    }[change]
+    tasks: list[str] = []
+    progress = once(touch, 0.6)
+
+    def noted(task: str, total: int, files: int) -> Callable[[int, int], None]:
+        tasks.append(task)
+        return progress(task, total, files)
+
+    internvl_bridge.to_hf(sources / "custom", tmp_path / "output", max_shard_size=SHARD, workers=1, progress=noted)
+    assert contents(tmp_path / "output") == contents(originals / "expected" / "to_hf")
+    assert tasks[-1] == "Comparing once more, as the source was touched"
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors.index.json", "new_LICENSE"])
+def test_a_small_file_that_changes(name: str, sources: Path, tmp_path: Path):
+    victim = sources / "custom" / name.removeprefix("new_")
+
+    def change() -> None:
+        victim.write_bytes(victim.read_bytes() + b" " if victim.exists() else b"mine")
+
+    with pytest.raises(CheckpointError, match=f"{victim} was changed while it was being converted"):
+        internvl_bridge.to_hf(sources / "custom", tmp_path / "output", max_shard_size=SHARD, progress=once(change, 0.6))
+    assert not (tmp_path / "output").exists()
+    assert (tmp_path / "output.partial").exists()  # the weights are as they were
 
 
 # A cache of the hub: links to files that belong to it

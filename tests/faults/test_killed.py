@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import ROOT, without_record
 from thinning import rarely
 from typer.testing import CliRunner
 
@@ -137,7 +137,8 @@ def snapshot(directory: Path) -> Snapshot:
         return None
     assert directory.is_dir()
     assert not directory.is_symlink()
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): without_record(path) for path in files}
 
 
 def stamps(directory: Path) -> list[tuple[str, int, int]]:

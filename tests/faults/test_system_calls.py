@@ -191,10 +191,12 @@ def test_an_error_while_others_work(call: str, error: int, sources: Path, counte
 def test_what_did_not_reach_the_disk_is_no_output(error: int, sources: Path, counted: dict[tuple[str, str], int]):
     # The last three are those of directories, which some file systems cannot sync.
     tolerated = 3 if error == EINVAL else 0
+    # Those behind the first are of the source: what has still to be written of it need not be.
+    ignored = range(1, 1 + len(list((sources / "custom").glob("*.safetensors"))))
     calls = counted["to_hf", "fsync"]
     for at in range(calls):
         raised = survive("to_hf", sources, Fault("fsync", error, at=at), again=at % 8 == 0)
-        assert isinstance(raised, OSError) == (at < calls - tolerated), at
+        assert isinstance(raised, OSError) == (at < calls - tolerated and at not in ignored), at
 
 
 # Less than was asked

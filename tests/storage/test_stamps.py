@@ -8,9 +8,10 @@ import pytest
 from support import write_safetensors
 
 from internvl_bridge.errors import CheckpointError
+from internvl_bridge.storage import stamps
 from internvl_bridge.storage.checksums import checksum_of
 from internvl_bridge.storage.source_shards import open_checkpoint
-from internvl_bridge.storage.stamps import Stamp, check_unchanged, stamp_of
+from internvl_bridge.storage.stamps import Stamp, check_unchanged, settled_stamp, stamp_of
 
 WHEN = 1_700_000_000_123_456_789
 
@@ -116,3 +117,30 @@ def test_a_checkpoint_knows_what_its_files_were(tmp_path):
     os.utime(path, ns=(0, shard.stamp.modified + 1))
     with pytest.raises(CheckpointError, match="was changed"):
         check_unchanged([(shard.path, shard.stamp)])
+
+
+def test_a_settled_stamp_is_another_one_after_every_change(source: Path):
+    for number in range(20):
+        stamp = settled_stamp(source)
+        source.write_bytes(bytes([number] * 4))  # within the same step of the clock, often
+        os.utime(source, ns=(stamp.modified, stamp.modified))
+        assert [*stamps.touched([(source, stamp)])] == [source]
+
+
+def test_what_is_written_all_the_time_does_not_settle(source: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stamps.time, "time_ns", lambda: source.stat().st_ctime_ns + 1)
+    with pytest.raises(CheckpointError, match=f"{source} was changed while it was being converted"):
+        settled_stamp(source)
+
+
+def test_a_clock_that_is_ahead_does_not_keep_a_file_from_settling(source: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stamps.time, "time_ns", lambda: source.stat().st_ctime_ns - 10**12)
+    assert settled_stamp(source) == stamp_of(source)
+
+
+def test_what_cannot_be_synced_is_stamped_all_the_same(source: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(_handle: int) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert settled_stamp(source, "header") == stamp_of(source, "header")

@@ -145,13 +145,14 @@ def _checkpoint(directory: Path, parts: Mapping[str, _Part]) -> Checkpoint:
     """Every chunk where its archive holds it, in physical order."""
     paths = sorted({part.chunk.archive.path for part in parts.values()})
     numbers = {path: number for number, path in enumerate(paths)}
+    shards = tuple(Shard(path, {}, stamp_of(path)) for path in paths)  # before they are read, which can take minutes
     ordered = sorted(parts, key=lambda name: (parts[name].chunk.archive.path, parts[name].chunk.archive.offset))
     fake = FakeTensorMode()
     with FileReader() as reader:
         stored = {
             name: _stored(name, parts[name], numbers[parts[name].chunk.archive.path], reader, fake) for name in ordered
         }
-    return Checkpoint(directory, tuple(Shard(path, {}, stamp_of(path)) for path in paths), stored, {})
+    return Checkpoint(directory, shards, stored, {})
 
 
 def _stored(name: str, part: _Part, shard: int, reader: FileReader, fake: FakeTensorMode) -> StoredTensor:
