@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 from internvl_bridge.checkpoint.weights import holds_weights, stored_plan
 from internvl_bridge.convert.disk_budget import budget_of, check_room
@@ -19,13 +18,14 @@ from internvl_bridge.convert.write_weights import compare_shards, shard_jobs, wr
 from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of
+from internvl_bridge.storage.inventory import check_inventory
 from internvl_bridge.storage.local_files import uncached
 from internvl_bridge.storage.publishing import Workspace, keep_only, publishing
 from internvl_bridge.storage.reading import FileReader, file_checksum
 from internvl_bridge.storage.shard_jobs import DAMAGED, WrittenShard
 from internvl_bridge.storage.small_files import json_pieces, write_bytes, write_files, write_json
 from internvl_bridge.storage.source_shards import INDEX_FILE
-from internvl_bridge.storage.stamps import check_unchanged
+from internvl_bridge.storage.stamps import Stamp, check_unchanged, stamp_of
 from internvl_bridge.verification.directories import compare_models
 from internvl_bridge.verification.tensors import Comparison
 from internvl_bridge.work.interrupts import interrupts_held
@@ -81,7 +81,7 @@ def _write(
         keep_only(workspace, {shard.name for shard in conversion.shards})
         check_room(budget_of(conversion, workspace.journal.finished), output)
         stamps = settled_stamps(model, progress)
-        checksums = _write_companions(conversion, workspace.files, check)
+        checksums, inventory = _write_companions(conversion, workspace, check)
         cold = uncached(shard.path for shard in model.checkpoint.shards)
         jobs = shard_jobs(conversion.shards, workspace.files, cold, verify=execution.verify)
         workers = check_workers(execution.workers)
@@ -95,7 +95,10 @@ def _write(
             check_weights(model, stamps, partial(compare_shards, jobs, workers=workers, progress=progress))
         checksums |= {shard.name: shard.checksum for shard in shards if shard.checksum is not None}
         sidecar = sidecar_text(conversion.sidecar, ALGORITHM, checksums).encode()
+        workspace.check()
         write_bytes(workspace.files / SIDECAR_FILE, sidecar)
+        inventory |= {SIDECAR_FILE: stamp_of(workspace.files / SIDECAR_FILE)}
+        inventory |= {shard.name: shard.stamp for shard in shards}
         if (workspace.files / SIDECAR_FILE).read_bytes() != sidecar:
             raise DifferenceError(f"{SIDECAR_FILE} is not what was to be written.", DAMAGED)
         check_contents(conversion.inputs, conversion.contents)
@@ -103,12 +106,22 @@ def _write(
             check_unchanged(stamps.items())
         if execution.overwrite:
             check_replaceable(output, conversion.inputs)  # somebody may have put something there meanwhile
+        check_inventory(workspace.files, inventory)
     return workspace, shards
 
 
-def _write_companions(conversion: Conversion, directory: Path, check: Callable[[], None]) -> dict[str, str]:
-    """Write all but weights and sidecar, and read them back; their checksums, by name."""
-    write_files(directory, conversion.texts, conversion.copies, check)
+def _write_companions(
+    conversion: Conversion, workspace: Workspace, check: Callable[[], None]
+) -> tuple[dict[str, str], dict[str, Stamp]]:
+    """Write all but weights and sidecar, and read them back; by name, their checksums, and what they were before."""
+    directory = workspace.files
+
+    def check_both() -> None:
+        check()
+        workspace.check()
+
+    write_files(directory, conversion.texts, conversion.copies, check_both)
+    workspace.check()
     if conversion.index is not None:
         write_json(directory / INDEX_FILE, conversion.index)
     meant = {name: checksum_of([text.encode()]) for name, text in conversion.texts.items()}
@@ -116,10 +129,11 @@ def _write_companions(conversion: Conversion, directory: Path, check: Callable[[
         meant[INDEX_FILE] = checksum_of(piece.encode() for piece in json_pieces(conversion.index))
     with FileReader() as readers:
         meant |= {path.name: file_checksum(path, readers, nothing) for path in conversion.copies}
+        inventory = {name: stamp_of(directory / name) for name in meant}
         made = {name: file_checksum(directory / name, readers, nothing) for name in meant}
     if wrong := [name for name in meant if made[name] != meant[name]]:
         raise DifferenceError(f"{wrong[0]} is not what was to be written.", DAMAGED)
-    return made
+    return made, inventory
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from internvl_bridge.storage.journal import Journal
 from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.publishing import Workspace
 from internvl_bridge.storage.shard_jobs import ShardJob, WrittenShard, check, write_and_check
+from internvl_bridge.storage.stamps import stamp_of
 from internvl_bridge.work.progress import Advance, Progress, Report
 from internvl_bridge.work.workers import in_parallel
 
@@ -44,7 +45,7 @@ def write_shards(
     task = "Converting and verifying" if verify else "Converting"
     report = _in_proportion(progress(task, size, len(jobs)), Fraction(size, work or 1))
     kept = frozenset(workspace.journal.finished)
-    return in_parallel(partial(_make, journal=workspace.journal, kept=kept), jobs, workers, report)
+    return in_parallel(partial(_make, workspace=workspace, kept=kept), jobs, workers, report)
 
 
 def compare_shards(jobs: Sequence[ShardJob], sources: Collection[Path], workers: int, progress: Progress) -> None:
@@ -70,18 +71,21 @@ def _in_proportion(report: Report, part: Fraction) -> Report:
     return step
 
 
-def _make(job: ShardJob, advance: Advance, *, journal: Journal, kept: Collection[str]) -> WrittenShard:
+def _make(job: ShardJob, advance: Advance, *, workspace: Workspace, kept: Collection[str]) -> WrittenShard:
     name = job.path.name
-    shard = _kept(job, advance, journal) if name in kept else None
+    workspace.check()
+    shard = _kept(job, advance, workspace.journal) if name in kept else None
     if shard is None:
         shard = write_and_check(job, advance)
-        journal.record(name)
+        workspace.check()
+        workspace.journal.record(name)
     return shard
 
 
 def _kept(job: ShardJob, advance: Advance, journal: Journal) -> WrittenShard | None:
     """The file of ``job`` that an earlier run finished; None, and it is gone, if it is not what it should be."""
     try:
+        stamp = stamp_of(job.path)
         checksum = check(job, advance)
     except (DifferenceError, OSError) as error:  # a crash of the machine can lose what was said to be on the disk
         if isinstance(error, OSError) and error.filename != str(job.path):
@@ -90,4 +94,4 @@ def _kept(job: ShardJob, advance: Advance, journal: Journal) -> WrittenShard | N
         job.path.unlink(missing_ok=True)
         return None
     advance(job.work - job.size)
-    return WrittenShard(job.path.name, 0, checksum, kept=True)
+    return WrittenShard(job.path.name, 0, checksum, stamp, kept=True)

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,11 +59,13 @@ class Identity:
 class Record:
     """What a journal says: the identity of the conversion, and the names of the files that are finished.
 
-    ``length`` is that of its whole lines, in bytes: the last one may have been cut off.
+    ``run`` names the run that was the last to write to it, None if none has. ``length`` is that of its whole lines, in
+    bytes: the last one may have been cut off.
     """
 
     identity: Mapping[str, Any]
     finished: Sequence[str]
+    run: str | None
     length: int
 
 
@@ -70,55 +73,79 @@ class Record:
 class Journal:
     """An open journal, and the names of the files that it calls finished.
 
-    ``locked``: nobody else can open it; False where the file system has no locks.
+    ``file`` is its descriptor: what is written goes there, whatever becomes of ``path``. ``locked``: nobody else can
+    open it; False where the file system has no locks. ``run`` is a random name of this run.
     """
 
     path: Path
     finished: list[str]
     locked: bool
+    file: int
+    run: str
 
     def resumes(self, identity: Identity) -> bool:
         """Whether what is written down is the conversion of ``identity``; False if nothing is.
 
         Raises OutputError, with the difference, if it is another one.
         """
-        found = read_journal(self.path)
+        found = parsed_journal(self.path, self._data())
         if found is None:
             return False
         check_same(self.path, identity, found)
         with named(self.path):
-            os.truncate(self.path, found.length)  # lest the next line becomes a part of one that was cut off
+            os.ftruncate(self.file, found.length)  # lest the next line becomes a part of one that was cut off
         self.finished[:] = found.finished
+        self._put({"run": self.run})
         return True
 
     def begin(self, identity: Identity) -> None:
         """Forget what was written down, and begin a new conversion."""
         self.finished.clear()
-        self._put(json.dumps(asdict(identity)).encode() + b"\n", mode="wb")
+        with named(self.path):
+            os.ftruncate(self.file, 0)
+        self._put({**asdict(identity), "run": self.run})
 
     def record(self, name: str) -> None:
         """Write down that the file ``name`` is complete and durable."""
-        self._put(json.dumps({"finished": name}).encode() + b"\n")
+        self._put({"finished": name})
         self.finished.append(name)
 
     def forget(self, name: str) -> None:
         """Call the file ``name`` finished no more; what is written down is disproved by the file itself."""
         self.finished.remove(name)
 
-    def _put(self, data: bytes, mode: str = "ab") -> None:
-        with named(self.path), self.path.open(mode, buffering=0) as file:
+    def is_ours(self) -> bool:
+        """Whether it still is where it was, and no other run has begun to write to it."""
+        if not is_at(self.path, self.file):
+            return False
+        if self.locked:
+            return True
+        found = parsed_journal(self.path, self._data())
+        return found is None or found.run in {None, self.run}
+
+    def _data(self) -> bytes:
+        with named(self.path):
+            return os.pread(self.file, os.fstat(self.file).st_size, 0)
+
+    def _put(self, line: Mapping[str, Any]) -> None:
+        data = json.dumps(line).encode() + b"\n"
+        with named(self.path):
+            os.lseek(self.file, 0, os.SEEK_END)
             while data:
-                data = data[os.write(file.fileno(), data) :]
-            os.fsync(file.fileno())
+                data = data[os.write(self.file, data) :]
+            os.fsync(self.file)
 
 
 def read_journal(path: Path) -> Record | None:
+    """What the journal ``path`` says, as :func:`parsed_journal`. Raises OSError, too, if there is none."""
+    return parsed_journal(path, path.read_bytes())
+
+
+def parsed_journal(path: Path, data: bytes) -> Record | None:
     """What the journal ``path`` says; None if the program was killed before it had written anything down.
 
-    Later lines that are cut off count for nothing. Raises OutputError if it is the journal of somebody else, and
-    OSError if there is none.
+    Later lines that are cut off count for nothing. Raises OutputError if it is the journal of somebody else.
     """
-    data = path.read_bytes()
     first, *others = data.splitlines(keepends=True) or [b""]
     if not first.endswith(b"\n") and not others and (first.startswith(_BEGINNING) or _BEGINNING.startswith(first)):
         return None
@@ -129,9 +156,10 @@ def read_journal(path: Path) -> Record | None:
             f"program.",
             "Move it away, or choose another output.",
         )
-    lines = map(_parsed, others)
+    lines = [identity, *map(_parsed, others)]
     finished = [line["finished"] for line in lines if isinstance(line.get("finished"), str)]
-    return Record(identity, finished, length=data.rfind(b"\n") + 1)
+    runs = [line["run"] for line in lines if isinstance(line.get("run"), str)]
+    return Record(identity, finished, runs[-1] if runs else None, length=data.rfind(b"\n") + 1)
 
 
 def check_same(path: Path, identity: Identity, found: Record) -> None:
@@ -154,7 +182,7 @@ def open_journal(path: Path) -> Iterator[Journal]:
     try:
         with named(path):
             locked = _lock(file, path)
-        yield Journal(path, [], locked=locked)
+        yield Journal(path, [], locked, file, secrets.token_hex(8))
     finally:
         os.close(file)
 
@@ -170,13 +198,17 @@ def _lock(file: int, path: Path) -> bool:
         if error.errno in _NO_LOCKS:
             return False
         raise
-    try:
-        is_still_there = os.path.samestat(os.fstat(file), path.lstat())
-    except FileNotFoundError:
-        is_still_there = False
-    if not is_still_there:  # the other one has just ended and removed it
+    if not is_at(path, file):  # the other one has just ended and removed it
         raise running
     return True
+
+
+def is_at(path: Path, handle: int) -> bool:
+    """Whether ``path`` itself, and not what it may lead to, is what is open as ``handle``."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _other_option(name: str, then: Any, now: Any) -> tuple[str, str]:

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from internvl_bridge.errors import OutputError, named
-from internvl_bridge.storage.journal import Identity, Journal, check_same, open_journal, read_journal
+from internvl_bridge.errors import DifferenceError, OutputError, named
+from internvl_bridge.storage.journal import Identity, Journal, check_same, is_at, open_journal, read_journal
 
 _JOURNAL, _FILES, _REPLACED = "journal", "files", "replaced"
 _NO_SYNC = {errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP}
@@ -19,10 +19,32 @@ _MARKS = ("config.json", "internvl_bridge.json")
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The place where an output is collected: the directory of its files, and which of them are finished."""
+    """The place where an output is collected: the directory of its files, and which of them are finished.
+
+    ``handles`` are the descriptors of the directory around both, and of the files' own. They show whether what has
+    these names is still what this run has made.
+    """
 
     files: Path
     journal: Journal
+    handles: tuple[int, int]
+
+    def is_ours(self) -> bool:
+        """Whether nobody has moved, removed or taken over the workspace."""
+        places = zip((self.files.parent, self.files), self.handles, strict=True)
+        return all(is_at(path, handle) for path, handle in places) and self.journal.is_ours()
+
+    def check(self) -> None:
+        """Raise OutputError unless it is this run's."""
+        if not self.is_ours():
+            raise _taken_over(self.files.parent)
+
+
+def _taken_over(partial: Path) -> OutputError:
+    return OutputError(
+        f"{partial} is not what this run works in any more: it was moved, removed, or taken over by another run.",
+        "Nothing was published. Give the command again when no other run has this output.",
+    )
 
 
 def check_output(source: Path, output: Path, *, overwrite: bool = False) -> None:
@@ -92,7 +114,7 @@ def publishing(
     partial = partial_path(output)
     made = _make(partial)
     try:
-        with open_journal(partial / _JOURNAL) as journal:
+        with _opened(partial) as outer, open_journal(partial / _JOURNAL) as journal:
             found = read_journal(partial / _JOURNAL)  # refuses what is not a journal, before anything is changed
             _restore(partial, output)
             try:
@@ -108,12 +130,18 @@ def publishing(
                     _clear(partial, but=[_JOURNAL])
                     journal.begin(identity)
                 files.mkdir(exist_ok=True)
-                keep_only(workspace := Workspace(files, journal), journal.finished)
-                yield workspace
-                _sync_directory(files)
-                _publish(partial, output, [path.parent for path in made], overwrite=overwrite)
+                with _opened(files) as inner:
+                    workspace = Workspace(files, journal, (outer, inner))
+                    keep_only(workspace, journal.finished)
+                    yield workspace
+                    _sync_directory(files)
+                    workspace.check()
+                    _publish(partial, output, [path.parent for path in made], overwrite=overwrite)
             except BaseException as error:
-                _leave(partial, output, journal, error)
+                if not _is_lost(partial, outer, journal):
+                    _leave(partial, output, journal, error)
+                elif isinstance(error, OSError | DifferenceError):
+                    raise _taken_over(partial) from error
                 raise
             _remove(partial)
     except BaseException:
@@ -123,6 +151,7 @@ def publishing(
 
 def keep_only(workspace: Workspace, names: Collection[str]) -> None:
     """Remove all but those finished files of ``workspace`` that ``names`` names."""
+    workspace.check()
     finished = workspace.journal.finished
     there = _plain_files(workspace.files)
     finished[:] = [name for name in dict.fromkeys(finished) if name in names and name in there]
@@ -221,6 +250,14 @@ def _put(files: Path, output: Path) -> None:
         raise
 
 
+def _is_lost(partial: Path, handle: int, journal: Journal) -> bool:
+    """Whether what is at ``partial`` is another run's, or nothing; False where nobody can look."""
+    try:
+        return not (is_at(partial, handle) and journal.is_ours())
+    except OSError:
+        return False
+
+
 def _leave(partial: Path, output: Path, journal: Journal, error: BaseException) -> None:
     if (partial / _REPLACED).exists():
         if not os.path.lexists(output):
@@ -280,6 +317,16 @@ def _is_empty_directory(path: Path) -> bool:
 
 def _is_plain_directory(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    """A descriptor of ``directory`` itself, and not of what a link there may lead to."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _sync_directory(path: Path) -> None:

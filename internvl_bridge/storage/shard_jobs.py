@@ -14,6 +14,7 @@ from internvl_bridge.storage.file_system import FileSystem
 from internvl_bridge.storage.header import DTYPE_BITS, parse_start
 from internvl_bridge.storage.local_files import LOCAL
 from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.storage.stamps import Stamp
 from internvl_bridge.work.progress import Advance, nothing
 
 DAMAGED = (
@@ -53,12 +54,13 @@ class WrittenShard:
     """A file of weights that is complete: bytes that it shares with the source, and its checksum.
 
     ``kept``: an earlier run wrote it. ``checksum`` is None if no pass has seen all of its bytes: it shares some of
-    them with the source, and was not read back.
+    them with the source, and was not read back. ``stamp`` is what it was before it was read back.
     """
 
     name: str
     cloned: int
     checksum: str | None
+    stamp: Stamp
     kept: bool = False
 
 
@@ -75,8 +77,9 @@ def write_and_check(
     """
     with FileReader(source, forgets=() if job.verify else job.uncached) as reader:
         written = write_file(job.path, job.header, job.ranges, reader, advance, target)
+    stamp = target.stamp(job.path)
     checksum = check(job, advance, source=source, target=target) if job.verify else written.checksum
-    return WrittenShard(job.path.name, written.cloned, checksum)
+    return WrittenShard(job.path.name, written.cloned, checksum, stamp)
 
 
 def check(job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOCAL, target: FileSystem = LOCAL) -> str:

@@ -197,6 +197,24 @@ def converted(name: str, sources: Path, output: Path, **options):
     return getattr(internvl_bridge, name)(sources / CONVERSIONS[name], output, **options)
 
 
+def once(action: Callable[[], object], share: float) -> Callable[[str, int, int], Callable[[int, int], None]]:
+    """A progress that calls ``action`` when so much of the output is made."""
+    pending = [action]
+
+    def begin(task: str, total: int, _files: int) -> Callable[[int, int], None]:
+        passed = 0
+
+        def report(done: int, _finished: int) -> None:
+            nonlocal passed
+            passed += done
+            if task.startswith("Converting") and passed >= share * total and pending:
+                pending.pop()()
+
+        return report
+
+    return begin
+
+
 def contents(directory: Path) -> dict[str, bytes]:
     """Names and bytes of all files, but for the record in the sidecar; nothing but files is there."""
     from support import files_of  # imports torch, which a child need not

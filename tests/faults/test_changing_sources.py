@@ -23,6 +23,7 @@ from faults.injecting import (
     make_sources,
     names,
     never,
+    once,
     rewritten,
     small_steps,
     state,
@@ -180,24 +181,6 @@ def other_step(source: Path, directory: Path) -> Path:
         path.write_bytes(data)
         same_time(path, source / path.name)
     return directory
-
-
-def once(action: Callable[[], object], share: float) -> Callable[[str, int, int], Callable[[int, int], None]]:
-    """A progress that calls ``action`` when so much of the output is made."""
-    pending = [action]
-
-    def begin(task: str, total: int, _files: int) -> Callable[[int, int], None]:
-        passed = 0
-
-        def report(done: int, _finished: int) -> None:
-            nonlocal passed
-            passed += done
-            if task.startswith("Converting") and passed >= share * total and pending:
-                pending.pop()()
-
-        return report
-
-    return begin
 
 
 @pytest.mark.parametrize("verify", [True, False])

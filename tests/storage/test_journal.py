@@ -39,7 +39,7 @@ def begun(path: Path, *finished: str) -> None:
 def test_what_was_written_down_is_read(path):
     begun(path, "one", "two \u00e9\n\"'\\")
     record = read_journal(path)
-    assert record.identity == json.loads(json.dumps(asdict(IDENTITY)))
+    assert record.identity == {**json.loads(json.dumps(asdict(IDENTITY))), "run": record.run}
     assert record.finished == ["one", "two \u00e9\n\"'\\"]
     with open_journal(path) as journal:
         assert journal.finished == []  # until it is known that this is the same conversion
@@ -50,7 +50,7 @@ def test_what_was_written_down_is_read(path):
 def test_a_line_is_a_record(path):
     begun(path, "one", "two")
     first, *others = path.read_text().splitlines()
-    assert set(json.loads(first)) == {"program", "options", "source", "plan"}
+    assert set(json.loads(first)) == {"program", "options", "source", "plan", "run"}
     assert [json.loads(line) for line in others] == [{"finished": "one"}, {"finished": "two"}]
 
 

@@ -101,7 +101,7 @@ def test_the_bytes_are_the_same_from_and_to_any_file_system(job: ShardJob, verif
     there = write_and_check(job, steps.append, source=files, target=files)
 
     assert job.path.read_bytes() == files.contents[job.path] == WANTED
-    assert here == there
+    assert replace(here, stamp=there.stamp) == there
     assert sum(steps) == 2 * job.work == (4 if verify else 2) * len(WANTED)
 
 
