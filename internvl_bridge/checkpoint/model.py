@@ -10,6 +10,7 @@ from internvl_bridge.errors import BridgeError, ConfigError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.spellings import LAYOUTS, KeySpelling, spelling_in
+from internvl_bridge.metadata.config.agreement import other_heads
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.config.file import detect_format, read_config
 from internvl_bridge.metadata.other_format import OtherFormat, read_sidecar, reference_as_other_format
@@ -72,6 +73,11 @@ def read_model(directory: Path, reference: Path | None = None, *, alone: bool = 
             f"{config.path} describes a model with {description.family.name}, but {other_format.origin} is of one with "
             f"{named.name}.",
             "Give the reference that belongs to this checkpoint, or remove a sidecar that does not.",
+        )
+    if other_format is not None and (heads := other_heads(description, other_format.description)):
+        raise ConfigError(
+            f"{config.path} and {other_format.origin} divide the same tensors in two ways: {heads}.",
+            "Correct the one that is wrong, or give the reference that belongs to this checkpoint.",
         )
     keys = spelling_in(wanted.other, specs, description.family)
     return Model(directory, description, weights, specs, keys, other_format)

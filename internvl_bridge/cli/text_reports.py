@@ -163,6 +163,7 @@ def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
         "files": list(conversion.files),
         "budget": {**asdict(budget), "fits": budget.fits},
         "left_behind": list(conversion.left_behind),
+        "fields": dict(conversion.fields),
         "warnings": list(conversion.warnings),
         "notes": list(conversion.notes),
         "plan": {

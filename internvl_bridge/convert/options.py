@@ -21,7 +21,10 @@ Tied = Literal["copy", "keep"]
 _CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": Tied}
 _OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.HF, "tied": Format.CUSTOM}
 """Choices that only an output of one format leaves."""
-ACCEPTABLE = {"small-shards": "a --max-shard-size below 1 MB"}
+ACCEPTABLE = {
+    "fields": "a config.json that computes something else than the reference's",
+    "small-shards": "a --max-shard-size below 1 MB",
+}
 """What callers may accept by name, where a refusal names it: the name, and what it is."""
 _DIRECTIONS = {"to-hf": Format.HF, "to-custom": Format.CUSTOM}
 _LONGEST_MESSAGE = 100_000

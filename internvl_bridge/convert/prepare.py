@@ -1,6 +1,6 @@
 """Decide everything about a conversion and prove it, before anything is written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from internvl_bridge.errors import UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.mapping.spellings import chosen_spelling
+from internvl_bridge.metadata.config.agreement import differing_fields
 from internvl_bridge.metadata.sidecar import RECORD, SIDECAR_FILE
-from internvl_bridge.notes import warnings_of, without_warnings
+from internvl_bridge.notes import Warn, called, warnings_of, without_warnings
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.output_shards import (
@@ -54,7 +55,8 @@ class Conversion:
     safetensors files, and ``index`` is the contents of their index. ``texts`` are the contents of other files, by name.
     ``copies`` are files to copy as they are. ``sidecar`` is the contents of the sidecar. It also gets the checksums of
     all other files. ``left_behind`` are files of the source that the output has neither as they are, nor converted, nor
-    in its sidecar. ``warnings`` should stop somebody before the work. ``notes`` can be read after it.
+    in its sidecar. ``fields`` are those that change what a model computes and differ from the reference's, with both
+    values. ``warnings`` should stop somebody before the work. ``notes`` can be read after it.
     """
 
     model: Model
@@ -70,6 +72,7 @@ class Conversion:
     copies: tuple[Path, ...]
     sidecar: Mapping[str, Any]
     left_behind: tuple[str, ...]
+    fields: Mapping[str, str]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     reference: Path | None
@@ -120,7 +123,9 @@ def prepare(
     home = tokenizer_home(source, reference, options.tokenizer)
     companions = _companion_files(model, planned, options, wanted, home)
     unconverted = unconverted_files(model, planned.head, companions, home, wanted)
-    warnings, notes = warnings_of(companions.notes), without_warnings(companions.notes)
+    fields = _differing_fields(model)
+    told = (*_field_notes(model, fields), *companions.notes)
+    warnings, notes = warnings_of(told), without_warnings(told)
     return Conversion(
         model=model,
         found=inspection_of(model, planned.head),
@@ -135,11 +140,28 @@ def prepare(
         copies=tuple(path for path in companions.copies if path.name != SIDECAR_FILE),
         sidecar={**unconverted.sidecar, RECORD: record_of(options, execution, warnings, notes)},
         left_behind=unconverted.left_behind,
+        fields={} if reference is None else fields,
         warnings=warnings,
         notes=notes,
         reference=reference,
         options=options,
         execution=execution,
+    )
+
+
+def _differing_fields(model: Model) -> Mapping[str, str]:
+    """The fields of config.json that change what the model computes, and that the other format states differently."""
+    return {} if model.other_format is None else differing_fields(model.description, model.other_format.description)
+
+
+def _field_notes(model: Model, fields: Mapping[str, str]) -> Iterator[str]:
+    if model.other_format is None or not fields:
+        return
+    values = ", ".join(f"{name} ({both})" for name, both in fields.items())
+    code = " The exit code will be 1, unless --accept fields is given." if model.other_format.is_reference else ""
+    yield Warn(
+        f"config.json and {called(model.other_format.origin)} disagree about what the model computes: {values}. The "
+        f"output has the values of config.json.{code}"
     )
 
 

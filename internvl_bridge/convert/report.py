@@ -1,5 +1,6 @@
 """What a conversion did, as values: for programs, for ``--json`` and for the text on the terminal."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ class ConversionReport:
     source that the output's format has no use for. ``warnings`` say what the output lacks, or what it computes
     otherwise than the source; ``notes`` what else deserves attention.
     ``verification`` is None if it was not asked for; a conversion that fails it is never published. ``reference``
-    compares the output with the reference's weights, for information.
+    compares the output with the reference's weights, for information. ``fields`` are those of config.json that change
+    what a model computes and differ from the reference's, with both values. ``accepted`` names what was accepted.
     """
 
     source: Path
@@ -33,6 +35,8 @@ class ConversionReport:
     kept: tuple[str, ...]
     files: tuple[str, ...]
     left_behind: tuple[str, ...]
+    fields: Mapping[str, str]
+    accepted: tuple[str, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     verification: Comparison | None
@@ -40,7 +44,13 @@ class ConversionReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing contradicts: a reference may differ in values, but not in keys or specs."""
+        """Whether nothing contradicts.
+
+        A reference may have other weights. It may not have other keys, shapes or dtypes. Its config.json may not
+        compute something else, unless "fields" was accepted.
+        """
+        if self.fields and "fields" not in self.accepted:
+            return False
         return self.reference is None or self.reference.complete
 
     def __repr__(self) -> str:
@@ -65,6 +75,8 @@ class ConversionReport:
             "kept": list(self.kept),
             "files": list(self.files),
             "left_behind": list(self.left_behind),
+            "fields": dict(self.fields),
+            "accepted": list(self.accepted),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "verification": None if self.verification is None else self.verification.as_json(),

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import internvl_bridge
 from internvl_bridge.cli import commands
 from internvl_bridge.cli.app import app
+from internvl_bridge.errors import ConfigError
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 
 LACKS_TOKENIZER = DATA / "hf" / "qwen2-300m@state-dict"
@@ -92,3 +93,53 @@ def test_a_text_that_somebody_made_very_long_stays_short_in_a_note(tmp_path: Pat
     edit_json(tmp_path / "hf" / "config.json", lambda config: config["text_config"].update({"x" * 1_000_000: 1}))
     report = internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "back")
     assert max(map(len, said(report))) < 3000
+
+
+# config.json against what else is known
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A custom checkpoint, and the HF one that was made from it."""
+    custom = copy_custom("internlm2-300m", tmp_path / "custom")
+    internvl_bridge.to_hf(custom, tmp_path / "hf")
+    return custom, tmp_path / "hf"
+
+
+def set_text(directory: Path, **values: object) -> None:
+    edit_json(directory / "config.json", lambda config: config["text_config"].update(values))
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [([], 0), (["--reference"], 1), (["--reference", "--accept", "fields"], 0)]
+)
+def test_a_config_that_computes_something_else_than_the_other_format_remembers(
+    options: list[str], code: int, pair: tuple[Path, Path], tmp_path: Path
+):
+    custom, hf = pair
+    set_text(hf, rms_norm_eps=0.25)
+    arguments = [
+        part for option in options for part in ([option, str(custom)] if option == "--reference" else [option])
+    ]
+    result = CliRunner().invoke(app, ["to-custom", str(hf), str(tmp_path / "back"), "--json", *arguments])
+    assert result.exit_code == code
+    assert ("disagree about what the model computes: text_config.rms_norm_eps (0.25 and 1e-06)") in result.stderr
+    found = json.loads(result.stdout)["result"]
+    assert found["fields"] == ({"text_config.rms_norm_eps": "0.25 and 1e-06"} if "--reference" in options else {})
+    assert found["ok"] is (code == 0)
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["llm_config"]["rms_norm_eps"] == 0.25
+
+
+@pytest.mark.parametrize("by_reference", [True, False])
+def test_the_same_shapes_divided_among_other_heads_are_refused(
+    by_reference: bool, pair: tuple[Path, Path], tmp_path: Path
+):
+    custom, hf = pair
+    set_text(hf, num_attention_heads=2, num_key_value_heads=1, head_dim=32)
+    if by_reference:
+        (hf / SIDECAR_FILE).unlink()
+    with pytest.raises(
+        ConfigError, match=r"divide the same tensors in two ways: 2 heads .* of 32 elements, and 4 heads"
+    ):
+        internvl_bridge.to_custom(hf, tmp_path / "back", reference=custom if by_reference else None)
+    assert not (tmp_path / "back").exists()
