@@ -108,4 +108,6 @@ def without_record(path: Path) -> bytes:
     if path.name != SIDECAR_FILE or b'"conversion"' not in data or not data.endswith(b"}\n"):
         return data
     sidecar = json.loads(data)
-    return json.dumps({name: value for name, value in sidecar.items() if name != "conversion"}, indent=2).encode()
+    return json.dumps(
+        {name: value for name, value in sidecar.items() if name not in {"conversion", "checksum"}}, indent=2
+    ).encode()

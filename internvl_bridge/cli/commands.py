@@ -1,5 +1,6 @@
 """What each command of the command line does: call the library, and answer."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
@@ -42,13 +43,14 @@ def convert(
     def work() -> Answer:
         _check_shard_size(options, execution)
         conversion = prepare(source, output, _FORMATS[command], options, execution)
-        _warn(conversion)
+        _warn(conversion.warnings)
         if show.dry_run:
             return _plan(conversion)
         if not show.quiet:
             _announce(conversion)
         with progress_bar(quiet=show.quiet) as progress:
             report = carry_out(conversion, progress)
+        _warn(report.warnings[len(conversion.warnings) :])  # what only the bytes show
         return Answer(
             "conversion",
             report.as_json,
@@ -70,7 +72,7 @@ def plan(
         wanted = accepted if repair else next(format_ for format_ in Format if format_ is not accepted)
         place = output or source.absolute().with_name(f"{source.absolute().name}-{wanted.value}")
         conversion = prepare(source, place, (Format.HF if repair else accepted, wanted), options, execution)
-        _warn(conversion)
+        _warn(conversion.warnings)
         return _plan(conversion)
 
     answer("plan", work, PrintOptions(as_json=as_json, verbose=False, quiet=False))
@@ -104,9 +106,9 @@ def inspect(path: Path, show: PrintOptions) -> None:
     answer("inspect", work, show)
 
 
-def _warn(conversion: Conversion) -> None:
-    """Say before the work what should stop somebody."""
-    for warning in conversion.warnings:
+def _warn(warnings: Iterable[str]) -> None:
+    """Say what should stop somebody."""
+    for warning in warnings:
         warn(f"Warning: {warning}")
 
 

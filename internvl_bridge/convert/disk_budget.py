@@ -1,5 +1,6 @@
 """What a conversion costs the disk, told before it starts."""
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.sizes import human_size
 from internvl_bridge.errors import OutputError
-from internvl_bridge.metadata.sidecar import sidecar_text
 from internvl_bridge.storage.block_alignment import file_segments
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.cloning import can_clone
@@ -71,11 +71,13 @@ def check_room(budget: Budget, output: Path) -> None:
 
 def _companions(conversion: Conversion) -> int:
     """The bytes of all but the weights, or a little more."""
-    texts = (*conversion.texts.values(), sidecar_text(conversion.sidecar, "", {}))
+    texts = (*conversion.texts.values(), json.dumps(dict(conversion.sidecar), indent=2))
     size = sum(len(text.encode()) for text in texts) + sum(path.stat().st_size for path in conversion.copies)
     size += sum(len(name) + _LINE for name in conversion.files)
+    tensors = sum(len(key) + _LINE for key in conversion.plan.recipes)
+    size += tensors  # their checksums
     if conversion.index is not None:
-        size += _LINE + sum(len(key) + len(shard.name) + _LINE for shard in conversion.shards for key in shard.keys)
+        size += _LINE + tensors + sum(len(shard.name) * len(shard.keys) for shard in conversion.shards)
     return size
 
 

@@ -22,6 +22,7 @@ _CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": 
 _OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.HF, "tied": Format.CUSTOM}
 """Choices that only an output of one format leaves."""
 ACCEPTABLE = {
+    "checksums": "weights that do not have the checksums that the source records",
     "fields": "a config.json that computes something else than the reference's",
     "small-shards": "a --max-shard-size below 1 MB",
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from internvl_bridge.errors import BridgeError, OutputError, first_few
 from internvl_bridge.metadata.files import LEGAL_FILES, TOKENIZER_FILES
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE, read_checksums
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, read_manifest
 
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _MOST_LINKS = 40
@@ -54,7 +54,7 @@ def _belongs(name: str, written: Collection[str]) -> bool:
 
 def _written(output: Path) -> Collection[str]:
     try:
-        stated = read_checksums(output)
+        stated = read_manifest(output)
     except BridgeError:
         return ()
-    return () if stated is None else stated[1].keys()
+    return () if stated is None else stated.files.keys()

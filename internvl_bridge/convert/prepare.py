@@ -15,9 +15,9 @@ from internvl_bridge.convert.companions.shared import CompanionFiles, tokenizer_
 from internvl_bridge.convert.companions.to_custom import custom_files
 from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.convert.companions.unconverted import unconverted_files
+from internvl_bridge.convert.integrity import Recorded, changed_small_files, manifest_of, recorded
 from internvl_bridge.convert.options import Execution, Options, check_accepted, check_applies, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
-from internvl_bridge.convert.record import record_of
 from internvl_bridge.convert.sizes import parse_size
 from internvl_bridge.convert.source_watch import Contents, contents_of
 from internvl_bridge.errors import UnsupportedModelError
@@ -25,7 +25,7 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.mapping.spellings import chosen_spelling
 from internvl_bridge.metadata.config.agreement import differing_fields
-from internvl_bridge.metadata.sidecar import RECORD, SIDECAR_FILE
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.notes import Warn, called, warnings_of, without_warnings
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
@@ -51,18 +51,20 @@ _DUMP_SHARD = "5GB"
 class Conversion:
     """A conversion, decided and proved; nothing has been written.
 
-    ``inputs`` are the directories that it reads. ``contents`` is what their small files were before. ``shards`` are the
-    safetensors files, and ``index`` is the contents of their index. ``texts`` are the contents of other files, by name.
-    ``copies`` are files to copy as they are. ``sidecar`` is the contents of the sidecar. It also gets the checksums of
-    all other files. ``left_behind`` are files of the source that the output has neither as they are, nor converted, nor
-    in its sidecar. ``fields`` are those that change what a model computes and differ from the reference's, with both
-    values. ``warnings`` should stop somebody before the work. ``notes`` can be read after it.
+    ``inputs`` are the directories that it reads. ``contents`` is what their small files were before. ``recorded`` are
+    the checksums that the source carries. ``shards`` are the safetensors files, and ``index`` is the contents of their
+    index. ``texts`` are the contents of other files, by name. ``copies`` are files to copy as they are. ``sidecar`` is
+    the contents of the sidecar. It also gets the checksums of all files, and a record of the conversion.
+    ``left_behind`` are files of the source that the output has neither as they are, nor converted, nor in its sidecar.
+    ``fields`` are those that change what a model computes and differ from the reference's, with both values.
+    ``warnings`` should stop somebody before the work. ``notes`` can be read after it.
     """
 
     model: Model
     found: Inspection
     inputs: tuple[Path, ...]
     contents: Contents
+    recorded: Recorded
     output: Path
     wanted: Format
     plan: Plan
@@ -122,15 +124,22 @@ def prepare(
     shards = _output_shards(model, planned, options)
     home = tokenizer_home(source, reference, options.tokenizer)
     companions = _companion_files(model, planned, options, wanted, home)
-    unconverted = unconverted_files(model, planned.head, companions, home, wanted)
+    unconverted = unconverted_files(model, planned, companions, home, wanted)
     fields = _differing_fields(model)
-    told = (*_field_notes(model, fields), *companions.notes)
+    manifest, manifest_notes = manifest_of(source)
+    told = (
+        *_field_notes(model, fields),
+        *manifest_notes,
+        *companions.notes,
+        *changed_small_files(manifest, source, contents),
+    )
     warnings, notes = warnings_of(told), without_warnings(told)
     return Conversion(
         model=model,
         found=inspection_of(model, planned.head),
         inputs=inputs,
         contents=contents,
+        recorded=recorded(model, manifest),
         output=output,
         wanted=wanted,
         plan=planned.plan,
@@ -138,7 +147,7 @@ def prepare(
         index=index_of(shards, model.checkpoint.index_metadata) if needs_index(shards) else None,
         texts=companions.texts,
         copies=tuple(path for path in companions.copies if path.name != SIDECAR_FILE),
-        sidecar={**unconverted.sidecar, RECORD: record_of(options, execution, warnings, notes)},
+        sidecar=unconverted.sidecar,
         left_behind=unconverted.left_behind,
         fields={} if reference is None else fields,
         warnings=warnings,

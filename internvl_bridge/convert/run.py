@@ -2,22 +2,28 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from internvl_bridge.checkpoint.weights import holds_weights, stored_plan
 from internvl_bridge.convert.disk_budget import budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
+from internvl_bridge.convert.integrity import checksums_of_rest, compare_with_record
 from internvl_bridge.convert.layout_check import check_layout
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import Conversion
+from internvl_bridge.convert.record import record_of
 from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.convert.source_watch import check_contents, check_untouched, check_weights, settled_stamps
+from internvl_bridge.convert.tensor_places import ShardPlaces, checksums_at, places_in
 from internvl_bridge.convert.write_weights import compare_shards, shard_jobs, write_shards
 from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_text
-from internvl_bridge.storage.checksums import ALGORITHM, checksum_of
+from internvl_bridge.metadata.sidecar import RECORD, SIDECAR_FILE, Manifest, WeightsRecord, sidecar_text
+from internvl_bridge.notes import warnings_of, without_warnings
+from internvl_bridge.storage.checksums import ALGORITHM, checksum_of, text_checksum
+from internvl_bridge.storage.header import LENGTH_PREFIX
 from internvl_bridge.storage.inventory import check_inventory
 from internvl_bridge.storage.local_files import uncached
 from internvl_bridge.storage.publishing import Workspace, keep_only, publishing
@@ -42,13 +48,14 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
     start = time.monotonic()
     with interrupts_held() as check:
         heard = stoppable(progress, check)
-        workspace, shards = _write(conversion, heard, check)
+        written = _write(conversion, heard, check)
         try:
             reference = _compare_with_reference(conversion, heard)
             check()
         except BaseException as error:
             error.add_note(f"{output} is complete.")
             raise
+    shards = written.shards
     keys = tuple(key for shard in conversion.shards for key in shard.keys)
     return ConversionReport(
         source=model.directory,
@@ -65,17 +72,25 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         left_behind=conversion.left_behind,
         fields=conversion.fields,
         accepted=tuple(sorted(conversion.execution.accept)),
-        warnings=conversion.warnings,
-        notes=(*conversion.notes, *_about_this_run(workspace, shards)),
+        warnings=(*conversion.warnings, *written.warnings),
+        notes=(*conversion.notes, *written.notes, *_about_this_run(written.workspace, shards)),
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
         reference=reference,
     )
 
 
-def _write(
-    conversion: Conversion, progress: Progress, check: Callable[[], None]
-) -> tuple[Workspace, list[WrittenShard]]:
-    """Write all files and publish them, or nothing if ``check`` raises; the workspace they were in, and the shards."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a run has written: where, which files of weights, and what it found out about the source on the way."""
+
+    workspace: Workspace
+    shards: Sequence[WrittenShard]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]) -> Written:
+    """Write all files and publish them, or nothing if ``check`` raises."""
     output, execution, model = conversion.output, conversion.execution, conversion.model
     identity = identity_of(conversion)
     check_layout(conversion.shards, stored_plan(conversion.plan, model.weights), model.checkpoint)
@@ -85,7 +100,9 @@ def _write(
         stamps = settled_stamps(model, progress)
         checksums, inventory = _write_companions(conversion, workspace, check)
         cold = uncached(shard.path for shard in model.checkpoint.shards)
-        jobs = shard_jobs(conversion.shards, workspace.files, cold, verify=execution.verify)
+        places = places_in(conversion.shards, model.checkpoint.tensors if conversion.recorded.tensors else {})
+        intervals = [place.intervals for place in places]
+        jobs = shard_jobs(conversion.shards, workspace.files, cold, intervals, verify=execution.verify)
         workers = check_workers(execution.workers)
         try:
             shards = write_shards(jobs, workspace, workers, progress)
@@ -95,8 +112,16 @@ def _write(
             raise
         with _nothing_kept(workspace):
             check_weights(model, stamps, partial(compare_shards, jobs, workers=workers, progress=progress))
-        checksums |= {shard.name: shard.checksum for shard in shards if shard.checksum is not None}
-        sidecar = sidecar_text(conversion.sidecar, ALGORITHM, checksums).encode()
+        passed = {
+            key: checksum
+            for place, shard in zip(places, shards, strict=True)
+            for key, checksum in checksums_at(place.sources, shard.checksums).items()
+        }
+        if execution.verify:
+            passed |= checksums_of_rest(conversion.recorded, passed, model, check)
+        told = compare_with_record(conversion.recorded, passed, model, execution.accept)
+        written = Written(workspace, shards, warnings_of(told), without_warnings(told))
+        sidecar = _sidecar(conversion, written, checksums, places).encode()
         workspace.check()
         write_bytes(workspace.files / SIDECAR_FILE, sidecar)
         inventory |= {SIDECAR_FILE: stamp_of(workspace.files / SIDECAR_FILE)}
@@ -109,7 +134,23 @@ def _write(
         if execution.overwrite:
             check_replaceable(output, conversion.inputs)  # somebody may have put something there meanwhile
         check_inventory(workspace.files, inventory)
-    return workspace, shards
+    return written
+
+
+def _sidecar(
+    conversion: Conversion, written: Written, checksums: Mapping[str, str], places: Sequence[ShardPlaces]
+) -> str:
+    """The text of the sidecar; ``checksums`` are those of the small files."""
+    weights: dict[str, WeightsRecord] = {}
+    for planned, shard, place in zip(conversion.shards, written.shards, places, strict=True):
+        header = checksum_of([planned.header[LENGTH_PREFIX:]])
+        tensors = checksums_at(place.targets, shard.checksums)
+        weights[shard.name] = WeightsRecord(planned.size, header, tensors)
+    files = {shard.name: shard.checksums.whole for shard in written.shards if shard.checksums is not None}
+    warnings, notes = (*conversion.warnings, *written.warnings), (*conversion.notes, *written.notes)
+    record = record_of(conversion.options, conversion.execution, warnings, notes)
+    manifest = Manifest(ALGORITHM, {**checksums, **files}, weights)
+    return sidecar_text({**conversion.sidecar, RECORD: record}, manifest, text_checksum)
 
 
 def _write_companions(
@@ -160,7 +201,7 @@ def _about_this_run(workspace: Workspace, shards: Iterable[WrittenShard]) -> Ite
         yield _NO_LOCKS
     if os.path.lexists(workspace.files.parent):
         yield f"{workspace.files.parent} could not be removed. Nothing needs it any more."
-    if unread := sum(shard.checksum is None for shard in shards):
+    if unread := sum(shard.checksums is None for shard in shards):
         yield f"{unread} file(s) of weights were cloned and not read back, so that they have no checksum."
 
 

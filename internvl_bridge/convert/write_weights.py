@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from internvl_bridge.errors import DifferenceError
+from internvl_bridge.storage.checksums import Interval
 from internvl_bridge.storage.journal import Journal
 from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.publishing import Workspace
@@ -16,9 +17,17 @@ from internvl_bridge.work.workers import in_parallel
 
 
 def shard_jobs(
-    shards: Sequence[OutputShard], directory: Path, uncached: Collection[Path], *, verify: bool
+    shards: Sequence[OutputShard],
+    directory: Path,
+    uncached: Collection[Path],
+    intervals: Sequence[Collection[Interval]],
+    *,
+    verify: bool,
 ) -> list[ShardJob]:
-    """The jobs that make ``shards`` in ``directory``; of the source files ``uncached`` nothing stays in the cache."""
+    """The jobs that make ``shards`` in ``directory``, with checksums of the ``intervals`` of each.
+
+    Of the source files ``uncached`` nothing stays in the cache.
+    """
     return [
         ShardJob(
             directory / shard.name,
@@ -26,8 +35,9 @@ def shard_jobs(
             shard.ranges,
             verify=verify,
             uncached=frozenset(byte_range.path for byte_range in shard.ranges).intersection(uncached),
+            intervals=tuple(parts),
         )
-        for shard in shards
+        for shard, parts in zip(shards, intervals, strict=True)
     ]
 
 
@@ -86,7 +96,7 @@ def _kept(job: ShardJob, advance: Advance, journal: Journal) -> WrittenShard | N
     """The file of ``job`` that an earlier run finished; None, and it is gone, if it is not what it should be."""
     try:
         stamp = stamp_of(job.path)
-        checksum = check(job, advance)
+        checksums = check(job, advance)
     except (DifferenceError, OSError) as error:  # a crash of the machine can lose what was said to be on the disk
         if isinstance(error, OSError) and error.filename != str(job.path):
             raise
@@ -94,4 +104,4 @@ def _kept(job: ShardJob, advance: Advance, journal: Journal) -> WrittenShard | N
         job.path.unlink(missing_ok=True)
         return None
     advance(job.work - job.size)
-    return WrittenShard(job.path.name, 0, checksum, stamp, kept=True)
+    return WrittenShard(job.path.name, 0, checksums, stamp, kept=True)

@@ -15,7 +15,7 @@ from internvl_bridge.metadata.config.unsupported import check_expressible
 from internvl_bridge.metadata.files import TOKENIZER_CONFIG_FILE, digest, is_text_name, present
 from internvl_bridge.metadata.json_files import CONFIG_FILE, JsonFile, is_present, parse_shallow_object, read_json_file
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES, PREPROCESSOR_FILE
-from internvl_bridge.metadata.sidecar import CHECKSUMS, RECORD, SIDECAR_FILE, VERSION, unusable
+from internvl_bridge.metadata.sidecar import OF_EVERY_OUTPUT, SIDECAR_FILE, VERSION, unusable
 from internvl_bridge.notes import Warn
 
 
@@ -59,7 +59,7 @@ def read_sidecar(directory: Path, wanted: Format) -> OtherFormat | None:
     if not is_present(path):
         return None
     contents = _contents(path)
-    if contents.keys() <= {"version", RECORD, CHECKSUMS}:  # of a repair: it has nothing about another format
+    if contents.keys() <= {"version", *OF_EVERY_OUTPUT}:  # of a repair: it has nothing about another format
         return None
     match contents:
         case {

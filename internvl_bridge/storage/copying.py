@@ -12,7 +12,7 @@ from pathlib import Path
 
 from internvl_bridge.storage.block_alignment import FileSegment, Part, file_segments
 from internvl_bridge.storage.byte_range import ByteRange
-from internvl_bridge.storage.checksums import hashed, new_checksum
+from internvl_bridge.storage.checksums import FileChecksums, Interval, PassingChecksums, hashed
 from internvl_bridge.storage.file_system import ByteSink, FileSystem
 from internvl_bridge.storage.local_files import LOCAL
 from internvl_bridge.storage.reading import FileReader
@@ -25,36 +25,38 @@ _WRITERS = 2
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A file that was written: how many of its bytes are shared with the source, and its checksum.
+    """A file that was written: how many of its bytes are shared with the source, and its checksums.
 
-    ``checksum`` is None if any are: those bytes were never seen.
+    ``checksums`` is None if any are: those bytes were never seen.
     """
 
     cloned: int
-    checksum: str | None
+    checksums: FileChecksums | None
 
 
 def write_file(
     path: Path,
-    header: bytes,
-    ranges: Iterable[ByteRange],
+    contents: tuple[bytes, Iterable[ByteRange]],
     reader: FileReader,
     advance: Advance,
     files: FileSystem = LOCAL,
+    intervals: Iterable[Interval] = (),
 ) -> WrittenFile:
-    """Create ``path`` in ``files``, of ``header`` and the ``ranges`` behind it, and make it durable.
+    """Create ``path`` in ``files``, of ``contents``: a header and the ranges behind it. Make it durable.
+
+    Checksums are taken of the whole file, and of ``intervals`` of it.
 
     Raises CheckpointError if a source file turns out shorter than its header said. Raises OSError, naming the file, if
     the disk refuses.
     """
-    segments = list(file_segments(header, ranges))
-    checksum = new_checksum()
+    segments = list(file_segments(*contents))
+    checksum = PassingChecksums(intervals)
     with files.create(path) as sink:
         shared = sink.begin(segments, reader.source, advance)
         for offset, parts in _gaps(segments, shared):
             _write_behind(sink, offset, hashed(reader.windows(parts, _BUFFERS), checksum), advance)
         sink.finish()
-    return WrittenFile(sum(segment.length for segment in shared), None if shared else checksum.hexdigest())
+    return WrittenFile(sum(segment.length for segment in shared), None if shared else checksum.result)
 
 
 def _gaps(segments: Iterable[FileSegment], shared: Collection[FileSegment]) -> Iterator[tuple[int, list[Part]]]:

@@ -43,7 +43,8 @@ _LONGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
 
 _OVERFLOW = 1 << 63
-_PREFIX = 8
+LENGTH_PREFIX = 8
+"""Bytes in front of a header that say how long it is."""
 _ALIGNMENT = 8
 _DAMAGED = "The file is damaged or was not written by safetensors: save or download it again."
 
@@ -78,16 +79,16 @@ def read_header(path: Path) -> Header:
         raise _malformed(path, "it is not a regular file")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        raw = file.read(_header_length(path, file.read(_PREFIX), size))
+        raw = file.read(_header_length(path, file.read(LENGTH_PREFIX), size))
     return parse_header(path, raw, size)
 
 
 def parse_start(path: Path, start: bytes, file_size: int) -> Header:
     """As :func:`read_header`, for a file of ``file_size`` bytes that is still to be written behind ``start``."""
-    length = _header_length(path, start[:_PREFIX], file_size)
-    if len(start) != _PREFIX + length:
-        raise _malformed(path, f"its header claims {length} bytes, but has {len(start) - _PREFIX}")
-    return parse_header(path, start[_PREFIX:], file_size)
+    length = _header_length(path, start[:LENGTH_PREFIX], file_size)
+    if len(start) != LENGTH_PREFIX + length:
+        raise _malformed(path, f"its header claims {length} bytes, but has {len(start) - LENGTH_PREFIX}")
+    return parse_header(path, start[LENGTH_PREFIX:], file_size)
 
 
 def parse_header(path: Path, raw: bytes, file_size: int) -> Header:
@@ -100,7 +101,7 @@ def parse_header(path: Path, raw: bytes, file_size: int) -> Header:
         raise _malformed(path, "its __metadata__ is not a map of strings")
     entries = {key: _entry(path, key, value) for key, value in fields.items()}
     ordered = dict(sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)))
-    data_start = _PREFIX + len(raw)
+    data_start = LENGTH_PREFIX + len(raw)
     position = 0
     for key, entry in ordered.items():
         if entry.start != position:
@@ -127,7 +128,7 @@ def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> 
 
 def padded(header: bytes, data_start: int) -> bytes:
     """The same header, its data section moved to ``data_start``; the library, too, ends headers with spaces."""
-    return _prefixed(header[_PREFIX:].ljust(data_start - _PREFIX))
+    return _prefixed(header[LENGTH_PREFIX:].ljust(data_start - LENGTH_PREFIX))
 
 
 def canonical_order(specs: Iterable[tuple[str, str]]) -> list[str]:
@@ -145,17 +146,17 @@ def byte_length(dtype: str, elements: int) -> int | None:
 def _header_length(path: Path, prefix: bytes, file_size: int) -> int:
     """The bytes of the header behind ``prefix``, which are there and no more than any reader takes."""
     length = int.from_bytes(prefix, "little")
-    if file_size < _PREFIX + 2:
+    if file_size < LENGTH_PREFIX + 2:
         raise _malformed(path, f"it has only {file_size} bytes")
-    if prefix == POINTER_START[:_PREFIX]:
+    if prefix == POINTER_START[:LENGTH_PREFIX]:
         raise lfs_pointer(path, "the weights")
-    if length > min(_LONGEST_HEADER, file_size - _PREFIX):
+    if length > min(_LONGEST_HEADER, file_size - LENGTH_PREFIX):
         raise _malformed(path, f"its header claims {length} bytes of a file of {file_size}")
     return length
 
 
 def _prefixed(raw: bytes) -> bytes:
-    return len(raw).to_bytes(_PREFIX, "little") + raw
+    return len(raw).to_bytes(LENGTH_PREFIX, "little") + raw
 
 
 def _entry(path: Path, key: str, value: object) -> Entry:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from internvl_bridge.errors import DifferenceError
 from internvl_bridge.storage.byte_range import ByteRange
-from internvl_bridge.storage.checksums import hashed, new_checksum
+from internvl_bridge.storage.checksums import FileChecksums, Interval, PassingChecksums, hashed
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.copying import write_file
 from internvl_bridge.storage.file_system import FileSystem
@@ -29,7 +29,8 @@ class ShardJob:
 
     It is small and picklable, and stands alone: a thread, another process or another machine that sees the same files
     carries it out with :func:`write_and_check`. ``verify``: read the file back and compare it. What is read for the
-    last time of the files ``uncached`` does not stay in the page cache.
+    last time of the files ``uncached`` does not stay in the page cache. Checksums are taken of the whole file, and of
+    ``intervals`` of it.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class ShardJob:
     ranges: tuple[ByteRange, ...]
     verify: bool = True
     uncached: frozenset[Path] = frozenset()
+    intervals: tuple[Interval, ...] = ()
 
     @property
     def size(self) -> int:
@@ -51,15 +53,15 @@ class ShardJob:
 
 @dataclass(frozen=True, slots=True)
 class WrittenShard:
-    """A file of weights that is complete: bytes that it shares with the source, and its checksum.
+    """A file of weights that is complete: bytes that it shares with the source, and its checksums.
 
-    ``kept``: an earlier run wrote it. ``checksum`` is None if no pass has seen all of its bytes: it shares some of
+    ``kept``: an earlier run wrote it. ``checksums`` is None if no pass has seen all of its bytes: it shares some of
     them with the source, and was not read back. ``stamp`` is what it was before it was read back.
     """
 
     name: str
     cloned: int
-    checksum: str | None
+    checksums: FileChecksums | None
     stamp: Stamp
     kept: bool = False
 
@@ -76,14 +78,16 @@ def write_and_check(
     a disk refuses. Raises DifferenceError if what was written is not what was read.
     """
     with FileReader(source, forgets=() if job.verify else job.uncached) as reader:
-        written = write_file(job.path, job.header, job.ranges, reader, advance, target)
+        written = write_file(job.path, (job.header, job.ranges), reader, advance, target, job.intervals)
     stamp = target.stamp(job.path)
-    checksum = check(job, advance, source=source, target=target) if job.verify else written.checksum
-    return WrittenShard(job.path.name, written.cloned, checksum, stamp)
+    checksums = check(job, advance, source=source, target=target) if job.verify else written.checksums
+    return WrittenShard(job.path.name, written.cloned, checksums, stamp)
 
 
-def check(job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOCAL, target: FileSystem = LOCAL) -> str:
-    """Compare the file of ``job`` with what it should be, to the last bit; its checksum.
+def check(
+    job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOCAL, target: FileSystem = LOCAL
+) -> FileChecksums:
+    """Compare the file of ``job`` with what it should be, to the last bit; its checksums.
 
     Raises DifferenceError, naming the tensor and the element, if anything differs. Raises CheckpointError if a source
     file is shorter than its header said. Raises OSError if the file cannot be read.
@@ -92,13 +96,13 @@ def check(job: ShardJob, advance: Advance = nothing, *, source: FileSystem = LOC
         whole = ByteRange(job.path, 0, target.stamp(job.path).size)
     except FileNotFoundError as error:
         raise DifferenceError(f"{job.path} was written, and is not there any more.", DAMAGED) from error
-    checksum = new_checksum()
+    checksum = PassingChecksums(job.intervals)
     with FileReader(source, forgets=job.uncached) as ours, FileReader(target, forgets={job.path}) as theirs:
         left = ours.windows([job.header, *job.ranges])
         right = hashed(theirs.windows([whole], buffers=2), checksum)
         offset = first_difference(left, right, advance)
     if offset is None:
-        return checksum.hexdigest()
+        return checksum.result
     raise DifferenceError(f"What was written to {job.path} is not what was read: {_where(offset, job)}.", DAMAGED)
 
 

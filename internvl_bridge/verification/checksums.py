@@ -1,14 +1,13 @@
 """Compare the files of an output with the checksums that were written down when it was made."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.not_a_directory import not_a_directory
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE, read_checksums
-from internvl_bridge.storage.checksums import ALGORITHM
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Manifest, is_as_written, read_manifest
+from internvl_bridge.storage.checksums import ALGORITHM, text_checksum
 from internvl_bridge.storage.reading import FileReader, file_checksum
 from internvl_bridge.work.progress import Advance, Progress, silent
 from internvl_bridge.work.workers import check_workers, in_parallel
@@ -78,12 +77,14 @@ def verify_checksums(
         True
     """
     home = Path(directory)
-    known = _known(home)
+    known = _manifest(home).files
     there = {path.name for path in home.iterdir() if path.is_file()}
     names = sorted(known.keys() & there)
     report = progress("Reading", sum((home / name).stat().st_size for name in names), len(names))
     found = in_parallel(lambda name, step: _checksum(home / name, step), names, check_workers(workers), report)
     changed = {name for name, checksum in zip(names, found, strict=True) if checksum != known[name]}
+    if not is_as_written(home, text_checksum):
+        changed.add(SIDECAR_FILE)
     return ChecksumReport(
         equal=tuple(name for name in names if name not in changed),
         changed=tuple(sorted(changed)),
@@ -92,22 +93,22 @@ def verify_checksums(
     )
 
 
-def _known(directory: Path) -> Mapping[str, str]:
+def _manifest(directory: Path) -> Manifest:
     if not directory.is_dir():
         raise not_a_directory(directory)
-    stated = read_checksums(directory)
-    if stated is None:
+    manifest = read_manifest(directory)
+    if manifest is None:
         raise CompanionFileError(
             f"{directory / SIDECAR_FILE} is not there, or has no checksums.",
             "Give the output of a conversion; compare other directories with 'internvl-bridge verify LEFT RIGHT'.",
         )
-    algorithm, checksums = stated
-    if algorithm != ALGORITHM:
+    if manifest.algorithm != ALGORITHM:
         raise CompanionFileError(
-            f"{directory / SIDECAR_FILE} has checksums of the kind {algorithm[:80]!r}, this program knows {ALGORITHM}.",
+            f"{directory / SIDECAR_FILE} has checksums of the kind {manifest.algorithm[:80]!r}, this program knows "
+            f"{ALGORITHM}.",
             "Use the version of internvl-bridge that made the directory, or a newer one.",
         )
-    return checksums
+    return manifest
 
 
 def _checksum(path: Path, advance: Advance) -> str:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import internvl_bridge
 from internvl_bridge.cli.app import app
+from internvl_bridge.metadata.sidecar import OF_EVERY_OUTPUT
 
 Custom = Callable[[str], Path]
 
@@ -317,6 +318,7 @@ def test_the_way_back_to_the_custom_checkpoint_is_handed_on(name: str, layout, c
     kept, handed_on = (json.loads((tmp_path / name / SIDECAR).read_bytes()) for name in ("hf", "repaired"))
     assert kept.pop("checksums") is not None
     assert kept.pop("conversion") != handed_on.pop("conversion")
+    assert kept.pop("checksum") != handed_on.pop("checksum")
     assert handed_on.pop("checksums")["files"].keys() == set(report.files) - {SIDECAR}
     assert handed_on == kept
     assert SIDECAR in report.files
@@ -329,7 +331,7 @@ def test_a_sidecar_that_is_none_is_left_behind_and_named(hf: Path, tmp_path: Pat
     internvl_bridge.to_custom(DATA / "hf" / SPLIT, tmp_path / "other")
     shutil.copy(tmp_path / "other" / SIDECAR, hf)
     report = internvl_bridge.repair(hf, tmp_path / "repaired")
-    assert json.loads((tmp_path / "repaired" / SIDECAR).read_bytes()).keys() == {"version", "conversion", "checksums"}
+    assert json.loads((tmp_path / "repaired" / SIDECAR).read_bytes()).keys() == {*OF_EVERY_OUTPUT, "version"}
     assert any("The sidecar is left behind" in note for note in said(report))
 
 

@@ -16,7 +16,7 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import read_config
 from internvl_bridge.metadata.files import small_texts
 from internvl_bridge.metadata.other_format import OtherFormat, read_sidecar, reference_as_other_format
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE, sidecar_contents, sidecar_text
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Manifest, sidecar_contents, sidecar_text
 
 CUSTOM_TEXT = (DATA / "custom" / "qwen2-300m" / "config.json").read_text()
 HF_TEXT = (DATA / "hf" / "qwen2-300m@state-dict" / "config.json").read_text()
@@ -35,7 +35,7 @@ def contents(**changes: Any) -> dict[str, Any]:
 
 def written_text(*arguments: Any) -> str:
     """A sidecar as a conversion writes it."""
-    return sidecar_text(sidecar_contents(*arguments), "xxh3_128", {"config.json": "0" * 32})
+    return sidecar_text(sidecar_contents(*arguments), Manifest("xxh3_128", {"config.json": "0" * 32}), str.upper)
 
 
 def write(directory: Path, values: Any) -> Path:
@@ -426,7 +426,7 @@ def test_a_reference_that_cannot_be_expressed_is_refused(tmp_path: Path) -> None
 
 
 def test_a_sidecar_that_only_has_checksums_says_nothing_of_the_other_format(tmp_path: Path) -> None:
-    text = sidecar_text({}, "xxh3_128", {"config.json": "0" * 32})
+    text = sidecar_text({}, Manifest("xxh3_128", {"config.json": "0" * 32}), str.upper)
     for wanted in Format:
         assert read_sidecar(write(tmp_path, text), wanted) is None
 

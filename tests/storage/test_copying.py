@@ -106,7 +106,7 @@ def job(sources: list[Path]) -> OutputShard:
 def written(directory: Path, job: OutputShard, files: LocalFiles = LOCAL) -> tuple[WrittenFile, list[int]]:
     steps: list[int] = []
     with FileReader() as readers:
-        result = write_file(directory / job.name, job.header, job.ranges, readers, steps.append, files)
+        result = write_file(directory / job.name, (job.header, job.ranges), readers, steps.append, files)
     return result, steps
 
 
@@ -121,7 +121,9 @@ def check(directory: Path, job: OutputShard, files: LocalFiles, *, clones: bool)
     assert content == wanted(job)
     assert sum(steps) == job.size == len(content)
     assert result.cloned == (shareable_in(job) if clones and files.clone else 0)
-    assert result.checksum == (None if result.cloned else xxhash.xxh3_128_hexdigest(content))
+    assert (result.checksums and result.checksums.whole) == (
+        None if result.cloned else xxhash.xxh3_128_hexdigest(content)
+    )
     return result
 
 
@@ -375,7 +377,9 @@ def test_what_cannot_be_shared_is_copied(tmp_path, job, clones, code, when):
     assert content == wanted(job)
     assert sum(steps) == job.size
     assert result.cloned == (0 if when in {"always", "from the second on"} else 7 * BLOCK)
-    assert result.checksum == (None if result.cloned else xxhash.xxh3_128_hexdigest(content))
+    assert (result.checksums and result.checksums.whole) == (
+        None if result.cloned else xxhash.xxh3_128_hexdigest(content)
+    )
 
 
 def test_a_source_that_cannot_be_shared_is_asked_once(tmp_path, sources, clones):
@@ -411,7 +415,7 @@ def test_where_a_transfer_cannot_bypass_the_cache_it_is_done_again_through_it(tm
 
     bypasses.odd, bypasses.is_odd = refusing, WHEN[when]
     result = check(tmp_path, job, LocalFiles(clone=False), clones=False)
-    assert result.checksum is not None
+    assert result.checksums is not None
 
 
 @pytest.mark.parametrize("code", [*CANNOT_BYPASS, errno.EPERM], ids=named)
@@ -503,7 +507,7 @@ def test_a_full_disk_is_an_error_before_anything_is_written(ext4, files):
     steps: list[int] = []
     job = OutputShard("out", b"header", (ByteRange(source, 0, 8 << 20),) * 8, ())
     with FileReader() as readers, pytest.raises(OSError, match="No space left") as caught:
-        write_file(ext4 / job.name, job.header, job.ranges, readers, steps.append, files)
+        write_file(ext4 / job.name, (job.header, job.ranges), readers, steps.append, files)
     assert caught.value.filename == str(ext4 / "out")
     assert steps == []
 
@@ -525,7 +529,7 @@ def check_failure(tmp_path: Path, job: OutputShard, function: Scripted, code: in
     function.odd, function.is_odd = raising(code), lambda call: call == number
     steps: list[int] = []
     with FileReader() as readers, pytest.raises(OSError, match=os.strerror(code)) as caught:
-        write_file(tmp_path / job.name, job.header, job.ranges, readers, steps.append)
+        write_file(tmp_path / job.name, (job.header, job.ranges), readers, steps.append)
     assert caught.value.errno == code
     assert sum(steps) < job.size
     return caught.value
@@ -608,7 +612,7 @@ def test_an_interrupt_of_the_progress_is_heard(tmp_path, job, clones, files):
 
     before = open_files()
     with pytest.raises(KeyboardInterrupt), FileReader() as readers:
-        write_file(tmp_path / job.name, job.header, job.ranges, readers, advance, files)
+        write_file(tmp_path / job.name, (job.header, job.ranges), readers, advance, files)
     assert open_files() == before
     assert sum(steps) < job.size
     assert bool(clones.calls) is files.clone
@@ -642,7 +646,7 @@ def test_a_source_that_becomes_shorter_meanwhile_is_refused(tmp_path, sources, f
     job = OutputShard("out", bytes(BLOCK), (ByteRange(sources[0], 0, SIZE), ByteRange(sources[0], 0, SIZE)), ())
     with FileReader() as readers, pytest.raises(CheckpointError, match="it was changed") as caught:
         write_file(
-            tmp_path / job.name, job.header, job.ranges, readers, lambda _: os.truncate(sources[0], 2 * BLOCK), files
+            tmp_path / job.name, (job.header, job.ranges), readers, lambda _: os.truncate(sources[0], 2 * BLOCK), files
         )
     assert 2 * BLOCK < ended(caught.value, sources[0]) <= SIZE
 

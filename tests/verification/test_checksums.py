@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import xxhash
+from safetensors import safe_open
 from support import DATA, copy_custom, edit_json
 from typer.testing import CliRunner
 
@@ -15,6 +16,7 @@ import internvl_bridge
 from internvl_bridge.cli.app import app
 from internvl_bridge.convert import run as conversion
 from internvl_bridge.errors import CheckpointError, DifferenceError
+from internvl_bridge.metadata.sidecar import OF_EVERY_OUTPUT
 from internvl_bridge.storage import shard_jobs, small_files
 from internvl_bridge.storage.copying import WrittenFile
 
@@ -38,9 +40,22 @@ def output(original: Path, tmp_path: Path) -> Path:
 
 def manifest(directory: Path) -> dict[str, str]:
     stated = json.loads((directory / SIDECAR).read_bytes())["checksums"]
-    assert stated.keys() == {"algorithm", "files"}
+    assert stated.keys() == {"algorithm", "files", "weights"}
     assert stated["algorithm"] == "xxh3_128"
+    for name, record in stated["weights"].items():
+        assert record["size"] == (directory / name).stat().st_size
+        with safe_open(directory / name, "np") as file:
+            summed_tensors = {key: stored_checksum(directory / name, key) for key in file.keys()}  # noqa: SIM118
+        assert record["tensors"] in (summed_tensors, {})  # none of what was cloned and not read back
+        assert (record["tensors"] == {}) == (name not in stated["files"])
     return stated["files"]
+
+
+def stored_checksum(path: Path, key: str) -> str:
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    begin, end = json.loads(data[8:start])[key]["data_offsets"]
+    return xxhash.xxh3_128_hexdigest(data[start + begin : start + end])
 
 
 def summed(directory: Path) -> dict[str, str]:
@@ -378,6 +393,7 @@ def test_to_repair_twice_is_to_repair_once(output, tmp_path, kind):
     once, twice = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("once", "twice"))
     sidecars = [json.loads(files.pop(SIDECAR)) for files in (once, twice)]
     assert once == twice
+    assert all(sidecar.pop("checksum") for sidecar in sidecars)
     records = [sidecar.pop("conversion") for sidecar in sidecars]  # what is repaired needs no note any more
     assert sidecars[0] == sidecars[1]
     assert len(records[0]["notes"]) >= len(records[1]["notes"])
@@ -389,6 +405,7 @@ def test_a_repair_hands_on_what_the_sidecar_knows_and_its_own_checksums(output, 
     internvl_bridge.repair(output, tmp_path / "repaired", max_shard_size="2MB")
     before, after = (json.loads((home / SIDECAR).read_bytes()) for home in (output, tmp_path / "repaired"))
     assert before.pop("checksums") != after.pop("checksums")
+    assert before.pop("checksum") != after.pop("checksum")
     assert before.pop("conversion")["options"] == {"max_shard_size": "60KB"}
     assert after.pop("conversion")["options"] == {"max_shard_size": "2MB"}
     assert before == after
@@ -397,7 +414,7 @@ def test_a_repair_hands_on_what_the_sidecar_knows_and_its_own_checksums(output, 
 def test_an_output_that_has_nothing_but_a_manifest_is_converted_as_one_without(tmp_path):
     source = foreign(tmp_path / "foreign")
     internvl_bridge.repair(source, tmp_path / "repaired")
-    assert json.loads((tmp_path / "repaired" / SIDECAR).read_bytes()).keys() == {"version", "conversion", "checksums"}
+    assert json.loads((tmp_path / "repaired" / SIDECAR).read_bytes()).keys() == {*OF_EVERY_OUTPUT, "version"}
     report = internvl_bridge.to_custom(tmp_path / "repaired", tmp_path / "custom")
     assert not [note for note in report.warnings if "sidecar" in note and "left behind" in note]
     shutil.copytree(tmp_path / "repaired", tmp_path / "bare")

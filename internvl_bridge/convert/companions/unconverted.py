@@ -11,7 +11,7 @@ from internvl_bridge.convert.companions.shared import CompanionFiles
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.files import CHAT_FILES, TOKENIZER_FILES, small_texts
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, repaired_contents, sidecar_contents
-from internvl_bridge.planning.output_head import OutputHead
+from internvl_bridge.planning.tensor_plan import ModelPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class UnconvertedFiles:
 
 
 def unconverted_files(
-    model: Model, head: OutputHead, companions: CompanionFiles, home: Path, wanted: Format
+    model: Model, planned: ModelPlan, companions: CompanionFiles, home: Path, wanted: Format
 ) -> UnconvertedFiles:
     """What becomes of the files of ``model`` that ``companions``, the files of the output, do not have.
 
@@ -41,6 +41,7 @@ def unconverted_files(
         surely = {*companions.texts, *CHAT_FILES} - replaced
         texts = small_texts(source, without=used | replaced, surely=surely)
         made = {name: text for name, text in companions.texts.items() if name not in replaced}
-        sidecar = sidecar_contents(model.format, model.description.family.name, texts, made, head.value)
+        family, head = model.description.family.name, planned.head.value
+        sidecar = sidecar_contents(model.format, family, texts, made, head, planned.plan.recipes)
         kept = {*texts}
     return UnconvertedFiles(sidecar, tuple(sorted({path.name for path in source.iterdir()} - used - kept)))

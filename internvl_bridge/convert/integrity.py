@@ -1,0 +1,112 @@
+"""Compare a source with the checksums that it carries: those that were taken when a conversion made it."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from internvl_bridge.checkpoint.model import Model
+from internvl_bridge.errors import BridgeError, CheckpointError, first_few
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Manifest, is_as_written, read_manifest
+from internvl_bridge.notes import Warn
+from internvl_bridge.storage.checksums import ALGORITHM, new_checksum, text_checksum
+from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.storage.stamps import stamp_of
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is recorded of the weights of a source: the checksums of its tensors, by key.
+
+    ``firm`` are those of files that show no change since: same size, same header, and not newer than the record.
+    """
+
+    tensors: Mapping[str, str]
+    firm: frozenset[str]
+
+
+NOTHING = Recorded({}, frozenset())
+
+
+def manifest_of(directory: Path) -> tuple[Manifest | None, tuple[str, ...]]:
+    """The checksums that ``directory`` carries, None if none can be used; and notes about that."""
+    try:
+        manifest = read_manifest(directory)
+        if manifest is None or manifest.algorithm != ALGORITHM or not manifest.weights:
+            return None, ()
+        if is_as_written(directory, text_checksum):
+            return manifest, ()
+    except BridgeError:  # nothing that a conversion needs
+        return None, ()
+    return None, (Warn(f"{SIDECAR_FILE} was changed since it was written, so that its checksums are not used."),)
+
+
+def recorded(model: Model, manifest: Manifest | None) -> Recorded:
+    """What ``manifest`` records of the weights of ``model`` that are there."""
+    if manifest is None or model.weights.assembly is not None:
+        return NOTHING
+    written = stamp_of(model.directory / SIDECAR_FILE).modified
+    tensors: dict[str, str] = {}
+    firm: set[str] = set()
+    for number, shard in enumerate(model.checkpoint.shards):
+        record = manifest.weights.get(shard.path.name)
+        if record is None:
+            continue
+        here = {key for key, tensor in model.checkpoint.tensors.items() if tensor.shard == number}
+        known = {key: checksum for key, checksum in record.tensors.items() if key in here}
+        tensors |= known
+        if (shard.stamp.size, shard.stamp.header) == (record.size, record.header) and shard.stamp.modified <= written:
+            firm |= known.keys()
+    return Recorded(tensors, frozenset(firm))
+
+
+def changed_small_files(manifest: Manifest | None, directory: Path, contents: Mapping[Path, str]) -> Iterator[str]:
+    """A note about the small files of ``directory`` that are not as they were written; ``contents`` are checksums."""
+    there = {path.name: checksum for path, checksum in contents.items() if path.parent == directory}
+    known = manifest.files if manifest else {}
+    if changed := sorted(name for name in there.keys() & known.keys() if there[name] != known[name]):
+        yield (f"{first_few(changed)} changed since a conversion wrote the source. The output has what is there now.")
+
+
+def checksums_of_rest(
+    record: Recorded, passed: Collection[str], model: Model, check: Callable[[], None]
+) -> dict[str, str]:
+    """The checksums of recorded tensors that did not pass in one piece, read once more; ``check`` may end that."""
+    found: dict[str, str] = {}
+    with FileReader() as readers:
+        for key in record.tensors.keys() - passed:
+            check()
+            checksum = new_checksum()
+            for window in readers.windows(model.checkpoint.tensors[key].ranges):
+                checksum.update(window)
+            found[key] = checksum.hexdigest()
+    return found
+
+
+def compare_with_record(
+    record: Recorded, found: Mapping[str, str], model: Model, accepted: Collection[str]
+) -> tuple[str, ...]:
+    """Notes about tensors whose checksums, ``found`` as their bytes passed, are not the recorded ones.
+
+    Raises CheckpointError if a file whose tensors differ shows no other change: then it was damaged.
+    """
+    compared = record.tensors.keys() & found.keys()
+    different = sorted(key for key in compared if found[key] != record.tensors[key])
+    if damaged := [key for key in different if key in record.firm]:
+        place = model.checkpoint.tensors[damaged[0]].data.path
+        if "checksums" not in accepted:
+            raise CheckpointError(
+                f"{len(damaged)} of {len(compared)} tensors do not have the checksum that {SIDECAR_FILE} records, the "
+                f"first of them {damaged[0]} in {place}. The file is damaged, as its size and time are as they were.",
+                "Get the file again, or add --accept checksums to convert what is there.",
+            )
+    return tuple(_notes(different, compared, len(record.tensors)))
+
+
+def _notes(different: Collection[str], compared: Collection[str], recorded_tensors: int) -> Iterator[str]:
+    if different:
+        yield Warn(
+            f"{len(different)} of {len(compared)} tensors do not have the checksums that {SIDECAR_FILE} of the source "
+            f"records. The weights were trained since, or they are damaged."
+        )
+    if unread := recorded_tensors - len(compared):
+        yield f"{unread} tensors of the source were not compared with its checksums, as no pass has read them whole."
