@@ -16,6 +16,7 @@ from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.source_shards import INDEX_FILE, has_weights, open_checkpoint
+from internvl_bridge.storage.unfinished import check_downloaded
 from internvl_bridge.work.progress import nothing
 
 INDEX_FILES = (INDEX_FILE, PICKLED_INDEX, METADATA_FILE)
@@ -32,6 +33,12 @@ def open_weights(directory: Path, is_model: IsModel) -> OpenedWeights:
     torch.distributed.checkpoint: those are read through torch, which is imported only then. Raises
     CheckpointError for what cannot be read safely or contradicts itself.
     """
+    opened = _opened(directory, is_model)
+    check_downloaded(shard.path for shard in opened.checkpoint.shards)
+    return opened
+
+
+def _opened(directory: Path, is_model: IsModel) -> OpenedWeights:
     if not has_weights(directory) and has_pickled_weights(directory):
         from internvl_bridge.checkpoint.dumps.pickled import open_pickled  # imports torch  # noqa: PLC0415
 

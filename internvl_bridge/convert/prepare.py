@@ -20,7 +20,7 @@ from internvl_bridge.convert.options import Execution, Options, check_accepted, 
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.sizes import parse_size
 from internvl_bridge.convert.source_watch import Contents, contents_of
-from internvl_bridge.errors import UnsupportedModelError
+from internvl_bridge.errors import UnsupportedModelError, first_few
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.mapping.spellings import chosen_spelling
@@ -40,6 +40,7 @@ from internvl_bridge.storage.output_shards import (
 )
 from internvl_bridge.storage.publishing import check_apart, check_output
 from internvl_bridge.storage.source_shards import INDEX_FILE
+from internvl_bridge.storage.unfinished import holes
 from internvl_bridge.work.workers import check_workers
 
 _AS_USUAL = Execution()
@@ -130,6 +131,7 @@ def prepare(
     told = (
         *_field_notes(model, fields),
         *manifest_notes,
+        *_hole_notes(model),
         *companions.notes,
         *changed_small_files(manifest, source, contents),
     )
@@ -156,6 +158,14 @@ def prepare(
         options=options,
         execution=execution,
     )
+
+
+def _hole_notes(model: Model) -> Iterator[str]:
+    if found := holes(model.checkpoint.tensors):
+        yield Warn(
+            f"{len(found)} tensors are holes of their files, and read as zeros: {first_few(found)}. Their download or "
+            f"copy is not complete, or a copy left out what is zero."
+        )
 
 
 def _differing_fields(model: Model) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import internvl_bridge
 from internvl_bridge.cli import commands
 from internvl_bridge.cli.app import app
-from internvl_bridge.errors import ConfigError
+from internvl_bridge.errors import CheckpointError, ConfigError
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 
 LACKS_TOKENIZER = DATA / "hf" / "qwen2-300m@state-dict"
@@ -143,3 +143,18 @@ def test_the_same_shapes_divided_among_other_heads_are_refused(
     ):
         internvl_bridge.to_custom(hf, tmp_path / "back", reference=custom if by_reference else None)
     assert not (tmp_path / "back").exists()
+
+
+def test_weights_that_nobody_has_written_are_a_warning_and_refused_beside_an_unfinished_download(tmp_path: Path):
+    source = copy_custom("qwen3-300m", tmp_path / "source")
+    path = source / "model.safetensors"
+    data, size = path.read_bytes(), path.stat().st_size
+    place = 8 + int.from_bytes(data[:8], "little")
+    with path.open("wb") as file:
+        file.write(data[:place])
+        file.truncate(size)
+    report = internvl_bridge.to_hf(source, tmp_path / "hf")
+    assert any("tensors are holes of their files, and read as zeros" in warning for warning in report.warnings)
+    (source / "model.safetensors.aria2").touch()
+    with pytest.raises(CheckpointError, match="is not finished"):
+        internvl_bridge.to_hf(source, tmp_path / "again")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -152,6 +153,12 @@ def _checkpoint(directory: Path, parts: Mapping[str, _Part]) -> Checkpoint:
         stored = {
             name: _stored(name, parts[name], numbers[parts[name].chunk.archive.path], reader, fake) for name in ordered
         }
+    for before, name in pairwise(ordered):
+        first, second = parts[before].chunk.archive, parts[name].chunk.archive
+        if first.path == second.path and first.offset + first.length > second.offset:
+            raise malformed(
+                directory / METADATA_FILE, f"it places {name} and {before} in the same bytes of {first.path}"
+            )
     return Checkpoint(directory, shards, stored, {})
 
 

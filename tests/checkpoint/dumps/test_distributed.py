@@ -562,6 +562,16 @@ def test_a_value_where_a_tensor_should_be_is_refused(tmp_path):
     assert "holds a value of type list for x, and .metadata says F32 [2]" in refusal(tmp_path)
 
 
+def test_chunks_that_share_bytes_are_refused(tmp_path):
+    """Another tensor's bytes would be taken for the second one's."""
+    save(tmp_path, {"x": torch.ones(2), "y": torch.zeros(2)})
+
+    def move(metadata: Metadata) -> None:
+        info_of(metadata, "y").offset = info_of(metadata, "x").offset
+
+    assert "in the same bytes of" in refusal(edit(tmp_path, move))
+
+
 def test_code_in_a_chunk_is_refused_and_not_run(tmp_path):
     save(tmp_path, {"x": torch.ones(2)})
     torch.save(Evil(os.mkdir, str(tmp_path / "victim")), tmp_path / "other")
