@@ -47,15 +47,14 @@ def recorded(model: Model, manifest: Manifest | None) -> Recorded:
     written = stamp_of(model.directory / SIDECAR_FILE).modified
     tensors: dict[str, str] = {}
     firm: set[str] = set()
-    for number, shard in enumerate(model.checkpoint.shards):
+    for key, tensor in model.checkpoint.tensors.items():
+        shard = model.checkpoint.shards[tensor.shard]
         record = manifest.weights.get(shard.path.name)
-        if record is None:
+        if record is None or key not in record.tensors:
             continue
-        here = {key for key, tensor in model.checkpoint.tensors.items() if tensor.shard == number}
-        known = {key: checksum for key, checksum in record.tensors.items() if key in here}
-        tensors |= known
+        tensors[key] = record.tensors[key]
         if (shard.stamp.size, shard.stamp.header) == (record.size, record.header) and shard.stamp.modified <= written:
-            firm |= known.keys()
+            firm.add(key)
     return Recorded(tensors, frozenset(firm))
 
 

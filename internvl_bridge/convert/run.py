@@ -16,7 +16,7 @@ from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.record import record_of
 from internvl_bridge.convert.report import ConversionReport
-from internvl_bridge.convert.source_watch import check_contents, check_untouched, check_weights, settled_stamps
+from internvl_bridge.convert.source_watch import Stamps, check_contents, check_untouched, check_weights, settled_stamps
 from internvl_bridge.convert.tensor_places import ShardPlaces, checksums_at, places_in
 from internvl_bridge.convert.write_weights import compare_shards, shard_jobs, write_shards
 from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
@@ -99,35 +99,12 @@ def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]
         check_room(budget_of(conversion, workspace.journal.finished), output)
         stamps = settled_stamps(model, progress)
         checksums, inventory = _write_companions(conversion, workspace, check)
-        cold = uncached(shard.path for shard in model.checkpoint.shards)
         places = places_in(conversion.shards, model.checkpoint.tensors if conversion.recorded.tensors else {})
-        intervals = [place.intervals for place in places]
-        jobs = shard_jobs(conversion.shards, workspace.files, cold, intervals, verify=execution.verify)
-        workers = check_workers(execution.workers)
-        try:
-            shards = write_shards(jobs, workspace, workers, progress)
-        except BridgeError:
-            with _nothing_kept(workspace):
-                check_untouched(stamps)  # a change of the source would be the reason
-            raise
-        with _nothing_kept(workspace):
-            check_weights(model, stamps, partial(compare_shards, jobs, workers=workers, progress=progress))
-        passed = {
-            key: checksum
-            for place, shard in zip(places, shards, strict=True)
-            for key, checksum in checksums_at(place.sources, shard.checksums).items()
-        }
-        if execution.verify:
-            passed |= checksums_of_rest(conversion.recorded, passed, model, check)
-        told = compare_with_record(conversion.recorded, passed, model, execution.accept)
+        shards = _write_weights(conversion, workspace, stamps, places, progress)
+        told = _compare_with_record(conversion, shards, places, check)
         written = Written(workspace, shards, warnings_of(told), without_warnings(told))
-        sidecar = _sidecar(conversion, written, checksums, places).encode()
-        workspace.check()
-        write_bytes(workspace.files / SIDECAR_FILE, sidecar)
-        inventory |= {SIDECAR_FILE: stamp_of(workspace.files / SIDECAR_FILE)}
         inventory |= {shard.name: shard.stamp for shard in shards}
-        if (workspace.files / SIDECAR_FILE).read_bytes() != sidecar:
-            raise DifferenceError(f"{SIDECAR_FILE} is not what was to be written.", DAMAGED)
+        inventory[SIDECAR_FILE] = _write_sidecar(workspace, _sidecar(conversion, written, checksums, places))
         check_contents(conversion.inputs, conversion.contents)
         with _nothing_kept(workspace):
             check_unchanged(stamps.items())
@@ -135,6 +112,49 @@ def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]
             check_replaceable(output, conversion.inputs)  # somebody may have put something there meanwhile
         check_inventory(workspace.files, inventory)
     return written
+
+
+def _write_weights(
+    conversion: Conversion, workspace: Workspace, stamps: Stamps, places: Sequence[ShardPlaces], progress: Progress
+) -> list[WrittenShard]:
+    """Write the files of weights, from a source that is what it was when ``stamps`` were taken."""
+    execution, model = conversion.execution, conversion.model
+    cold = uncached(shard.path for shard in model.checkpoint.shards)
+    intervals = [place.intervals for place in places]
+    jobs = shard_jobs(conversion.shards, workspace.files, cold, intervals, verify=execution.verify)
+    workers = check_workers(execution.workers)
+    try:
+        shards = write_shards(jobs, workspace, workers, progress)
+    except BridgeError:
+        with _nothing_kept(workspace):
+            check_untouched(stamps)  # a change of the source would be the reason
+        raise
+    with _nothing_kept(workspace):
+        check_weights(model, stamps, partial(compare_shards, jobs, workers=workers, progress=progress))
+    return shards
+
+
+def _compare_with_record(
+    conversion: Conversion, shards: Iterable[WrittenShard], places: Iterable[ShardPlaces], check: Callable[[], None]
+) -> tuple[str, ...]:
+    """Notes about the source's tensors, compared with the checksums that it carries."""
+    passed: dict[str, str] = {}
+    for place, shard in zip(places, shards, strict=True):
+        passed |= checksums_at(place.sources, shard.checksums)
+    if conversion.execution.verify:
+        passed |= checksums_of_rest(conversion.recorded, passed, conversion.model, check)
+    return compare_with_record(conversion.recorded, passed, conversion.model, conversion.execution.accept)
+
+
+def _write_sidecar(workspace: Workspace, text: str) -> Stamp:
+    """Write the sidecar, and read it back; what it was before that."""
+    workspace.check()
+    path = workspace.files / SIDECAR_FILE
+    write_bytes(path, text.encode())
+    stamp = stamp_of(path)
+    if path.read_bytes() != text.encode():
+        raise DifferenceError(f"{SIDECAR_FILE} is not what was to be written.", DAMAGED)
+    return stamp
 
 
 def _sidecar(

@@ -12,7 +12,7 @@ from internvl_bridge.metadata.json_files import CONFIG_FILE
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.storage.reading import FileReader, file_checksum
-from internvl_bridge.storage.stamps import Stamp, changed_meanwhile, settled_stamp, touched
+from internvl_bridge.storage.stamps import Stamp, changed_meanwhile, settled_stamp, stamp_of, touched
 from internvl_bridge.work.progress import Progress, nothing
 
 _SMALL_FILES = (
@@ -25,6 +25,9 @@ _SMALL_FILES = (
     *LEGAL_FILES,
 )
 
+_LARGEST = 1 << 28
+"""Bytes of a file that is read to see whether it changes."""
+
 Stamps = Mapping[Path, Stamp]
 """What each file of weights was."""
 Contents = Mapping[Path, str]
@@ -34,7 +37,7 @@ Contents = Mapping[Path, str]
 def contents_of(directories: Iterable[Path]) -> Contents:
     """The small files of ``directories`` on which an output depends, as they are now."""
     with FileReader() as readers:
-        return {path: file_checksum(path, readers, nothing) for path in _small_files(directories)}
+        return {path: _content(path, readers) for path in _small_files(directories)}
 
 
 def check_contents(directories: Iterable[Path], then: Contents) -> None:
@@ -91,6 +94,14 @@ def check_headers(model: Model) -> None:
     weights = reopened(model)
     if weights.checkpoint.tensors != model.checkpoint.tensors or weights.assembly != model.weights.assembly:
         raise changed_meanwhile(model.directory)
+
+
+def _content(path: Path, readers: FileReader) -> str:
+    """What shows that ``path`` is as it was: its checksum, or its stamp if it is not small at all."""
+    stamp = stamp_of(path)
+    if stamp.size > _LARGEST:
+        return f"{stamp.size}, {stamp.modified}, {stamp.changed}, {stamp.place}"
+    return file_checksum(path, readers, nothing)
 
 
 def _small_files(directories: Iterable[Path]) -> Iterator[Path]:
