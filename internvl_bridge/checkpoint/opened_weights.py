@@ -1,8 +1,10 @@
 """What opening weights gives: stored pieces, and how they make up whole tensors. Imports no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from internvl_bridge.mapping.plan import Plan
+from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.source_shards import Checkpoint, StoredTensor
 
@@ -16,14 +18,16 @@ SAFETENSORS, PICKLED, DISTRIBUTED = "safetensors", "pytorch_model.bin", "torch.d
 class OpenedWeights:
     """The weights of a model: stored pieces, and how they make up whole tensors.
 
-    ``assembly`` leads from the keys of ``checkpoint`` to those of the whole tensors; None where every tensor
-    is whole. ``left_out`` names what a dump holds beside the model: optimizer states, counters.
+    ``assembly`` leads from the keys of ``checkpoint`` to those of the whole tensors; None where every tensor is whole.
+    ``left_out`` names what a dump holds beside the model: optimizer states, counters. ``crcs`` are the CRC-32 that
+    files state for parts of them.
     """
 
     checkpoint: Checkpoint
     assembly: Plan | None
     left_out: tuple[str, ...] = ()
     container: str = SAFETENSORS
+    crcs: Mapping[ByteRange, int] = field(default_factory=dict)
 
     @property
     def has_shards(self) -> bool:

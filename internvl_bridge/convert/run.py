@@ -99,7 +99,9 @@ def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]
         check_room(budget_of(conversion, workspace.journal.finished), output)
         stamps = settled_stamps(model, progress)
         checksums, inventory = _write_companions(conversion, workspace, check)
-        places = places_in(conversion.shards, model.checkpoint.tensors if conversion.recorded.tensors else {})
+        sources = model.checkpoint.tensors if conversion.recorded.tensors else {}
+        crcs = {} if "checksums" in execution.accept else model.weights.crcs
+        places = places_in(conversion.shards, sources, crcs)
         shards = _write_weights(conversion, workspace, stamps, places, progress)
         told = _compare_with_record(conversion, shards, places, check)
         written = Written(workspace, shards, warnings_of(told), without_warnings(told))
@@ -120,8 +122,7 @@ def _write_weights(
     """Write the files of weights, from a source that is what it was when ``stamps`` were taken."""
     execution, model = conversion.execution, conversion.model
     cold = uncached(shard.path for shard in model.checkpoint.shards)
-    intervals = [place.intervals for place in places]
-    jobs = shard_jobs(conversion.shards, workspace.files, cold, intervals, verify=execution.verify)
+    jobs = shard_jobs(conversion.shards, workspace.files, cold, places, verify=execution.verify)
     workers = check_workers(execution.workers)
     try:
         shards = write_shards(jobs, workspace, workers, progress)

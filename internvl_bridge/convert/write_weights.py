@@ -5,8 +5,8 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+from internvl_bridge.convert.tensor_places import ShardPlaces
 from internvl_bridge.errors import DifferenceError
-from internvl_bridge.storage.checksums import Interval
 from internvl_bridge.storage.journal import Journal
 from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.publishing import Workspace
@@ -20,11 +20,11 @@ def shard_jobs(
     shards: Sequence[OutputShard],
     directory: Path,
     uncached: Collection[Path],
-    intervals: Sequence[Collection[Interval]],
+    places: Sequence[ShardPlaces],
     *,
     verify: bool,
 ) -> list[ShardJob]:
-    """The jobs that make ``shards`` in ``directory``, with checksums of the ``intervals`` of each.
+    """The jobs that make ``shards`` in ``directory``, with checksums of the ``places`` in each.
 
     Of the source files ``uncached`` nothing stays in the cache.
     """
@@ -35,9 +35,10 @@ def shard_jobs(
             shard.ranges,
             verify=verify,
             uncached=frozenset(byte_range.path for byte_range in shard.ranges).intersection(uncached),
-            intervals=tuple(parts),
+            intervals=tuple(place.intervals),
+            crcs=place.crcs,
         )
-        for shard, parts in zip(shards, intervals, strict=True)
+        for shard, place in zip(shards, places, strict=True)
     ]
 
 

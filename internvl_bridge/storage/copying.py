@@ -12,7 +12,7 @@ from pathlib import Path
 
 from internvl_bridge.storage.block_alignment import FileSegment, Part, file_segments
 from internvl_bridge.storage.byte_range import ByteRange
-from internvl_bridge.storage.checksums import FileChecksums, Interval, PassingChecksums, hashed
+from internvl_bridge.storage.checksums import FileChecksums, PassingChecksums, hashed
 from internvl_bridge.storage.file_system import ByteSink, FileSystem
 from internvl_bridge.storage.local_files import LOCAL
 from internvl_bridge.storage.reading import FileReader
@@ -27,7 +27,7 @@ _WRITERS = 2
 class WrittenFile:
     """A file that was written: how many of its bytes are shared with the source, and its checksums.
 
-    ``checksums`` is None if any are: those bytes were never seen.
+    ``checksums`` is None if any are, as those bytes were never seen, and if none were asked for.
     """
 
     cloned: int
@@ -40,23 +40,25 @@ def write_file(
     reader: FileReader,
     advance: Advance,
     files: FileSystem = LOCAL,
-    intervals: Iterable[Interval] = (),
+    checksums: PassingChecksums | None = None,
 ) -> WrittenFile:
     """Create ``path`` in ``files``, of ``contents``: a header and the ranges behind it. Make it durable.
 
-    Checksums are taken of the whole file, and of ``intervals`` of it.
+    ``checksums`` are taken of what is copied.
 
     Raises CheckpointError if a source file turns out shorter than its header said. Raises OSError, naming the file, if
     the disk refuses.
     """
     segments = list(file_segments(*contents))
-    checksum = PassingChecksums(intervals)
     with files.create(path) as sink:
         shared = sink.begin(segments, reader.source, advance)
         for offset, parts in _gaps(segments, shared):
-            _write_behind(sink, offset, hashed(reader.windows(parts, _BUFFERS), checksum), advance)
+            windows = reader.windows(parts, _BUFFERS)
+            _write_behind(sink, offset, windows if checksums is None else hashed(windows, checksums), advance)
         sink.finish()
-    return WrittenFile(sum(segment.length for segment in shared), None if shared else checksum.result)
+    return WrittenFile(
+        sum(segment.length for segment in shared), None if shared or checksums is None else checksums.result
+    )
 
 
 def _gaps(segments: Iterable[FileSegment], shared: Collection[FileSegment]) -> Iterator[tuple[int, list[Part]]]:

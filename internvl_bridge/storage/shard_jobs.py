@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from internvl_bridge.errors import DifferenceError
+from internvl_bridge.errors import CheckpointError, DifferenceError
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.checksums import FileChecksums, Interval, PassingChecksums, hashed
 from internvl_bridge.storage.comparing import first_difference
@@ -30,7 +30,8 @@ class ShardJob:
     It is small and picklable, and stands alone: a thread, another process or another machine that sees the same files
     carries it out with :func:`write_and_check`. ``verify``: read the file back and compare it. What is read for the
     last time of the files ``uncached`` does not stay in the page cache. Checksums are taken of the whole file, and of
-    ``intervals`` of it.
+    ``intervals`` of it. ``crcs`` are places in it, the CRC-32 that the source states for what is there, and where that
+    is in the source: it is refused if it has another one.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class ShardJob:
     verify: bool = True
     uncached: frozenset[Path] = frozenset()
     intervals: tuple[Interval, ...] = ()
+    crcs: tuple[tuple[Interval, int, ByteRange], ...] = ()
 
     @property
     def size(self) -> int:
@@ -78,10 +80,14 @@ def write_and_check(
     a disk refuses. Raises DifferenceError if what was written is not what was read.
     """
     with FileReader(source, forgets=() if job.verify else job.uncached) as reader:
-        written = write_file(job.path, (job.header, job.ranges), reader, advance, target, job.intervals)
+        passing = None if job.verify else _checksums(job)  # what is read back is seen then
+        written = write_file(job.path, (job.header, job.ranges), reader, advance, target, passing)
     stamp = target.stamp(job.path)
-    checksums = check(job, advance, source=source, target=target) if job.verify else written.checksums
-    return WrittenShard(job.path.name, written.cloned, checksums, stamp)
+    if job.verify:
+        return WrittenShard(job.path.name, written.cloned, check(job, advance, source=source, target=target), stamp)
+    if written.checksums is not None:
+        _check_crcs(job, written.checksums)
+    return WrittenShard(job.path.name, written.cloned, written.checksums, stamp)
 
 
 def check(
@@ -96,14 +102,30 @@ def check(
         whole = ByteRange(job.path, 0, target.stamp(job.path).size)
     except FileNotFoundError as error:
         raise DifferenceError(f"{job.path} was written, and is not there any more.", DAMAGED) from error
-    checksum = PassingChecksums(job.intervals)
+    checksum = _checksums(job)
     with FileReader(source, forgets=job.uncached) as ours, FileReader(target, forgets={job.path}) as theirs:
         left = ours.windows([job.header, *job.ranges])
         right = hashed(theirs.windows([whole], buffers=2), checksum)
         offset = first_difference(left, right, advance)
     if offset is None:
+        _check_crcs(job, checksum.result)
         return checksum.result
     raise DifferenceError(f"What was written to {job.path} is not what was read: {_where(offset, job)}.", DAMAGED)
+
+
+def _checksums(job: ShardJob) -> PassingChecksums:
+    return PassingChecksums(job.intervals, (place for place, _, _ in job.crcs))
+
+
+def _check_crcs(job: ShardJob, found: FileChecksums) -> None:
+    """Raise CheckpointError if what was read is not what the source's own checksums say."""
+    for place, crc, origin in job.crcs:
+        if found.crcs.get(place) != crc:
+            raise CheckpointError(
+                f"{origin.path} is damaged: its {origin.length} bytes from {origin.offset} on do not have the CRC that "
+                f"the file states.",
+                "Get the file again, or add --accept checksums to convert what is there.",
+            )
 
 
 def _where(offset: int, job: ShardJob) -> str:

@@ -12,6 +12,7 @@ from thinning import rarely
 import internvl_bridge
 from internvl_bridge.convert.options import Options
 from internvl_bridge.convert.prepare import prepare
+from internvl_bridge.convert.tensor_places import places_in
 from internvl_bridge.convert.write_weights import shard_jobs
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.work.progress import silent
@@ -24,7 +25,11 @@ def test_a_job_of_the_largest_release_is_small(order: str, tmp_path: Path) -> No
     subprocess.run([sys.executable, ROOT / "examples" / "synthetic.py", source, "--preset", "241b"], check=True)
     found = prepare(source, tmp_path / "output", (Format.CUSTOM, Format.HF), Options(order=order))
     jobs = shard_jobs(
-        found.shards, tmp_path, [part.path for part in found.model.checkpoint.shards], [()] * 97, verify=True
+        found.shards,
+        tmp_path,
+        [part.path for part in found.model.checkpoint.shards],
+        places_in(found.shards, {}, {}),
+        verify=True,
     )
 
     assert len(jobs) == 97

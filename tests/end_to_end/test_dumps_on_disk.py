@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import internvl_bridge
 from internvl_bridge.cli.app import app
+from internvl_bridge.errors import CheckpointError
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -525,3 +526,22 @@ def test_a_file_of_two_ranks_that_is_missing(ranks: Path, tmp_path: Path):
     dump = shutil.copytree(ranks / "dump", tmp_path / "dump")
     (dump / "__1_0.distcp").unlink()
     refuse("to-custom", dump, "__1_0.distcp")
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_record_that_does_not_have_its_crc_is_refused(verify: bool, tmp_path: Path):
+    source = copy_custom("qwen3-300m", tmp_path / "source")
+    torch.save(load_all(source), source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    path = source / "pytorch_model.bin"
+    internvl_bridge.to_hf(source, tmp_path / "whole", verify=verify)
+    data = bytearray(path.read_bytes())
+    weight = load_all(tmp_path / "whole")["multi_modal_projector.linear_1.weight"]
+    place = data.index(weight.view(torch.uint8).numpy().tobytes())
+    data[place + 5] ^= 1
+    path.write_bytes(data)
+    words = rf"{path} is damaged: its {weight.nbytes} bytes from {place} on do not have the CRC that the file states"
+    with pytest.raises(CheckpointError, match=words):
+        internvl_bridge.to_hf(source, tmp_path / "hf", verify=verify)
+    assert not (tmp_path / "hf").exists()
+    internvl_bridge.to_hf(source, tmp_path / "hf", verify=verify, accept=["checksums"])

@@ -2,7 +2,9 @@
 
 import errno
 import os
+from itertools import pairwise
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import xxhash
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage import reading
-from internvl_bridge.storage.checksums import ALGORITHM, checksum_of, hashed, new_checksum
+from internvl_bridge.storage.checksums import ALGORITHM, PassingChecksums, checksum_of, hashed, new_checksum
 from internvl_bridge.storage.reading import FileReader, file_checksum
 from internvl_bridge.work.progress import nothing
 
@@ -81,3 +83,29 @@ def test_a_file_that_becomes_shorter_meanwhile_is_refused(tmp_path, monkeypatch)
     (tmp_path / "file").write_bytes(b"data")
     with FileReader() as readers, pytest.raises(CheckpointError, match="ended before byte 4: it was changed"):
         file_checksum(tmp_path / "file", readers, lambda _: os.truncate(tmp_path / "file", 1))
+
+
+DATA = bytes(number * 7 % 251 for number in range(1000))
+
+
+@given(
+    intervals=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)).map(lambda pair: tuple(sorted(pair)))),
+    others=st.lists(st.integers(0, 999).flatmap(lambda start: st.tuples(st.just(start), st.integers(start + 1, 1000)))),
+    cuts=st.lists(st.integers(0, 1000)),
+)
+def test_intervals_have_the_checksums_of_their_bytes_however_they_pass(
+    intervals: list[tuple[int, int]], others: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    passing = PassingChecksums(intervals, others)
+    for start, stop in pairwise(sorted({0, 1000, *cuts})):
+        passing.update(memoryview(DATA)[start:stop])
+
+    assert passing.result.whole == xxhash.xxh3_128_hexdigest(DATA)
+    assert passing.result.parts == {place: xxhash.xxh3_128_hexdigest(DATA[slice(*place)]) for place in intervals}
+    assert passing.result.crcs == {place: crc32(DATA[slice(*place)]) for place in others}
+
+
+def test_an_interval_that_did_not_end_has_no_checksum() -> None:
+    passing = PassingChecksums([(2, 5), (2, 4), (9, 9)])
+    passing.update(memoryview(DATA)[:4])
+    assert passing.result.parts.keys() == {(2, 4), (9, 9)}

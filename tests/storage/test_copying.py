@@ -24,6 +24,7 @@ from storage.filesystems import open_files, shared_blocks, wanted
 from internvl_bridge.errors import CheckpointError
 from internvl_bridge.storage import block_alignment, cloning, copying, direct_io, local_files, reading
 from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.checksums import PassingChecksums
 from internvl_bridge.storage.copying import WrittenFile, write_file
 from internvl_bridge.storage.local_files import LOCAL, LocalFiles
 from internvl_bridge.storage.output_shards import OutputShard
@@ -106,7 +107,8 @@ def job(sources: list[Path]) -> OutputShard:
 def written(directory: Path, job: OutputShard, files: LocalFiles = LOCAL) -> tuple[WrittenFile, list[int]]:
     steps: list[int] = []
     with FileReader() as readers:
-        result = write_file(directory / job.name, (job.header, job.ranges), readers, steps.append, files)
+        passing = PassingChecksums()
+        result = write_file(directory / job.name, (job.header, job.ranges), readers, steps.append, files, passing)
     return result, steps
 
 

@@ -44,11 +44,15 @@ _TENSORS_ONLY = "Save tensors only: torch.save(model.state_dict(), ...), or the 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An unpickled object whose tensors have no memory, and the storages ``{offset: length}`` of its file."""
+    """An unpickled object whose tensors have no memory, and the storages ``{offset: length}`` of its file.
+
+    ``crcs`` are the CRC-32 that the file states for storages, by offset; torch may have been told to write none.
+    """
 
     byte_range: ByteRange
     content: object
     storages: Mapping[int, int]
+    crcs: Mapping[int, int]
 
 
 def read_archive(byte_range: ByteRange, reader: FileReader, fake: FakeTensorMode) -> Archive:
@@ -64,7 +68,7 @@ def read_archive(byte_range: ByteRange, reader: FileReader, fake: FakeTensorMode
         raise _malformed(byte_range.path, f"it has only {size} bytes, and its contents should end at byte {end}")
     window = _Window(byte_range, reader.source(byte_range.path))
     _check_kind(byte_range.path, window.at(0, BLOCKSIZE))
-    storages = _storages(byte_range, window)
+    records = _storages(byte_range, window)
     window.seek(0)
     try:
         with warnings.catch_warnings(), fake:
@@ -72,7 +76,9 @@ def read_archive(byte_range: ByteRange, reader: FileReader, fake: FakeTensorMode
             content = torch.load(cast("IO[bytes]", window), map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 (damaged bytes make torch raise nearly anything)
         raise _refused(byte_range.path, error) from None
-    return Archive(byte_range, content, storages)
+    storages = {start: record.file_size for start, record in records.items()}
+    crcs = {start: record.CRC for start, record in records.items() if record.CRC}
+    return Archive(byte_range, content, storages, crcs)
 
 
 def find_tensor(archive: Archive, key: str, tensor: torch.Tensor, shard: int) -> StoredTensor:
@@ -133,8 +139,8 @@ def _check_kind(path: Path, first: bytes) -> None:
     raise _malformed(path, "it is not a zip archive")
 
 
-def _storages(byte_range: ByteRange, window: "_Window") -> Mapping[int, int]:
-    """The records of the archive that hold storages: their offset within ``byte_range``, and their length."""
+def _storages(byte_range: ByteRange, window: "_Window") -> Mapping[int, ZipInfo]:
+    """The records of the archive that hold storages, by their offset within ``byte_range``."""
     try:
         with ZipFile(window) as archive:
             records, end = archive.infolist(), archive.start_dir
@@ -154,7 +160,7 @@ def _storages(byte_range: ByteRange, window: "_Window") -> Mapping[int, int]:
     if ".format_version" in starts and names != [str(number) for number in range(len(names))]:
         # There torch computes most offsets from the order, and would take one storage for another.
         raise CheckpointError(f"{byte_range.path} was packed again, with its records in another order.", _SAVE_AGAIN)
-    return {start: record.file_size for _, start, record in data}
+    return {start: record for _, start, record in data}
 
 
 def _placed(path: Path, window: "_Window", records: list[ZipInfo], end: int) -> Iterator[tuple[str, int, ZipInfo]]:

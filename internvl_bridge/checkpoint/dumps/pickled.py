@@ -35,26 +35,31 @@ def open_pickled(directory: Path) -> OpenedWeights:
     shards = tuple(Shard(directory / name, {}, stamp_of(directory / name)) for name in names)
     tensors: dict[str, StoredTensor] = {}
     left_out: dict[str, None] = {}
+    crcs: dict[ByteRange, int] = {}
     fake = FakeTensorMode()
     for number, name in enumerate(names):
-        stored, others = _read_file(directory / name, number, fake)
+        stored, others, stated = _read_file(directory / name, number, fake)
         for key in stored:
             if key in tensors:
                 raise stored_twice(key, tensors[key].data.path, directory / name)
         tensors |= stored
         left_out |= dict.fromkeys(others)
+        crcs |= stated
     if weight_map is not None:
         check_index(directory / PICKLED_INDEX, weight_map, {key: names[t.shard] for key, t in tensors.items()})
-    return OpenedWeights(Checkpoint(directory, shards, tensors, index_metadata), None, tuple(left_out), PICKLED)
+    return OpenedWeights(Checkpoint(directory, shards, tensors, index_metadata), None, tuple(left_out), PICKLED, crcs)
 
 
-def _read_file(path: Path, number: int, fake: FakeTensorMode) -> tuple[dict[str, StoredTensor], list[str]]:
-    """The tensors of the file in physical order, and the names of what it holds beside its state dict."""
+def _read_file(
+    path: Path, number: int, fake: FakeTensorMode
+) -> tuple[dict[str, StoredTensor], list[str], dict[ByteRange, int]]:
+    """The tensors of the file in physical order, the names of what it holds beside its state dict, and its CRCs."""
     with FileReader() as reader:
         archive = read_archive(ByteRange(path, 0, path.stat().st_size), reader, fake)
     state, others = _state_dict(path, archive.content)
     stored = {key: find_tensor(archive, key, tensor, number) for key, tensor in state.items()}
-    return dict(sorted(stored.items(), key=lambda item: item[1].data.offset)), others
+    crcs = {ByteRange(path, start, archive.storages[start]): crc for start, crc in archive.crcs.items()}
+    return dict(sorted(stored.items(), key=lambda item: item[1].data.offset)), others, crcs
 
 
 def _state_dict(path: Path, content: object) -> tuple[dict[str, torch.Tensor], list[str]]:
