@@ -69,10 +69,13 @@ def changed_small_files(manifest: Manifest | None, directory: Path, contents: Ma
 def checksums_of_rest(
     record: Recorded, passed: Collection[str], model: Model, check: Callable[[], None]
 ) -> dict[str, str]:
-    """The checksums of recorded tensors that did not pass in one piece, read once more; ``check`` may end that."""
+    """The checksums of those recorded tensors that would show damage, and that did not pass in one piece.
+
+    They are read once more; ``check`` may end that.
+    """
     found: dict[str, str] = {}
     with FileReader() as readers:
-        for key in record.tensors.keys() - passed:
+        for key in record.firm.difference(passed):
             check()
             checksum = new_checksum()
             for window in readers.windows(model.checkpoint.tensors[key].ranges):
@@ -90,14 +93,15 @@ def compare_with_record(
     """
     compared = record.tensors.keys() & found.keys()
     different = sorted(key for key in compared if found[key] != record.tensors[key])
-    if damaged := [key for key in different if key in record.firm]:
+    damaged = [key for key in different if key in record.firm]
+    if damaged and "checksums" not in accepted and len(different) * 2 < len(compared):  # training changes nearly all
         place = model.checkpoint.tensors[damaged[0]].data.path
-        if "checksums" not in accepted:
-            raise CheckpointError(
-                f"{len(damaged)} of {len(compared)} tensors do not have the checksum that {SIDECAR_FILE} records, the "
-                f"first of them {damaged[0]} in {place}. The file is damaged, as its size and time are as they were.",
-                "Get the file again, or add --accept checksums to convert what is there.",
-            )
+        raise CheckpointError(
+            f"{len(damaged)} of {len(compared)} tensors do not have the checksum that {SIDECAR_FILE} records, the "
+            f"first of them {damaged[0]} in {place}. The file is damaged: its size and header are as recorded, and it "
+            f"is not newer than the record.",
+            "Get the file again, or add --accept checksums to convert what is there.",
+        )
     return tuple(_notes(different, compared, len(record.tensors)))
 
 

@@ -24,7 +24,7 @@ from internvl_bridge.metadata.sidecar import RECORD, SIDECAR_FILE, Manifest, Wei
 from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of, text_checksum
 from internvl_bridge.storage.header import LENGTH_PREFIX
-from internvl_bridge.storage.inventory import check_inventory
+from internvl_bridge.storage.inventory import Entry, check_inventory
 from internvl_bridge.storage.local_files import uncached
 from internvl_bridge.storage.publishing import Workspace, keep_only, publishing
 from internvl_bridge.storage.reading import FileReader, file_checksum
@@ -98,21 +98,23 @@ def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]
         keep_only(workspace, {shard.name for shard in conversion.shards})
         check_room(budget_of(conversion, workspace.journal.finished), output)
         stamps = settled_stamps(model, progress)
-        checksums, inventory = _write_companions(conversion, workspace, check)
+        checksums, stamps_of_small = _write_companions(conversion, workspace, check)
         sources = model.checkpoint.tensors if conversion.recorded.tensors else {}
         crcs = {} if "checksums" in execution.accept else model.weights.crcs
         places = places_in(conversion.shards, sources, crcs)
         shards = _write_weights(conversion, workspace, stamps, places, progress)
         told = _compare_with_record(conversion, shards, places, check)
         written = Written(workspace, shards, warnings_of(told), without_warnings(told))
-        inventory |= {shard.name: shard.stamp for shard in shards}
-        inventory[SIDECAR_FILE] = _write_sidecar(workspace, _sidecar(conversion, written, checksums, places))
+        text = _sidecar(conversion, written, checksums, places)
+        sidecar = Entry(_write_sidecar(workspace, text), text_checksum(text))
         check_contents(conversion.inputs, conversion.contents)
         with _nothing_kept(workspace):
             check_unchanged(stamps.items())
         if execution.overwrite:
             check_replaceable(output, conversion.inputs)  # somebody may have put something there meanwhile
-        check_inventory(workspace.files, inventory)
+        small = {name: Entry(stamp, checksums[name]) for name, stamp in stamps_of_small.items()}
+        weights = {shard.name: Entry(shard.stamp, _whole(shard)) for shard in shards}
+        check_inventory(workspace.files, {**small, **weights, SIDECAR_FILE: sidecar})
     return written
 
 
@@ -147,6 +149,10 @@ def _compare_with_record(
     return compare_with_record(conversion.recorded, passed, conversion.model, conversion.execution.accept)
 
 
+def _whole(shard: WrittenShard) -> str | None:
+    return None if shard.checksums is None else shard.checksums.whole
+
+
 def _write_sidecar(workspace: Workspace, text: str) -> Stamp:
     """Write the sidecar, and read it back; what it was before that."""
     workspace.check()
@@ -167,7 +173,7 @@ def _sidecar(
         header = checksum_of([planned.header[LENGTH_PREFIX:]])
         tensors = checksums_at(place.targets, shard.checksums)
         weights[shard.name] = WeightsRecord(planned.size, header, tensors)
-    files = {shard.name: shard.checksums.whole for shard in written.shards if shard.checksums is not None}
+    files = {shard.name: whole for shard in written.shards if (whole := _whole(shard)) is not None}
     warnings, notes = (*conversion.warnings, *written.warnings), (*conversion.notes, *written.notes)
     record = record_of(conversion.options, conversion.execution, warnings, notes)
     manifest = Manifest(ALGORITHM, {**checksums, **files}, weights)
@@ -193,11 +199,11 @@ def _write_companions(
         meant[INDEX_FILE] = checksum_of(piece.encode() for piece in json_pieces(conversion.index))
     with FileReader() as readers:
         meant |= {path.name: file_checksum(path, readers, nothing) for path in conversion.copies}
-        inventory = {name: stamp_of(directory / name) for name in meant}
+        stamps = {name: stamp_of(directory / name) for name in meant}
         made = {name: file_checksum(directory / name, readers, nothing) for name in meant}
     if wrong := [name for name in meant if made[name] != meant[name]]:
         raise DifferenceError(f"{wrong[0]} is not what was to be written.", DAMAGED)
-    return made, inventory
+    return made, stamps
 
 
 @contextmanager

@@ -62,7 +62,10 @@ def settled_stamps(model: Model, progress: Progress) -> Stamps:
         if stamps[shard.path] != shard.stamp:
             raise changed_meanwhile(shard.path)
         report(shard.stamp.size, 1)
-    if any(shard.stamp.is_touched(stamps[shard.path]) for shard in shards):
+    moved = [shard.path for shard in shards if shard.stamp.is_touched(stamps[shard.path])]
+    if moved and model.description.may_be_tied:
+        raise changed_meanwhile(moved[0])  # what its output head is was decided by data that may be another's
+    if moved:
         check_headers(model)
     return stamps
 

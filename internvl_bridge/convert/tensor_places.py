@@ -7,7 +7,6 @@ from pathlib import Path
 
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.checksums import FileChecksums, Interval
-from internvl_bridge.storage.header import parse_start
 from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.source_shards import StoredTensor
 
@@ -56,8 +55,9 @@ def _by_file(places: Iterable[tuple[ByteRange, str]]) -> dict[Path, _Stored]:
 
 
 def _targets(shard: OutputShard) -> Places:
-    start, entries = len(shard.header), parse_start(Path(shard.name), shard.header, shard.size).entries
-    return {key: (start + entry.start, start + entry.stop) for key, entry in entries.items()}
+    start = len(shard.header)
+    starts = (0, *shard.ends[:-1])
+    return {key: (start + begin, start + end) for key, begin, end in zip(shard.keys, starts, shard.ends, strict=True)}
 
 
 def _sources(shard: OutputShard, by_file: Mapping[Path, _Stored]) -> Places:

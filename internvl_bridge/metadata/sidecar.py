@@ -81,7 +81,9 @@ def sidecar_text(contents: Mapping[str, Any], manifest: Manifest, own_checksum: 
     weights = {name: asdict(record) for name, record in sorted(manifest.weights.items())}
     checksums = {"algorithm": manifest.algorithm, "files": dict(sorted(manifest.files.items())), "weights": weights}
     values = {"version": VERSION, **contents, CHECKSUMS: checksums}
-    return _text({**values, OWN_CHECKSUM: own_checksum(_text(values))})
+    text = _text(values)
+    own = json.dumps(own_checksum(text), ensure_ascii=False)
+    return f'{text.removesuffix(_END)},\n  "{OWN_CHECKSUM}": {own}{_END}'
 
 
 def is_as_written(directory: Path, own_checksum: Callable[[str], str]) -> bool:
@@ -92,6 +94,9 @@ def is_as_written(directory: Path, own_checksum: Callable[[str], str]) -> bool:
     values = dict(read_json_file(directory / SIDECAR_FILE).values)
     stated = values.pop(OWN_CHECKSUM, None)
     return stated is None or stated == own_checksum(_text(values))
+
+
+_END = "\n}\n"
 
 
 def _text(values: Mapping[str, Any]) -> str:

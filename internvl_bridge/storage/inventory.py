@@ -1,19 +1,32 @@
 """Know whether a directory holds what one run has put there, and nothing else."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_bridge.errors import OutputError
+from internvl_bridge.storage.reading import FileReader, file_checksum
 from internvl_bridge.storage.stamps import Stamp, stamp_of
+from internvl_bridge.work.progress import nothing
 
-Inventory = Mapping[str, Stamp]
-"""What each file was before it was read back, by name."""
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a file was before it was read back, and its checksum; None if no pass has seen all of its bytes."""
+
+    stamp: Stamp
+    checksum: str | None
+
+
+Inventory = Mapping[str, Entry]
+"""The files of a directory, by name."""
 
 
 def check_inventory(directory: Path, inventory: Inventory) -> None:
     """Raise OutputError unless ``directory`` holds the files of ``inventory`` as they were, and nothing else.
 
-    A file that was changed, cut off, replaced, removed or added since is not what was compared with the source.
+    A file that was changed, cut off, replaced, removed or added since is not what was compared with the source. One
+    whose inode or times differ may be the same, as some file systems do not keep them: it is read once more.
     """
     there = {path.name for path in directory.iterdir()}
     for name in sorted(there | inventory.keys()):
@@ -22,9 +35,17 @@ def check_inventory(directory: Path, inventory: Inventory) -> None:
             raise _foreign(path, "was removed")
         if name not in inventory:
             raise _foreign(path, "was added")
-        now, then = stamp_of(path), inventory[name]
-        if path.is_symlink() or (now.size, now.modified, now.place) != (then.size, then.modified, then.place):
+        entry = inventory[name]
+        if path.is_symlink() or not path.is_file() or stamp_of(path).size != entry.stamp.size:
             raise _foreign(path, "was changed")
+        now = stamp_of(path)
+        if (now.modified != entry.stamp.modified or entry.stamp.is_touched(now)) and _checksum(path) != entry.checksum:
+            raise _foreign(path, "was changed")
+
+
+def _checksum(path: Path) -> str:
+    with FileReader() as readers:
+        return file_checksum(path, readers, nothing)
 
 
 def _foreign(path: Path, what: str) -> OutputError:

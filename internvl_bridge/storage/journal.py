@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from internvl_bridge.errors import OutputError, named, shown
@@ -74,7 +75,8 @@ class Journal:
     """An open journal, and the names of the files that it calls finished.
 
     ``file`` is its descriptor: what is written goes there, whatever becomes of ``path``. ``locked``: nobody else can
-    open it; False where the file system has no locks. ``run`` is a random name of this run.
+    open it; False where the file system has no locks. ``run`` is a random name of this run, which is written down when
+    it has ``begun``.
     """
 
     path: Path
@@ -82,6 +84,7 @@ class Journal:
     locked: bool
     file: int
     run: str
+    begun: Event
 
     def resumes(self, identity: Identity) -> bool:
         """Whether what is written down is the conversion of ``identity``; False if nothing is.
@@ -96,6 +99,7 @@ class Journal:
             os.ftruncate(self.file, found.length)  # lest the next line becomes a part of one that was cut off
         self.finished[:] = found.finished
         self._put({"run": self.run})
+        self.begun.set()
         return True
 
     def begin(self, identity: Identity) -> None:
@@ -104,6 +108,7 @@ class Journal:
         with named(self.path):
             os.ftruncate(self.file, 0)
         self._put({**asdict(identity), "run": self.run})
+        self.begun.set()
 
     def record(self, name: str) -> None:
         """Write down that the file ``name`` is complete and durable."""
@@ -118,10 +123,8 @@ class Journal:
         """Whether it still is where it was, and no other run has begun to write to it."""
         if not is_at(self.path, self.file):
             return False
-        if self.locked:
-            return True
         found = parsed_journal(self.path, self._data())
-        return found is None or found.run in {None, self.run}
+        return not self.begun.is_set() or (found is not None and found.run == self.run)
 
     def _data(self) -> bytes:
         with named(self.path):
@@ -182,7 +185,7 @@ def open_journal(path: Path) -> Iterator[Journal]:
     try:
         with named(path):
             locked = _lock(file, path)
-        yield Journal(path, [], locked, file, secrets.token_hex(8))
+        yield Journal(path, [], locked, file, secrets.token_hex(8), Event())
     finally:
         os.close(file)
 
@@ -207,8 +210,10 @@ def is_at(path: Path, handle: int) -> bool:
     """Whether ``path`` itself, and not what it may lead to, is what is open as ``handle``."""
     try:
         return os.path.samestat(os.fstat(handle), path.lstat())
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}:
+            return False
+        raise
 
 
 def _other_option(name: str, then: Any, now: Any) -> tuple[str, str]:

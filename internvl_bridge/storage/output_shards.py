@@ -37,12 +37,16 @@ class ShardContents:
 
 @dataclass(frozen=True, slots=True)
 class OutputShard:
-    """One file to write: its first bytes, then byte ranges to copy behind them."""
+    """One file to write: its first bytes, then byte ranges to copy behind them.
+
+    ``ends`` are where the tensors ``keys`` end, one after the other, counted from the end of the header.
+    """
 
     name: str
     header: bytes
     ranges: tuple[ByteRange, ...]
     keys: tuple[str, ...]
+    ends: tuple[int, ...] = ()
 
     @property
     def data_size(self) -> int:
@@ -118,4 +122,4 @@ def _output_shard(name: str, shard: ShardContents) -> OutputShard:
     header = encode_header(entries, shard.metadata)
     if not shard.canonical:
         header = padded(header, congruent_start(len(header), ranges))
-    return OutputShard(name, header, ranges, tuple(shard.tensors))
+    return OutputShard(name, header, ranges, tuple(shard.tensors), tuple(entry.stop for entry in entries.values()))

@@ -226,15 +226,17 @@ def _publish(partial: Path, output: Path, above: Sequence[Path], *, overwrite: b
     replaces = overwrite and os.path.lexists(output)
     if replaces:
         _check_free(output, overwrite=True)  # it may have become another one since
+    placed = False
     try:
         if replaces:
             output.rename(replaced)
         _put(files, output)
+        placed = True
         for directory in (partial, output.parent, *above):
             _sync_directory(directory)
     except BaseException:
         with suppress(OSError):  # then the next run finds a new output that is complete, and removes the old one
-            if not os.path.lexists(files):
+            if placed and not os.path.lexists(files):
                 output.rename(files)
         with suppress(OSError):  # then the next run does that
             if replaces and not os.path.lexists(output):

@@ -49,15 +49,16 @@ def settled_stamp(path: Path, header: str = "") -> Stamp:
     with path.open("rb", buffering=0) as file:
         with suppress(OSError):  # some file systems cannot, for a file that is open for reading
             os.fsync(file.fileno())
+        stamp = _stamp(os.fstat(file.fileno()), header)
         for _ in range(_LOOKS):
-            stamp = _stamp(os.fstat(file.fileno()), header)
             step = _CLOCK_STEP if stamp.changed % 1_000_000_000 else _COARSE_STEP
             age = time.time_ns() - stamp.changed
             if age >= step:
                 return stamp
             time.sleep(min(step - age, step) / 1e9)
-        if stamp.changed > time.time_ns():  # by a clock that is ahead of ours, nothing is ever old enough
-            return stamp
+            before, stamp = stamp, _stamp(os.fstat(file.fileno()), header)
+            if stamp == before and not stamp.is_touched(before):  # also by a clock that is ahead of ours
+                return stamp
     raise changed_meanwhile(path)
 
 

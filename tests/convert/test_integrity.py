@@ -90,6 +90,22 @@ def trained(path: Path) -> None:
     rewrite(path.parent, lambda tensors: tensors["language_model.model.norm.weight"].add_(1))
 
 
+def trained_before_the_record_was_copied(path: Path) -> None:
+    """With a header that is the same, and a sidecar that was copied beside it afterwards."""
+    data = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    data[start::16] = bytes(byte ^ 1 for byte in data[start::16])
+    path.write_bytes(data)
+    os.utime(path.parent / SIDECAR_FILE)
+
+
+def test_a_record_that_was_copied_beside_trained_weights_is_no_sign_of_damage(tmp_path: Path):
+    source = made(tmp_path, "qwen2-300m", "to_custom")
+    trained_before_the_record_was_copied(source / WEIGHTS)
+    report = internvl_bridge.to_custom(source, tmp_path / "output")
+    assert any("73 of 73 tensors" in warning and "trained since" in warning for warning in report.warnings)
+
+
 @pytest.mark.parametrize("change", [newer, trained])
 def test_weights_that_were_written_since_are_converted_with_a_warning(change, tmp_path: Path):
     source = made(tmp_path, "qwen2-300m", "to_custom")

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from contextlib import nullcontext
 from errno import EIO
 from hashlib import sha256
 from pathlib import Path
@@ -29,11 +30,16 @@ from faults.injecting import (
     state,
 )
 from faults.test_file_systems import powerless
+from support import copy_custom
 from typer.testing import CliRunner
 
 import internvl_bridge
 from internvl_bridge.cli.app import app
+from internvl_bridge.convert.options import Options
+from internvl_bridge.convert.prepare import prepare
+from internvl_bridge.convert.run import carry_out
 from internvl_bridge.errors import BridgeError, CheckpointError, OutputError
+from internvl_bridge.mapping.formats import Format
 
 EARLY = ("pwrite", 0)
 """The first file of weights is being written: nothing is finished."""
@@ -218,6 +224,16 @@ def test_what_touches_no_bit_of_the_source_is_no_change(change: str, sources: Pa
     internvl_bridge.to_hf(sources / "custom", tmp_path / "output", max_shard_size=SHARD, workers=1, progress=noted)
     assert contents(tmp_path / "output") == contents(originals / "expected" / "to_hf")
     assert tasks[-1] == "Comparing once more, as the source was touched"
+
+
+@pytest.mark.parametrize(("model", "refused"), [("qwen3-300m-tied", True), ("qwen3-300m", False)])
+def test_what_is_touched_before_the_work_begins(model: str, refused: bool, tmp_path: Path):
+    """What the output head of a tied model is was decided by its data."""
+    source = copy_custom(model, tmp_path / "source")
+    conversion = prepare(source, tmp_path / "output", (Format.CUSTOM, Format.HF), Options())
+    (source / "model.safetensors").chmod(0o600)
+    with pytest.raises(CheckpointError, match="was changed") if refused else nullcontext():
+        carry_out(conversion)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors.index.json", "new_LICENSE"])

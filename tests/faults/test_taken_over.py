@@ -15,6 +15,7 @@ from support import copy_custom, load_all, shard
 import internvl_bridge
 from internvl_bridge.convert import run
 from internvl_bridge.errors import BridgeError, OutputError
+from internvl_bridge.storage import publishing
 
 SHARDS = 4
 
@@ -103,8 +104,14 @@ def flipped(files: Path) -> None:
         file.write(bytes([byte[0] ^ 1]))
 
 
+def at_the_same_time(files: Path) -> None:
+    """As rsync -t --inplace does it."""
+    times = (files / "model-00002-of-00004.safetensors").stat()
+    flipped(files)
+    os.utime(files / "model-00002-of-00004.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def replaced_by_a_copy(files: Path) -> None:
-    """Its bytes are the same, for now."""
     shutil.copy2(files / "config.json", files / "new")
     (files / "new").replace(files / "config.json")
 
@@ -117,7 +124,7 @@ SPOILED = {
     "a stale shard": lambda files: (files / "model-00005-of-00005.safetensors").write_bytes(b"stale"),
     "a directory": lambda files: (files / "checkpoint-500").mkdir(),
     "a link": lambda files: (files / "LICENSE").symlink_to("/etc/passwd"),
-    "a copy": replaced_by_a_copy,
+    "a bit, at the same time": at_the_same_time,
     "the sidecar": lambda files: (files / "internvl_bridge.json").write_text("{}"),
 }
 
@@ -134,19 +141,64 @@ def test_files_that_are_not_as_they_were_read_back(
     assert not output.exists()
     monkeypatch.undo()
     report = internvl_bridge.to_hf(source, output, verify=verify)
-    assert len(report.kept) == SHARDS - (what in {"a bit", "cut off", "no shard"})
+    assert len(report.kept) == SHARDS - (what in {"a bit", "a bit, at the same time", "cut off", "no shard"})
     assert internvl_bridge.verify(source, output).identical
 
 
-@pytest.mark.parametrize("locks", [True, False])
+@pytest.mark.parametrize("touch", [replaced_by_a_copy, lambda files: (files / "config.json").chmod(0o600)])
+def test_files_that_are_the_same_are_published(
+    touch: Callable[[Path], None], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run, "check_contents", lambda *_: touch(tmp_path / "output.partial" / "files"))
+    internvl_bridge.to_hf(source, tmp_path / "output")
+    assert internvl_bridge.verify_checksums(tmp_path / "output").intact
+
+
+def test_what_another_run_has_published_is_not_taken_back(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    output = tmp_path / "output"
+
+    def published(partial: Path, place: Path, *_: object, **__: object) -> None:
+        (partial / "files").rename(place)  # in the moment before this run does it
+        publish(partial, place, *_, **__)
+
+    publish = publishing._publish
+    monkeypatch.setattr(publishing, "_publish", published)
+    with pytest.raises(OSError, match="No such file"):
+        internvl_bridge.to_hf(source, output)
+    assert internvl_bridge.verify_checksums(output).intact
+
+
+def test_a_handle_that_went_stale_is_of_something_lost(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As on NFS where another machine removed the journal: what is at its place now is not ours to remove."""
+    output, partial, fstat = tmp_path / "output", tmp_path / "output.partial", os.fstat
+
+    def lose() -> None:
+        begun_anew(partial)
+        monkeypatch.setattr(os, "fstat", stale)
+
+    def stale(handle: int) -> os.stat_result:
+        status = fstat(handle)
+        if status.st_nlink == 0:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return status
+
+    with pytest.raises(OutputError, match="is not what this run works in any more"):
+        internvl_bridge.to_hf(source, output, workers=1, progress=once(lose, 0.6))
+    monkeypatch.undo()
+    assert tree(partial) == ["files", "journal"]
+
+
+@pytest.mark.parametrize("locks", [True, False, None])
 @pytest.mark.parametrize("removes", [True, False])
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
 def test_two_runs_do_not_publish_each_others_files(
-    share: float, removes: bool, locks: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    share: float, removes: bool, locks: bool | None, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The first waits; the second begins, and waits; the first goes on to its end; then the second does."""
-    if not locks:
-        monkeypatch.setattr(fcntl, "flock", no_locks)
+    if not locks:  # none, or such as other machines do not see
+        monkeypatch.setattr(fcntl, "flock", (lambda *_: None) if locks is None else no_locks)
     output, partial, other = tmp_path / "output", tmp_path / "output.partial", tmp_path / "other"
     shutil.copytree(source, other)
     for path in other.glob("*.safetensors"):

@@ -129,6 +129,7 @@ def test_a_settled_stamp_is_another_one_after_every_change(source: Path):
 
 def test_what_is_written_all_the_time_does_not_settle(source: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stamps.time, "time_ns", lambda: source.stat().st_ctime_ns + 1)
+    monkeypatch.setattr(stamps.time, "sleep", lambda _: source.write_bytes(b"more"))
     with pytest.raises(CheckpointError, match=f"{source} was changed while it was being converted"):
         settled_stamp(source)
 

@@ -11,6 +11,7 @@ from internvl_bridge.metadata.config.fields import TOP_FIELDS, VISION_FIELDS
 
 _COMPUTES_NOTHING = {
     "vocab_size",
+    "head_dim",
     "max_position_embeddings",
     "initializer_range",
     "attention_dropout",
@@ -22,7 +23,10 @@ _COMPUTES_NOTHING = {
     "output_router_logits",
     "router_aux_loss_coef",
 }
-"""HF names of fields that say nothing about what a trained model computes, or that its tensors show."""
+"""HF names of fields that say nothing about what a trained model computes, or that its tensors and heads show."""
+_NULL_MEANS = {"text_config.rope_scaling", "text_config.sliding_window"}
+"""Fields of which null says something: that there is none. Elsewhere it leaves the value to the class."""
+_ALIASES = {"swish": "silu", "gelu_python": "gelu"}
 _OF_WINDOWS = {"text_config.sliding_window", "text_config.max_window_layers"}
 
 
@@ -35,7 +39,8 @@ def differing_fields(ours: ModelDescription, theirs: ModelDescription) -> dict[s
     return {
         name: f"{shown(here[name])} and {shown(there[name])}"
         for name in here
-        if name in there and ABSENT not in (here[name], there[name]) and here[name] != there[name]
+        if name in there and _is_stated(name, here[name]) and _is_stated(name, there[name])
+        if here[name] != there[name]
     }
 
 
@@ -51,6 +56,10 @@ def other_heads(ours: ModelDescription, theirs: ModelDescription) -> str | None:
     return None
 
 
+def _is_stated(name: str, value: Any) -> bool:
+    return value is not ABSENT and (value is not None or name in _NULL_MEANS)
+
+
 def _widths(heads: tuple[int, int, int]) -> tuple[int, int]:
     return heads[0] * heads[2], heads[1] * heads[2]
 
@@ -59,7 +68,7 @@ def _heads_text(heads: tuple[int, int, int]) -> str:
     return f"{heads[0]} heads ({heads[1]} of keys and values) of {heads[2]} elements"
 
 
-def _meaning(model: ModelDescription) -> Mapping[str, Any]:
+def _meaning(model: ModelDescription) -> dict[str, Any]:
     """Every field that both formats have, in HF names and values."""
     parts = (
         ("", model.values, TOP_FIELDS),
@@ -71,6 +80,12 @@ def _meaning(model: ModelDescription) -> Mapping[str, Any]:
         for prefix, values, fields in parts
         for name, value in _section(model.format, values, fields)
     }
+    layers = model.dims.vision.layers + 1
+    if meaning["vision_feature_layer"] >= 0:
+        meaning["vision_feature_layer"] -= layers  # as it is counted from the end
+    for name, value in meaning.items():
+        if isinstance(value, str):
+            meaning[name] = _ALIASES.get(value, value)
     if meaning.get("text_config.use_sliding_window", True) is not True:  # then transformers writes null for its size
         return {name: value for name, value in meaning.items() if name not in _OF_WINDOWS}
     return meaning

@@ -45,6 +45,9 @@ def test_what_transformers_wrote_agrees_with_the_custom_config_of_the_same_model
         ("llm_config", {"eos_token_id": 3, "initializer_range": 0.5, "max_position_embeddings": 99}, {}),
         ("llm_config", {"rms_norm_eps": ...}, {}),
         ("llm_config", {"partial_rotary_factor": 0.5}, {}),
+        # The same in other words.
+        ("llm_config", {"hidden_act": "swish", "head_dim": None, "use_sliding_window": None}, {}),
+        (None, {"select_layer": 2}, {}),
     ],
 )
 def test_fields_that_change_what_a_model_computes(
