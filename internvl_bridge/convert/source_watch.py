@@ -55,7 +55,7 @@ def settled_stamps(model: Model, progress: Progress) -> Stamps:
     """
     shards = model.checkpoint.shards
     size = sum(shard.stamp.size for shard in shards)
-    report = progress("Waiting for the source to reach its disk", size, len(shards))
+    report = progress("Syncing the source", size, len(shards))
     stamps: dict[Path, Stamp] = {}
     for shard in shards:
         stamps[shard.path] = settled_stamp(shard.path, shard.stamp.header)

@@ -65,7 +65,7 @@ def compare_shards(jobs: Sequence[ShardJob], sources: Collection[Path], workers:
     Raises DifferenceError if they are not what is there now.
     """
     again = [job for job in jobs if any(byte_range.path in sources for byte_range in job.ranges)]
-    report = progress("Comparing once more, as the source was touched", sum(job.size for job in again), len(again))
+    report = progress("Comparing once more", sum(job.size for job in again), len(again))
     in_parallel(check, again, workers, report)
 
 
