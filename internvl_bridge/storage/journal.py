@@ -209,11 +209,15 @@ def _lock(file: int, path: Path) -> bool:
 def is_at(path: Path, handle: int) -> bool:
     """Whether ``path`` itself, and not what it may lead to, is what is open as ``handle``."""
     try:
-        return os.path.samestat(os.fstat(handle), path.lstat())
+        ours = os.fstat(handle)
     except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}:
+        if error.errno == errno.ESTALE:  # another machine has removed it
             return False
         raise
+    try:
+        return os.path.samestat(ours, path.lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _other_option(name: str, then: Any, now: Any) -> tuple[str, str]:

@@ -261,11 +261,11 @@ def _is_lost(partial: Path, handle: int, journal: Journal) -> bool:
 
 
 def _leave(partial: Path, output: Path, journal: Journal, error: BaseException) -> None:
-    if (partial / _REPLACED).exists():
+    if os.path.lexists(partial / _REPLACED):
         if not os.path.lexists(output):
             error.add_note(f"What was to be overwritten is in {partial / _REPLACED}: the same command puts it back.")
         return
-    if not journal.finished or not (partial / _FILES).is_dir():
+    if not journal.finished or not _may_hold_files(partial / _FILES):
         _remove(partial)
         if os.path.lexists(partial):
             error.add_note(f"Unfinished files that could not be removed are kept in {partial}.")
@@ -274,6 +274,14 @@ def _leave(partial: Path, output: Path, journal: Journal, error: BaseException) 
         f"{len(journal.finished)} finished file(s) are kept in {partial}: the same command goes on from there, "
         f"--restart starts over, and removing that directory gives it up."
     )
+
+
+def _may_hold_files(directory: Path) -> bool:
+    """Whether ``directory`` is one; True where nobody can look."""
+    try:
+        return directory.is_dir()
+    except OSError:
+        return True
 
 
 def _remove(partial: Path) -> None:
