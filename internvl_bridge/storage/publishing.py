@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -188,6 +189,7 @@ def _make(partial: Path) -> list[Path]:
         with suppress(FileExistsError):
             partial.mkdir()
         _check_ours(partial)
+        _check_owner(partial)
     except OSError as error:
         _remove_empty(made)
         where = "" if error.filename in {None, str(partial)} else f"{error.filename}: "
@@ -196,6 +198,34 @@ def _make(partial: Path) -> list[Path]:
             f"{partial} cannot be created: {where}{error.strerror}.", f"{remedy} another output directory."
         ) from error
     return made
+
+
+def _check_owner(partial: Path) -> None:
+    """Raise OutputError if ``partial``, which is there, or what is in it belongs to another user.
+
+    Its owner could put a link in the place of what this program removes and writes.
+    """
+    for path in (partial, partial / _JOURNAL, partial / _FILES):
+        owner = path.lstat().st_uid if os.path.lexists(path) else os.geteuid()
+        if owner != os.geteuid() and owner != _owner_of_new(partial.parent):
+            raise OutputError(
+                f"{path} belongs to another user (number {owner}), who could make this program write and remove files "
+                f"elsewhere.",
+                "Choose an output in a directory where only you can write, or remove it.",
+            )
+
+
+def _owner_of_new(directory: Path) -> int:
+    """Whom a new directory in ``directory`` belongs to: servers and mounts may map users to others."""
+    try:
+        new = Path(tempfile.mkdtemp(prefix="owner-", dir=directory))
+    except OSError:
+        return os.geteuid()
+    try:
+        return new.lstat().st_uid
+    finally:
+        with suppress(OSError):
+            new.rmdir()
 
 
 def _check_ours(partial: Path) -> None:

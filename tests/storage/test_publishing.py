@@ -690,3 +690,45 @@ def test_the_place_of_the_partial_output_does_not_matter_to_a_plan(tmp_path, sou
     before = tree(tmp_path)
     check_output(source, output)
     assert tree(tmp_path) == before
+
+
+# Of another user
+
+
+OTHERS = {
+    "the directory": lambda partial: partial,
+    "the journal": lambda partial: partial / "journal",
+    "the files": lambda partial: partial / "files",
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.parametrize("restart", [True, False])
+def test_an_unfinished_output_of_another_user_is_refused_and_left_alone(tmp_path, output, what, restart):
+    begin(output)
+    place = OTHERS[what](partial_path(output))
+    os.chown(place, 65534, -1)
+    before = tree(tmp_path)
+    words = f"{place} belongs to another user"
+    with pytest.raises(OutputError, match=words), publishing(output, IDENTITY, restart=restart):
+        pytest.fail("its owner could put links there")
+    assert tree(tmp_path) == before
+
+
+def test_who_owns_new_directories_owns_an_unfinished_output(tmp_path, output, monkeypatch):
+    """As where a server maps root to somebody else."""
+    begin(output)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with publishing(output, IDENTITY) as workspace:
+        assert workspace.journal.finished == ["one"]
+    assert tree(tmp_path) == {"output", "output/one"}
+
+
+def test_an_empty_directory_of_another_user_is_refused(output, monkeypatch):
+    partial_path(output).mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(publishing_module, "_owner_of_new", lambda _: 4711)
+    with pytest.raises(OutputError, match="belongs to another user"), publishing(output, IDENTITY):
+        pytest.fail("its owner could put links there")
+    assert partial_path(output).exists()
