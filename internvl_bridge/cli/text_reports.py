@@ -63,7 +63,7 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
         yield f"  Against the reference: {_verdict(report.reference)}"
         yield from _difference_lines(report.reference, verbose=verbose)
     if report.warnings:
-        yield f"  {len(report.warnings)} warning(s) stood before the work, and are in {SIDECAR_FILE}, too."
+        yield f"  {len(report.warnings)} warning(s), see above; they are in {SIDECAR_FILE}, too."
     for note in report.notes:
         yield f"  Note: {note}"
 

@@ -63,7 +63,7 @@ def changed_small_files(manifest: Manifest | None, directory: Path, contents: Ma
     there = {path.name: checksum for path, checksum in contents.items() if path.parent == directory}
     known = manifest.files if manifest else {}
     if changed := sorted(name for name in there.keys() & known.keys() if there[name] != known[name]):
-        yield (f"{first_few(changed)} changed since a conversion wrote the source. The output has what is there now.")
+        yield f"{first_few(changed)} changed since a conversion wrote the source. The output has what is there now."
 
 
 def checksums_of_rest(
@@ -94,12 +94,12 @@ def compare_with_record(
     compared = record.tensors.keys() & found.keys()
     different = sorted(key for key in compared if found[key] != record.tensors[key])
     damaged = [key for key in different if key in record.firm]
-    if damaged and "checksums" not in accepted and len(different) * 2 < len(compared):  # training changes nearly all
+    if damaged and "checksums" not in accepted:
         place = model.checkpoint.tensors[damaged[0]].data.path
         raise CheckpointError(
             f"{len(damaged)} of {len(compared)} tensors do not have the checksum that {SIDECAR_FILE} records, the "
             f"first of them {damaged[0]} in {place}. The file is damaged: its size and header are as recorded, and it "
-            f"is not newer than the record.",
+            f"is not newer than the record. Or it was trained, and {SIDECAR_FILE} was copied beside it later.",
             "Get the file again, or add --accept checksums to convert what is there.",
         )
     return tuple(_notes(different, compared, len(record.tensors)))

@@ -1,6 +1,6 @@
 """Decide everything about a conversion and prove it, before anything is written."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from internvl_bridge.convert.integrity import Recorded, changed_small_files, man
 from internvl_bridge.convert.options import Execution, Options, check_accepted, check_applies, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.sizes import parse_size
+from internvl_bridge.convert.source_notes import fields_that_differ, notes_on_source
 from internvl_bridge.convert.source_watch import Contents, contents_of
-from internvl_bridge.errors import UnsupportedModelError, first_few
+from internvl_bridge.errors import UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.mapping.spellings import chosen_spelling
-from internvl_bridge.metadata.config.agreement import differing_fields
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
-from internvl_bridge.notes import Warn, called, warnings_of, without_warnings
+from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.output_shards import (
@@ -40,7 +40,6 @@ from internvl_bridge.storage.output_shards import (
 )
 from internvl_bridge.storage.publishing import check_apart, check_output
 from internvl_bridge.storage.source_shards import INDEX_FILE
-from internvl_bridge.storage.unfinished import holes
 from internvl_bridge.work.workers import check_workers
 
 _AS_USUAL = Execution()
@@ -126,12 +125,11 @@ def prepare(
     home = tokenizer_home(source, reference, options.tokenizer)
     companions = _companion_files(model, planned, options, wanted, home)
     unconverted = unconverted_files(model, planned, companions, home, wanted)
-    fields = _differing_fields(model)
+    fields = fields_that_differ(model)
     manifest, manifest_notes = manifest_of(source)
     told = (
-        *_field_notes(model, fields),
+        *notes_on_source(model, fields),
         *manifest_notes,
-        *_hole_notes(model),
         *companions.notes,
         *changed_small_files(manifest, source, contents),
     )
@@ -157,30 +155,6 @@ def prepare(
         reference=reference,
         options=options,
         execution=execution,
-    )
-
-
-def _hole_notes(model: Model) -> Iterator[str]:
-    if found := holes(model.checkpoint.tensors):
-        yield Warn(
-            f"{len(found)} tensors are holes of their files, and read as zeros: {first_few(found)}. Their download or "
-            f"copy is not complete, or a copy left out what is zero."
-        )
-
-
-def _differing_fields(model: Model) -> Mapping[str, str]:
-    """The fields of config.json that change what the model computes, and that the other format states differently."""
-    return {} if model.other_format is None else differing_fields(model.description, model.other_format.description)
-
-
-def _field_notes(model: Model, fields: Mapping[str, str]) -> Iterator[str]:
-    if model.other_format is None or not fields:
-        return
-    values = ", ".join(f"{name} ({both})" for name, both in fields.items())
-    code = " The exit code will be 1, unless --accept fields is given." if model.other_format.is_reference else ""
-    yield Warn(
-        f"config.json and {called(model.other_format.origin)} disagree about what the model computes: {values}. The "
-        f"output has the values of config.json.{code}"
     )
 
 

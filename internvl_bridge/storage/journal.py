@@ -133,7 +133,6 @@ class Journal:
     def _put(self, line: Mapping[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
         with named(self.path):
-            os.lseek(self.file, 0, os.SEEK_END)
             while data:
                 data = data[os.write(self.file, data) :]
             os.fsync(self.file)
@@ -181,7 +180,7 @@ def open_journal(path: Path) -> Iterator[Journal]:
 
     All others are kept out until the end of the ``with``. Raises OutputError if somebody else has it.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     try:
         with named(path):
             locked = _lock(file, path)
