@@ -460,6 +460,28 @@ def inspect(
     commands.inspect(path, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
+@app.command(
+    "clean",
+    cls=_Command,
+    help="List the unfinished outputs in a directory that no run works on any more.\n\n"
+    "Prints the age and the size of each, and the command that goes on with it. With --yes they are removed. What a "
+    "run works on and what belongs to another user is left alone. So is what may be the only copy of an output.",
+    epilog="Example: internvl-bridge clean /data --yes",
+)
+def clean(
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIRECTORY", help="Where outputs were to be made.", show_default=False),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove them.", rich_help_panel=_SAFETY)] = False,
+    as_json: Json = False,
+) -> None:
+    """List what runs have left unfinished, or remove it."""
+    from internvl_bridge.cli import commands
+
+    commands.clean(directory, remove=yes, as_json=as_json)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from internvl_bridge.cli.terminal import exit_codes, say

@@ -1,10 +1,12 @@
 """What each command of the command line does: call the library, and answer."""
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
 from internvl_bridge.cli import text_reports
+from internvl_bridge.cli.abandoned_reports import abandoned_as_json, abandoned_lines
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
 from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
 from internvl_bridge.convert.disk_budget import Budget, budget_of, check_room
@@ -16,7 +18,9 @@ from internvl_bridge.convert.sizes import human_size, parse_size
 from internvl_bridge.errors import BridgeError, OptionError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import detect_format, read_config
-from internvl_bridge.storage.publishing import finished_files, partial_path
+from internvl_bridge.storage.abandoned import abandoned_outputs, remove_abandoned
+from internvl_bridge.storage.output_place import partial_path
+from internvl_bridge.storage.publishing import finished_files
 from internvl_bridge.verification.checksums import verify_checksums
 from internvl_bridge.verification.directories import verify as verify_checkpoints
 
@@ -104,6 +108,23 @@ def inspect(path: Path, show: PrintOptions) -> None:
         return Answer("inspection", found.as_json, lambda: text_reports.inspection_lines(found))
 
     answer("inspect", work, show)
+
+
+def clean(directory: Path, *, remove: bool, as_json: bool) -> None:
+    """List what runs have left in ``directory`` and work on no more, and remove it if that is wanted."""
+
+    def work() -> Answer:
+        found = abandoned_outputs(directory)
+        removed = [left for left in found if remove and left.reason_to_keep is None]
+        for left in removed:
+            remove_abandoned(left)
+        return Answer(
+            "abandoned",
+            lambda: abandoned_as_json(found, removed),
+            lambda: abandoned_lines(directory, found, removed, time.time()),
+        )
+
+    answer("clean", work, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
 def _warn(warnings: Iterable[str]) -> None:

@@ -44,10 +44,11 @@ def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
 
     Whether blocks can be shared is tried, in a file without a name beside the output.
     """
+    place = conversion.output.parent  # whatever is mounted at the output itself
     todo = [shard for shard in conversion.shards if shard.name not in finished]
     size = sum(shard.size for shard in conversion.shards)
     remaining = sum(shard.size for shard in todo)
-    cloned = _shareable(todo, existing_ancestor(conversion.output))
+    cloned = _shareable(todo, existing_ancestor(place))
     companions = _companions(conversion)
     return Budget(
         read=sum(shard.data_size for shard in todo) - cloned,
@@ -56,7 +57,7 @@ def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
         verified=size if conversion.execution.verify else size - remaining,
         kept=size - remaining,
         room=remaining - cloned + companions,
-        free=free_bytes(conversion.output),
+        free=free_bytes(place),
     )
 
 

@@ -29,6 +29,7 @@ from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
+from internvl_bridge.storage.output_place import check_apart, check_output
 from internvl_bridge.storage.output_shards import (
     OutputShard,
     aligned,
@@ -38,7 +39,6 @@ from internvl_bridge.storage.output_shards import (
     output_shards,
     reshard,
 )
-from internvl_bridge.storage.publishing import check_apart, check_output
 from internvl_bridge.storage.source_shards import INDEX_FILE
 from internvl_bridge.work.workers import check_workers
 

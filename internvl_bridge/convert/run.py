@@ -26,12 +26,14 @@ from internvl_bridge.storage.checksums import ALGORITHM, checksum_of, text_check
 from internvl_bridge.storage.header import LENGTH_PREFIX
 from internvl_bridge.storage.inventory import Entry, check_inventory
 from internvl_bridge.storage.local_files import uncached
-from internvl_bridge.storage.publishing import Workspace, keep_only, publishing
+from internvl_bridge.storage.permissions import Permissions, permissions_of
+from internvl_bridge.storage.publishing import publishing
 from internvl_bridge.storage.reading import FileReader, file_checksum
 from internvl_bridge.storage.shard_jobs import DAMAGED, WrittenShard
 from internvl_bridge.storage.small_files import json_pieces, write_bytes, write_files, write_json
 from internvl_bridge.storage.source_shards import INDEX_FILE
-from internvl_bridge.storage.stamps import Stamp, check_unchanged, stamp_of
+from internvl_bridge.storage.stamps import Stamp, check_unchanged
+from internvl_bridge.storage.workspace import Workspace, keep_only
 from internvl_bridge.verification.directories import compare_models
 from internvl_bridge.verification.tensors import Comparison
 from internvl_bridge.work.interrupts import interrupts_held
@@ -94,7 +96,10 @@ def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]
     output, execution, model = conversion.output, conversion.execution, conversion.model
     identity = identity_of(conversion)
     check_layout(conversion.shards, stored_plan(conversion.plan, model.weights), model.checkpoint)
-    with publishing(output, identity, overwrite=execution.overwrite, restart=execution.restart) as workspace:
+    allowed = _permissions(conversion)
+    with publishing(
+        output, identity, overwrite=execution.overwrite, restart=execution.restart, permissions=allowed
+    ) as workspace:
         keep_only(workspace, {shard.name for shard in conversion.shards})
         check_room(budget_of(conversion, workspace.journal.finished), output)
         stamps = settled_stamps(model, progress)
@@ -114,7 +119,7 @@ def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]
             check_replaceable(output, conversion.inputs)  # somebody may have put something there meanwhile
         small = {name: Entry(stamp, checksums[name]) for name, stamp in stamps_of_small.items()}
         weights = {shard.name: Entry(shard.stamp, _whole(shard)) for shard in shards}
-        check_inventory(workspace.files, {**small, **weights, SIDECAR_FILE: sidecar})
+        check_inventory(workspace.directory, {**small, **weights, SIDECAR_FILE: sidecar})
     return written
 
 
@@ -133,7 +138,8 @@ def _write_weights(
             check_untouched(stamps)  # a change of the source would be the reason
         raise
     with _nothing_kept(workspace):
-        check_weights(model, stamps, partial(compare_shards, jobs, workers=workers, progress=progress))
+        compare = partial(compare_shards, jobs, workspace=workspace, workers=workers, progress=progress)
+        check_weights(model, stamps, compare)
     return shards
 
 
@@ -156,10 +162,12 @@ def _whole(shard: WrittenShard) -> str | None:
 def _write_sidecar(workspace: Workspace, text: str) -> Stamp:
     """Write the sidecar, and read it back; what it was before that."""
     workspace.check()
-    path = workspace.files / SIDECAR_FILE
-    write_bytes(path, text.encode())
-    stamp = stamp_of(path)
-    if path.read_bytes() != text.encode():
+    path, target = workspace.files / SIDECAR_FILE, workspace.target
+    write_bytes(path, text.encode(), target)
+    stamp = target.stamp(path)
+    with FileReader(target) as reader:
+        made = file_checksum(path, reader, nothing)
+    if made != text_checksum(text):
         raise DifferenceError(f"{SIDECAR_FILE} is not what was to be written.", DAMAGED)
     return stamp
 
@@ -184,26 +192,33 @@ def _write_companions(
     conversion: Conversion, workspace: Workspace, check: Callable[[], None]
 ) -> tuple[dict[str, str], dict[str, Stamp]]:
     """Write all but weights and sidecar, and read them back; by name, their checksums, and what they were before."""
-    directory = workspace.files
+    directory, target = workspace.files, workspace.target
 
     def check_both() -> None:
         check()
         workspace.check()
 
-    write_files(directory, conversion.texts, conversion.copies, check_both)
+    write_files(directory, conversion.texts, conversion.copies, check_both, target)
     workspace.check()
     if conversion.index is not None:
-        write_json(directory / INDEX_FILE, conversion.index)
+        write_json(directory / INDEX_FILE, conversion.index, target)
     meant = {name: checksum_of([text.encode()]) for name, text in conversion.texts.items()}
     if conversion.index is not None:
         meant[INDEX_FILE] = checksum_of(piece.encode() for piece in json_pieces(conversion.index))
-    with FileReader() as readers:
-        meant |= {path.name: file_checksum(path, readers, nothing) for path in conversion.copies}
-        stamps = {name: stamp_of(directory / name) for name in meant}
-        made = {name: file_checksum(directory / name, readers, nothing) for name in meant}
+    with FileReader() as reader:
+        meant |= {path.name: file_checksum(path, reader, nothing) for path in conversion.copies}
+    with FileReader(target) as reader:
+        stamps = {name: target.stamp(directory / name) for name in meant}
+        made = {name: file_checksum(directory / name, reader, nothing) for name in meant}
     if wrong := [name for name in meant if made[name] != meant[name]]:
         raise DifferenceError(f"{wrong[0]} is not what was to be written.", DAMAGED)
     return made, stamps
+
+
+def _permissions(conversion: Conversion) -> Permissions:
+    """Those of all that the output is made from."""
+    weights = {shard.path for shard in conversion.model.checkpoint.shards}
+    return permissions_of(conversion.model.directory, {*weights, *conversion.contents, *conversion.copies})
 
 
 @contextmanager

@@ -1,17 +1,16 @@
 """Write the weights of an output: several files at a time, each in the journal as soon as it is finished."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 from internvl_bridge.convert.tensor_places import ShardPlaces
 from internvl_bridge.errors import DifferenceError
-from internvl_bridge.storage.journal import Journal
 from internvl_bridge.storage.output_shards import OutputShard
-from internvl_bridge.storage.publishing import Workspace
 from internvl_bridge.storage.shard_jobs import ShardJob, WrittenShard, check, write_and_check
-from internvl_bridge.storage.stamps import stamp_of
+from internvl_bridge.storage.workspace import Workspace
 from internvl_bridge.work.progress import Advance, Progress, Report
 from internvl_bridge.work.workers import in_parallel
 
@@ -59,14 +58,16 @@ def write_shards(
     return in_parallel(partial(_make, workspace=workspace, kept=kept), jobs, workers, report)
 
 
-def compare_shards(jobs: Sequence[ShardJob], sources: Collection[Path], workers: int, progress: Progress) -> None:
-    """Compare those files of ``jobs`` once more that are made from any of ``sources``.
+def compare_shards(
+    jobs: Sequence[ShardJob], sources: Collection[Path], workspace: Workspace, workers: int, progress: Progress
+) -> None:
+    """Compare those files of ``jobs``, which lie in ``workspace``, once more that are made from any of ``sources``.
 
     Raises DifferenceError if they are not what is there now.
     """
     again = [job for job in jobs if any(byte_range.path in sources for byte_range in job.ranges)]
     report = progress("Comparing once more", sum(job.size for job in again), len(again))
-    in_parallel(check, again, workers, report)
+    in_parallel(partial(check, target=workspace.target), again, workers, report)
 
 
 def _in_proportion(report: Report, part: Fraction) -> Report:
@@ -85,24 +86,26 @@ def _in_proportion(report: Report, part: Fraction) -> Report:
 def _make(job: ShardJob, advance: Advance, *, workspace: Workspace, kept: Collection[str]) -> WrittenShard:
     name = job.path.name
     workspace.check()
-    shard = _kept(job, advance, workspace.journal) if name in kept else None
+    shard = _kept(job, advance, workspace) if name in kept else None
     if shard is None:
-        shard = write_and_check(job, advance)
+        shard = write_and_check(job, advance, target=workspace.target)
         workspace.check()
         workspace.journal.record(name)
     return shard
 
 
-def _kept(job: ShardJob, advance: Advance, journal: Journal) -> WrittenShard | None:
+def _kept(job: ShardJob, advance: Advance, workspace: Workspace) -> WrittenShard | None:
     """The file of ``job`` that an earlier run finished; None, and it is gone, if it is not what it should be."""
+    target = workspace.target
     try:
-        stamp = stamp_of(job.path)
-        checksums = check(job, advance)
+        stamp = target.stamp(job.path)
+        checksums = check(job, advance, target=target)
     except (DifferenceError, OSError) as error:  # a crash of the machine can lose what was said to be on the disk
         if isinstance(error, OSError) and error.filename != str(job.path):
             raise
-        journal.forget(job.path.name)
-        job.path.unlink(missing_ok=True)
+        workspace.journal.forget(job.path.name)
+        with suppress(FileNotFoundError):
+            workspace.directory.remove(job.path.name)
         return None
     advance(job.work - job.size)
     return WrittenShard(job.path.name, 0, checksums, stamp, kept=True)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,12 +22,10 @@ def not_a_directory(path: Path) -> CheckpointError:
         If it is a repository of the Hugging Face hub, download it: hf download me/my-vlm --local-dir my-vlm
     """
     text = _URL.sub(lambda found: f"{found[1]}://", str(path), count=1)  # a Path has one slash there
-    if repository := _HUB.fullmatch(text):
-        return CheckpointError(f"{text} is a URL, and nothing is downloaded here.", _download(repository[1]))
     if _URL.match(text):
-        return CheckpointError(
-            f"{text} is a URL, and nothing is downloaded here.", "Download the checkpoint, and give its directory."
-        )
+        repository = _HUB.fullmatch(text)
+        remedy = _download(repository[1]) if repository else "Download the checkpoint, and give its directory."
+        return CheckpointError(f"{text} is a URL, and nothing is downloaded here.", remedy)
     if text.startswith("~"):
         return CheckpointError(
             f"{text} starts with ~, which the shell replaces only at the start of a word without quotes.",
@@ -36,6 +35,8 @@ def not_a_directory(path: Path) -> CheckpointError:
         return CheckpointError(
             f"{text} is a file, not the directory of a checkpoint.", f"Give its directory: {path.absolute().parent}"
         )
+    if (left := _left_by_overwriting(path)) is not None:
+        return left
     if _REPOSITORY.fullmatch(text) and not path.parent.is_dir():
         return CheckpointError(
             f"{text} does not exist here.",
@@ -62,3 +63,14 @@ def _nearest(path: Path) -> str:
     if similar := get_close_matches(wanted, names, n=1):
         return f"Is it {place / similar[0]}?"
     return f"Check the name: {place} exists, and does not have {wanted}."
+
+
+def _left_by_overwriting(path: Path) -> CheckpointError | None:
+    """The refusal of an output that is absent because its replacement was stopped half way, and how it comes back."""
+    replaced = path.absolute().with_name(f"{path.absolute().name}.partial") / "replaced"  # as the storage room names it
+    if not replaced.is_dir():
+        return None
+    return CheckpointError(
+        f"{path} does not exist. A command with --overwrite was killed, and what it had is in {replaced}.",
+        f"Give that command again, or bring it back: mv {shlex.quote(str(replaced))} {shlex.quote(str(path))}",
+    )

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_bridge.errors import OutputError
+from internvl_bridge.storage.held_directory import HeldDirectory
+from internvl_bridge.storage.local_files import LocalFiles
 from internvl_bridge.storage.reading import FileReader, file_checksum
-from internvl_bridge.storage.stamps import Stamp, stamp_of
+from internvl_bridge.storage.stamps import Stamp, stamp_from
 from internvl_bridge.work.progress import nothing
 
 
@@ -22,30 +24,31 @@ Inventory = Mapping[str, Entry]
 """The files of a directory, by name."""
 
 
-def check_inventory(directory: Path, inventory: Inventory) -> None:
+def check_inventory(directory: HeldDirectory, inventory: Inventory) -> None:
     """Raise OutputError unless ``directory`` holds the files of ``inventory`` as they were, and nothing else.
 
     A file that was changed, cut off, replaced, removed or added since is not what was compared with the source. One
     whose inode or times differ may be the same, as some file systems do not keep them: it is read once more.
     """
-    there = {path.name for path in directory.iterdir()}
+    there, files = set(directory.names()), directory.files()
     for name in sorted(there | inventory.keys()):
-        path = directory / name
+        path = directory.path / name
         if name not in there:
             raise _foreign(path, "was removed")
         if name not in inventory:
             raise _foreign(path, "was added")
-        entry = inventory[name]
-        if path.is_symlink() or not path.is_file() or stamp_of(path).size != entry.stamp.size:
-            raise _foreign(path, "was changed")
-        now = stamp_of(path)
-        if (now.modified != entry.stamp.modified or entry.stamp.is_touched(now)) and _checksum(path) != entry.checksum:
+        if name not in files or not _is_as_it_was(directory, path, inventory[name]):
             raise _foreign(path, "was changed")
 
 
-def _checksum(path: Path) -> str:
-    with FileReader() as readers:
-        return file_checksum(path, readers, nothing)
+def _is_as_it_was(directory: HeldDirectory, path: Path, entry: Entry) -> bool:
+    now = stamp_from(directory.status(path.name))
+    if now.size != entry.stamp.size:
+        return False
+    if now == entry.stamp and not entry.stamp.is_touched(now):
+        return True
+    with FileReader(LocalFiles(directory=directory)) as readers:
+        return file_checksum(path, readers, nothing) == entry.checksum
 
 
 def _foreign(path: Path, what: str) -> OutputError:

@@ -7,14 +7,18 @@ import os
 import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from internvl_bridge.errors import OutputError, named, shown
+from internvl_bridge.storage.held_directory import HeldDirectory, is_at
 
+JOURNAL = "journal"
+_LARGEST = 1 << 26
+"""Bytes: a journal of this program has far less."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _BEGINNING = b'{"program": '
 _LONGEST_VALUE = 200
@@ -57,16 +61,28 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Swap:
+    """The inodes of an old output and of the new one that takes its place: each is known by them wherever it is.
+
+    No devices: both lie in one file system, and its number may be another one after the machine was started again.
+    """
+
+    old: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What a journal says: the identity of the conversion, and the names of the files that are finished.
 
-    ``run`` names the run that was the last to write to it, None if none has. ``length`` is that of its whole lines, in
-    bytes: the last one may have been cut off.
+    ``run`` names the run that was the last to write to it, None if none has. ``swap`` is what was last to change
+    places. ``length`` is that of its whole lines, in bytes: the last one may have been cut off.
     """
 
     identity: Mapping[str, Any]
     finished: Sequence[str]
     run: str | None
+    swap: Swap | None
     length: int
 
 
@@ -91,7 +107,7 @@ class Journal:
 
         Raises OutputError, with the difference, if it is another one.
         """
-        found = parsed_journal(self.path, self._data())
+        found = self.read()
         if found is None:
             return False
         check_same(self.path, identity, found)
@@ -123,12 +139,17 @@ class Journal:
         """Whether it still is where it was, and no other run has begun to write to it."""
         if not is_at(self.path, self.file):
             return False
-        found = parsed_journal(self.path, self._data())
+        found = self.read()
         return not self.begun.is_set() or (found is not None and found.run == self.run)
 
-    def _data(self) -> bytes:
+    def swap(self, swap: Swap) -> None:
+        """Write down what is about to change places."""
+        self._put({"swap": asdict(swap)})
+
+    def read(self) -> Record | None:
+        """What is written down, as :func:`parsed_journal`."""
         with named(self.path):
-            return os.pread(self.file, os.fstat(self.file).st_size, 0)
+            return parsed_journal(self.path, _contents(self.path, self.file))
 
     def _put(self, line: Mapping[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
@@ -140,7 +161,8 @@ class Journal:
 
 def read_journal(path: Path) -> Record | None:
     """What the journal ``path`` says, as :func:`parsed_journal`. Raises OSError, too, if there is none."""
-    return parsed_journal(path, path.read_bytes())
+    with path.open("rb") as file:
+        return parsed_journal(path, _contents(path, file.fileno()))
 
 
 def parsed_journal(path: Path, data: bytes) -> Record | None:
@@ -153,15 +175,18 @@ def parsed_journal(path: Path, data: bytes) -> Record | None:
         return None
     identity = _parsed(first)
     if len(identity.keys() & {field.name for field in fields(Identity)}) < _TELLING:
-        raise OutputError(
-            f"{path.parent}, where the output would be collected, exists and is not an unfinished output of this "
-            f"program.",
-            "Move it away, or choose another output.",
-        )
+        raise foreign(path.parent)
     lines = [identity, *map(_parsed, others)]
     finished = [line["finished"] for line in lines if isinstance(line.get("finished"), str)]
     runs = [line["run"] for line in lines if isinstance(line.get("run"), str)]
-    return Record(identity, finished, runs[-1] if runs else None, length=data.rfind(b"\n") + 1)
+    swaps = [swap for line in lines if (swap := _swap(line.get("swap")))]
+    return Record(
+        identity,
+        finished,
+        runs[-1] if runs else None,
+        swaps[-1] if swaps else None,
+        length=data.rfind(b"\n") + 1,
+    )
 
 
 def check_same(path: Path, identity: Identity, found: Record) -> None:
@@ -175,16 +200,20 @@ def check_same(path: Path, identity: Identity, found: Record) -> None:
 
 
 @contextmanager
-def open_journal(path: Path) -> Iterator[Journal]:
-    """Open the journal ``path``, a new one if there is none.
+def open_journal(directory: HeldDirectory) -> Iterator[Journal]:
+    """Open the journal in ``directory``, a new one if there is none.
 
     All others are kept out until the end of the ``with``. Raises OutputError if somebody else has it.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    path = directory.path / JOURNAL
+    file = directory.open(JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         with named(path):
             locked = _lock(file, path)
-        yield Journal(path, [], locked, file, secrets.token_hex(8), Event())
+        try:
+            yield Journal(path, [], locked, file, secrets.token_hex(8), Event())
+        finally:
+            _unlock(file)
     finally:
         os.close(file)
 
@@ -205,18 +234,30 @@ def _lock(file: int, path: Path) -> bool:
     return True
 
 
-def is_at(path: Path, handle: int) -> bool:
-    """Whether ``path`` itself, and not what it may lead to, is what is open as ``handle``."""
-    try:
-        ours = os.fstat(handle)
-    except OSError as error:
-        if error.errno == errno.ESTALE:  # another machine has removed it
-            return False
-        raise
-    try:
-        return os.path.samestat(ours, path.lstat())
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+def _unlock(file: int) -> None:
+    """Give the lock back, which a process that was forked meanwhile has, too: it would keep it until it ends."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _contents(path: Path, file: int) -> bytes:
+    size = os.fstat(file).st_size
+    if size > _LARGEST:
+        raise foreign(path.parent)
+    return os.pread(file, size, 0)
+
+
+def foreign(partial: Path) -> OutputError:
+    """The refusal of what is at ``partial`` and no run has left there."""
+    return OutputError(
+        f"{partial}, where the output would be collected, exists and is not an unfinished output of this program.",
+        "Move it away, or choose another output.",
+    )
+
+
+def _swap(value: object) -> Swap | None:
+    old, new = _of(value, "old"), _of(value, "new")
+    return Swap(old, new) if isinstance(old, int) and isinstance(new, int) else None
 
 
 def _other_option(name: str, then: Any, now: Any) -> tuple[str, str]:

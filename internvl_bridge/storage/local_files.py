@@ -17,7 +17,9 @@ from internvl_bridge.storage.cloning import clone_range
 from internvl_bridge.storage.direct_io import is_direct, is_refusal, use_direct_io, use_page_cache
 from internvl_bridge.storage.file_system import ByteSource
 from internvl_bridge.storage.free_space import allocate
-from internvl_bridge.storage.stamps import Stamp, stamp_of
+from internvl_bridge.storage.held_directory import HeldDirectory
+from internvl_bridge.storage.permissions import OWNER_FILE, allow_owner
+from internvl_bridge.storage.stamps import Stamp, stamp_from, stamp_of
 from internvl_bridge.work.progress import Advance
 
 _CLONE_STEP = 1 << 30
@@ -31,22 +33,36 @@ class LocalFiles:
     """The files of this machine.
 
     ``clone`` and ``direct`` are the faster ways of writing that may be tried: sharing blocks with the source, and
-    bypassing the page cache. All of them make the same file: tests do without some to show it.
+    bypassing the page cache. All of them make the same file: tests do without some to show it. With ``directory`` all
+    files are those in it, wherever their paths lead. ``mode`` is what new files get at most; their owner may always
+    read and write.
     """
 
     clone: bool = True
     direct: bool = True
+    directory: HeldDirectory | None = None
+    mode: int = 0o666
 
     def stamp(self, path: Path) -> Stamp:
-        return stamp_of(path)
+        return stamp_of(path) if self.directory is None else stamp_from(self.directory.status(path.name))
 
     def open(self, path: Path) -> "LocalSource":
-        return LocalSource(path)
+        return LocalSource(path, self._opened(path, os.O_RDONLY))
 
     @contextmanager
     def create(self, path: Path) -> Iterator["LocalSink"]:
-        with named(path), path.open("xb", buffering=0) as file:
-            yield LocalSink(path, file.fileno(), self)
+        file = self._opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            with named(path):
+                allow_owner(file, OWNER_FILE)
+                yield LocalSink(path, file, self)
+        finally:
+            os.close(file)
+
+    def _opened(self, path: Path, flags: int) -> int:
+        if self.directory is None:
+            return os.open(path, flags, self.mode)
+        return self.directory.open(path.name, flags, self.mode)
 
 
 LOCAL = LocalFiles()
@@ -57,8 +73,9 @@ class LocalSource:
 
     __slots__ = ("_file", "_path")
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._file = path, path.open("rb", buffering=0)
+    def __init__(self, path: Path, file: int) -> None:
+        with named(path):
+            self._path, self._file = path, os.fdopen(file, "rb", buffering=0)
 
     def fileno(self) -> int:
         """Its descriptor."""

@@ -1,33 +1,32 @@
 """Write the small files beside the weights."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
 
 from internvl_bridge.errors import named
+from internvl_bridge.storage.file_system import FileSystem
+from internvl_bridge.storage.local_files import LOCAL
 
 _BLOCK = 1 << 20
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Create ``path`` with ``data`` and make it durable."""
-    with named(path), path.open("xb") as file:
-        file.write(data)
-        _sync(file)
+def write_bytes(path: Path, data: bytes, files: FileSystem = LOCAL) -> None:
+    """Create ``path`` in ``files`` with ``data`` and make it durable."""
+    _write(path, [data], files)
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Create ``target`` with the contents of ``source``, of any size, and make it durable."""
-    with named(target), source.open("rb") as ours, target.open("xb") as theirs:
-        for block in _blocks(ours, source):
-            theirs.write(block)
-        _sync(theirs)
+def copy_file(source: Path, target: Path, files: FileSystem = LOCAL) -> None:
+    """Create ``target`` in ``files`` with the contents of ``source``, of any size, and make it durable."""
+    _write(target, _contents(source), files)
 
 
 def write_files(
-    directory: Path, texts: Mapping[str, str], copies: Iterable[Path], check: Callable[[], None] = lambda: None
+    directory: Path,
+    texts: Mapping[str, str],
+    copies: Iterable[Path],
+    check: Callable[[], None] = lambda: None,
+    files: FileSystem = LOCAL,
 ) -> None:
     """Create the files ``texts`` (by name) and copies of the files ``copies`` in ``directory``, all durable.
 
@@ -35,17 +34,15 @@ def write_files(
     """
     for path in copies:
         check()
-        copy_file(path, directory / path.name)
+        copy_file(path, directory / path.name, files)
     for name, text in texts.items():
         check()
-        write_bytes(directory / name, text.encode())
+        write_bytes(directory / name, text.encode(), files)
 
 
-def write_json(path: Path, value: object) -> None:
-    """Create ``path`` with ``value`` as indented JSON, written piece by piece, and make it durable."""
-    with named(path), path.open("x", encoding="utf-8") as file:
-        file.writelines(json_pieces(value))
-        _sync(file)
+def write_json(path: Path, value: object, files: FileSystem = LOCAL) -> None:
+    """Create ``path`` in ``files`` with ``value`` as indented JSON, written piece by piece, and make it durable."""
+    _write(path, _blocks(json_pieces(value)), files)
 
 
 def json_pieces(value: object) -> Iterator[str]:
@@ -54,12 +51,26 @@ def json_pieces(value: object) -> Iterator[str]:
     yield "\n"
 
 
-def _blocks(file: IO[bytes], path: Path) -> Iterator[bytes]:
-    with named(path):
+def _contents(path: Path) -> Iterator[bytes]:
+    with named(path), path.open("rb") as file:
         while block := file.read(_BLOCK):
             yield block
 
 
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _blocks(pieces: Iterable[str]) -> Iterator[bytes]:
+    """The text of many short ``pieces``, in few long ones."""
+    block = bytearray()
+    for piece in pieces:
+        block += piece.encode()
+        if len(block) >= _BLOCK:
+            yield bytes(block)
+            block.clear()
+    yield bytes(block)
+
+
+def _write(path: Path, blocks: Iterable[bytes | memoryview], files: FileSystem) -> None:
+    with files.create(path) as sink:
+        offset = 0
+        for block in blocks:
+            offset += sink.write(memoryview(block), offset)
+        sink.finish()

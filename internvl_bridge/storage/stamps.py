@@ -36,7 +36,7 @@ class Stamp:
 
 def stamp_of(path: Path, header: str = "") -> Stamp:
     """The stamp of ``path`` as it is now. Raises OSError if it cannot be looked at."""
-    return _stamp(path.stat(), header)
+    return stamp_from(path.stat(), header)
 
 
 def settled_stamp(path: Path, header: str = "") -> Stamp:
@@ -49,14 +49,14 @@ def settled_stamp(path: Path, header: str = "") -> Stamp:
     with path.open("rb", buffering=0) as file:
         with suppress(OSError):  # some file systems cannot, for a file that is open for reading
             os.fsync(file.fileno())
-        stamp = _stamp(os.fstat(file.fileno()), header)
+        stamp = stamp_from(os.fstat(file.fileno()), header)
         for _ in range(_LOOKS):
             step = _CLOCK_STEP if stamp.changed % 1_000_000_000 else _COARSE_STEP
             age = time.time_ns() - stamp.changed
             if age >= step:
                 return stamp
             time.sleep(min(step - age, step) / 1e9)
-            before, stamp = stamp, _stamp(os.fstat(file.fileno()), header)
+            before, stamp = stamp, stamp_from(os.fstat(file.fileno()), header)
             if stamp == before and not stamp.is_touched(before):  # also by a clock that is ahead of ours
                 return stamp
     raise changed_meanwhile(path)
@@ -89,6 +89,7 @@ def changed_meanwhile(path: Path) -> CheckpointError:
     )
 
 
-def _stamp(status: os.stat_result, header: str) -> Stamp:
+def stamp_from(status: os.stat_result, header: str = "") -> Stamp:
+    """The stamp of the file with that ``status``."""
     place = (status.st_dev, status.st_ino)
     return Stamp(status.st_size, status.st_mtime_ns, header, place, status.st_ctime_ns)

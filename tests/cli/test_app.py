@@ -283,7 +283,7 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(custom: Custom, tmp_path:
     monkeypatch.setattr(os, "pwrite", full)
     result = invoke("to-hf", custom("qwen2-300m"), tmp_path / "hf")
     assert result.exit_code == 2
-    assert "hf.partial/files/model.safetensors: No space left on device" in result.stderr
+    assert "hf.partial/files/tokenizer.json: No space left on device" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["qwen2-300m"]
 
 
@@ -393,7 +393,7 @@ def test_an_interrupt_that_comes_too_late_says_that_the_output_is_complete(custo
     script = (
         "import os, signal\nfrom internvl_bridge.convert import run\nfrom internvl_bridge.__main__ import main\n"
         "write = run.write_bytes\n"
-        "def late(path, data):\n    write(path, data)\n"
+        "def late(path, data, files):\n    write(path, data, files)\n"
         "    if path.name == 'internvl_bridge.json':\n        os.kill(os.getpid(), signal.SIGINT)\n"
         "run.write_bytes = late\nmain()\n"
     )

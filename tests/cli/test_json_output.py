@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.injecting import once
 from jsonschema import Draft202012Validator
 from support import DATA, ROOT, copy_custom, rewrite
 from typer.testing import CliRunner
@@ -87,6 +88,17 @@ def test_checksums(hf: Path):
     assert printed("verify", "--checksums", hf)["kind"] == "checksums"
     (hf / "config.json").write_text("{}")
     assert printed("verify", "--checksums", hf, code=1)["result"]["changed"] == ["config.json"]
+
+
+def test_what_was_left_unfinished(source: Path, tmp_path: Path):
+    def stop(*_: object) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        internvl_bridge.to_hf(source, tmp_path / "output", max_shard_size="100KB", progress=once(stop, 0.8))
+    (left,) = printed("clean", tmp_path)["result"]["abandoned"]
+    assert (left["directory"], left["removed"]) == (f"{tmp_path}/output.partial", False)
+    assert printed("clean", tmp_path, "--yes")["result"]["abandoned"] == [{**left, "removed": True}]
 
 
 @pytest.mark.parametrize("name", ["custom/qwen3moe-6b", "hf/qwen3-300m-tied@5.4.0"])

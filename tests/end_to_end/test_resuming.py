@@ -492,10 +492,10 @@ def test_a_finished_file_that_cannot_be_read_any_more_is_made_again(source, outp
     broken = min((partial_path(output) / "files").glob("*.safetensors"))
     inode, check = broken.stat().st_ino, write_weights.check
 
-    def reading(job: ShardJob, *arguments: object) -> str:
+    def reading(job: ShardJob, *arguments: object, **options: object) -> str:
         if job.path.exists() and job.path.stat().st_ino == inode:
             raise OSError(errno.EIO, "Input/output error", str(job.path))
-        return check(job, *arguments)
+        return check(job, *arguments, **options)
 
     with broken.open("rb"):  # lest its inode is used again
         monkeypatch.setattr(write_weights, "check", reading)
@@ -530,8 +530,8 @@ def test_a_source_that_shrinks_does_not_spoil_what_is_finished(source, output, s
     finished = {name: data for name, data in snapshot(partial_path(output)).items() if data != b"half"}
     reading = write_weights.check
 
-    def shrunk(job: ShardJob, *arguments: object) -> str:
-        reading(job, *arguments)
+    def shrunk(job: ShardJob, *arguments: object, **options: object) -> str:
+        reading(job, *arguments, **options)
         raise CheckpointError(f"{source} ended.", "Convert again.")
 
     with monkeypatch.context() as patch:
@@ -548,7 +548,7 @@ def test_a_source_that_cannot_be_read_any_more_does_not_spoil_what_is_finished(s
     stop(source, output)
     before, victim = snapshot(partial_path(output)), min(source.glob("*.safetensors"))
 
-    def reading(*_: object) -> str:
+    def reading(*_: object, **__: object) -> str:
         raise OSError(errno.EIO, "Input/output error", str(victim))
 
     with monkeypatch.context() as patch:

@@ -31,6 +31,7 @@ HALF = 0
 
 CALLS = {
     "pwrite": (os, "pwrite"),
+    "pwrite of weights": (os, "pwrite"),
     "preadv": (os, "preadv"),
     "fsync": (os, "fsync"),
     "os.open": (os, "open"),
@@ -103,15 +104,8 @@ def injected(fault: Fault, base: Path) -> Iterator[Fault]:
     real = getattr(module, name)
     flags = fcntl.fcntl
 
-    def concerned(args: tuple, kwargs: dict) -> bool:
-        if fault.call == "fcntl":
-            return args[1] == fcntl.F_SETFL and bool(args[2] & os.O_DIRECT)
-        if args and isinstance(args[0], str | os.PathLike):
-            return "dir_fd" in kwargs or os.fspath(args[0]).startswith(str(base))
-        return bool(args) and (not fault.direct or bool(flags(args[0], fcntl.F_GETFL) & os.O_DIRECT))
-
     def call(*args, **kwargs):
-        if not concerned(args, kwargs) or not fault.strikes():
+        if not _concerns(fault, base, flags, args, kwargs) or not fault.strikes():
             return real(*args, **kwargs)
         if callable(fault.error):
             fault.error()
@@ -127,6 +121,17 @@ def injected(fault: Fault, base: Path) -> Iterator[Fault]:
 
     with patch.object(module, name, library if fault.call == "fallocate" else call):
         yield fault
+
+
+def _concerns(fault: Fault, base: Path, flags: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether a call is one of those that ``fault`` means; ``flags`` is fcntl as it was."""
+    if fault.call == "fcntl":
+        return args[1] == fcntl.F_SETFL and bool(args[2] & os.O_DIRECT)
+    if fault.call == "pwrite of weights":
+        return Path(f"/proc/self/fd/{args[0]}").readlink().suffix == ".safetensors"
+    if args and isinstance(args[0], str | os.PathLike):
+        return any(name.endswith("dir_fd") for name in kwargs) or os.fspath(args[0]).startswith(str(base))
+    return bool(args) and (not fault.direct or bool(flags(args[0], fcntl.F_GETFL) & os.O_DIRECT))
 
 
 class _Library:

@@ -41,7 +41,7 @@ from internvl_bridge.convert.run import carry_out
 from internvl_bridge.errors import BridgeError, CheckpointError, OutputError
 from internvl_bridge.mapping.formats import Format
 
-EARLY = ("pwrite", 0)
+EARLY = ("pwrite of weights", 0)
 """The first file of weights is being written: nothing is finished."""
 LATE = ("write", 2)
 """The journal learns that the second one is finished: three of the five are to come."""
@@ -134,7 +134,7 @@ def test_no_moment_is_safe_for_a_change(call: str, sources: Path, tmp_path: Path
 
 
 def test_a_change_between_two_runs(sources: Path, tmp_path: Path):
-    with injected(Fault("rename", EIO), tmp_path), pytest.raises(OSError, match="Input/output"):
+    with injected(Fault("rename", EIO, at=1), tmp_path), pytest.raises(OSError, match="Input/output"):
         converted("to_hf", sources, tmp_path / "output")
     os.utime(sources / "custom" / SHARDS[1])
     with pytest.raises(OutputError, match=f"from another source: {SHARDS[1]} was changed"):

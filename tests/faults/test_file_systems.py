@@ -120,7 +120,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(name: str, 
 def test_a_disk_that_somebody_else_fills_meanwhile(name: str, claims: bool, sources: Path, mounted: Mounted):
     # Where the blocks of a file can be claimed beforehand, the file after it does not fit; else the write itself fails.
     small, before = tmpfs(mounted, "size=3m"), state(sources / CONVERSIONS[name])
-    full = Fault("pwrite", lambda: filled(small / "filler"), at=22)
+    full = Fault("pwrite of weights", lambda: filled(small / "filler"), at=22)
     no_claims = Fault("fallocate", EOPNOTSUPP, at=-1 if claims else 0, lasting=not claims)
     with injected(full, small), injected(no_claims, small), pytest.raises(OSError, match=str(small)) as caught:
         converted(name, sources, small / "output")

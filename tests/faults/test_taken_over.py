@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 from faults.injecting import once
@@ -16,6 +17,8 @@ import internvl_bridge
 from internvl_bridge.convert import run
 from internvl_bridge.errors import BridgeError, OutputError
 from internvl_bridge.storage import publishing
+from internvl_bridge.storage.replacing import put_in_place
+from internvl_bridge.storage.workspace import Place
 
 SHARDS = 4
 
@@ -159,12 +162,11 @@ def test_what_another_run_has_published_is_not_taken_back(
 ):
     output = tmp_path / "output"
 
-    def published(partial: Path, place: Path, *_: object, **__: object) -> None:
-        (partial / "files").rename(place)  # in the moment before this run does it
-        publish(partial, place, *_, **__)
+    def published(place: Place, *more: Any, **options: Any) -> None:
+        (place.around.path / "files").rename(place.output)  # in the moment before this run does it
+        put_in_place(place, *more, **options)
 
-    publish = publishing._publish
-    monkeypatch.setattr(publishing, "_publish", published)
+    monkeypatch.setattr(publishing, "put_in_place", published)
     with pytest.raises(OSError, match="No such file"):
         internvl_bridge.to_hf(source, output)
     assert internvl_bridge.verify_checksums(output).intact

@@ -59,6 +59,10 @@ def violations(seen, foreign: list[Path], outputs: list[Path]) -> list[list]:
         full = Path(os.path.realpath(path))
         return any(full == home or home in full.parents for home in directories)
 
+    def is_trial(path: str) -> bool:
+        """Whether it is a name beside an output that a rename is tried with."""
+        return any(path.startswith(f"{output.with_name(f'.{output.name}.')}") for output in outputs)
+
     def is_wrong(event: str, words: list[str]) -> bool:
         if event.startswith(NEVER):
             return True
@@ -69,7 +73,7 @@ def violations(seen, foreign: list[Path], outputs: list[Path]) -> list[list]:
         if event == "os.truncate" and words[0].isdigit():
             return False  # of a descriptor: where it was opened has been seen
         changed = words[: 2 if event in {"os.rename", "os.link", "os.symlink"} else 1]
-        return event in CHANGES and not all(is_in(word, homes) for word in changed)
+        return event in CHANGES and not all(is_in(word, homes) or is_trial(word) for word in changed)
 
     return [told for told in seen["events"] if is_wrong(*told)]
 

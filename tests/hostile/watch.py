@@ -14,6 +14,16 @@ WATCHED = (
     *("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.", "ctypes."),
     *("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown"),
 )
+_RELATIVE_TO = {
+    "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((0, 2), (1, 3)),
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.rmdir": ((0, 1),),
+    "os.chmod": ((0, 2),),
+    "os.chown": ((0, 3),),
+}
+"""Which arguments are paths, and which are the descriptors of the directories that they are looked up in."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -32,7 +42,18 @@ def _told(event, arguments):
             is_nameless = writes and Path(os.fsdecode(path)).is_dir()
             return ["nameless" if is_nameless else "write" if writes else "read", [_word(path)]]
         case _:
-            return [event, [_word(argument) for argument in arguments]]
+            words = [_word(argument) for argument in arguments]
+            for path, directory in _RELATIVE_TO.get(event, ()):
+                words[path] = _looked_up(arguments[path], arguments[directory])
+            return [event, words]
+
+
+def _looked_up(path, directory):
+    """The whole path of ``path``, which may be a descriptor, or relative to one."""
+    if isinstance(path, int):
+        return os.fsdecode(Path(f"/proc/self/fd/{path}").readlink())
+    home = "" if directory < 0 else Path(f"/proc/self/fd/{directory}").readlink()
+    return os.fsdecode(Path(home) / os.fsdecode(path))
 
 
 def _word(value):
@@ -182,6 +203,15 @@ CONTROLS = {
 """What the hook has to see, so that its silence means something."""
 
 
+def _opened_by_its_whole_path(opened):
+    """os.open, of which the hook is not told the directory that a path is relative to."""
+
+    def by_whole_path(path, *more, dir_fd=None, **options):
+        return opened(path if dir_fd is None else _looked_up(path, dir_fd), *more, **options)
+
+    return by_whole_path
+
+
 def main():
     events, results, watching = [], [], [True]
 
@@ -192,6 +222,7 @@ def main():
                 events.append(told)
 
     sys.addaudithook(hook)
+    os.open = _opened_by_its_whole_path(os.open)
     for name, arguments, options in json.loads(sys.argv[1]):
         if name in CONTROLS:
             results.append(CONTROLS[name](*arguments))

@@ -59,3 +59,11 @@ def test_a_place_that_may_not_be_listed_is_no_other_error(tmp_path: Path, monkey
     monkeypatch.setattr(os, "scandir", forbidden)
 
     assert not_a_directory(tmp_path / "InternVL3_8B").remedy.startswith(f"Check the name: {tmp_path} exists")
+
+
+def test_an_output_that_a_killed_replacement_left_away_can_be_brought_back(tmp_path: Path) -> None:
+    replaced = tmp_path / "out put.partial" / "replaced"
+    replaced.mkdir(parents=True)
+    refusal = not_a_directory(tmp_path / "out put")
+    assert str(replaced) in refusal.reason
+    assert refusal.remedy.endswith(f"mv '{replaced}' '{tmp_path}/out put'")

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from hypothesis import strategies as st
 
 from internvl_bridge.errors import OutputError
 from internvl_bridge.storage import journal as module
-from internvl_bridge.storage.journal import Identity, open_journal, read_journal
+from internvl_bridge.storage.held_directory import held
+from internvl_bridge.storage.journal import Identity, Journal, open_journal, read_journal
 
 IDENTITY = Identity("1", {"order": "name", "limit": None}, {"a": [7, 1, "abc"], "b": [8, 2, ""]}, "plan")
 LONGEST = 60
@@ -26,8 +29,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Journal]:
+    with held(path.parent) as directory, open_journal(directory) as journal:
+        yield journal
+
+
 def begun(path: Path, *finished: str) -> None:
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         journal.begin(IDENTITY)
         for name in finished:
             journal.record(name)
@@ -41,7 +50,7 @@ def test_what_was_written_down_is_read(path):
     record = read_journal(path)
     assert record.identity == {**json.loads(json.dumps(asdict(IDENTITY))), "run": record.run}
     assert record.finished == ["one", "two \u00e9\n\"'\\"]
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         assert journal.finished == []  # until it is known that this is the same conversion
         assert journal.resumes(IDENTITY)
         assert journal.finished == record.finished
@@ -56,7 +65,7 @@ def test_a_line_is_a_record(path):
 
 def test_to_begin_is_to_forget(path):
     begun(path, "one")
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         assert journal.resumes(IDENTITY)
         journal.begin(replace(IDENTITY, plan="other"))
         assert journal.finished == []
@@ -73,7 +82,7 @@ def test_every_line_reaches_the_disk_before_the_next_step(path, monkeypatch):
         sizes.append(os.fstat(file).st_size)
 
     monkeypatch.setattr(os, "fsync", counting)
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         journal.begin(IDENTITY)
         assert sizes == [path.stat().st_size]
         journal.record("one")
@@ -81,7 +90,7 @@ def test_every_line_reaches_the_disk_before_the_next_step(path, monkeypatch):
 
 
 def test_a_new_journal_says_nothing(path):
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         assert path.exists()
         assert read_journal(path) is None
         assert not journal.resumes(IDENTITY)
@@ -98,7 +107,7 @@ def test_a_last_line_that_was_cut_off_counts_for_nothing_wherever_it_was(path, c
     begun(path, "one", "two")
     path.write_bytes(path.read_bytes()[:-cut])
     assert read_journal(path).finished == ["one"]
-    with open_journal(path) as journal:  # what follows it does not become part of a name
+    with opened(path) as journal:  # what follows it does not become part of a name
         assert journal.resumes(IDENTITY)
         journal.record("three")
         journal.record("four")
@@ -106,7 +115,7 @@ def test_a_last_line_that_was_cut_off_counts_for_nothing_wherever_it_was(path, c
 
 
 def test_what_could_not_be_written_down_is_not_finished(path, monkeypatch):
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         journal.begin(IDENTITY)
 
         def full(_file: int, _data: bytes) -> int:
@@ -141,14 +150,14 @@ GARBAGE = st.one_of(
 
 @given(st.lists(GARBAGE, max_size=5), st.lists(GARBAGE, max_size=5))
 def test_garbage_between_the_lines_counts_for_nothing(tmp_path_factory, before, after):
-    path = tmp_path_factory.getbasetemp() / "garbled-journal"
+    path = tmp_path_factory.getbasetemp() / "journal"
     path.unlink(missing_ok=True)
     begun(path, "one")
     first, second = path.read_bytes().splitlines(keepends=True)
     lines = [*(line + b"\n" for line in before), second, *(line + b"\n" for line in after)]
     path.write_bytes(first + b"".join(lines))
     assert read_journal(path).finished == ["one"]
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         assert journal.resumes(IDENTITY)
 
 
@@ -185,7 +194,7 @@ def test_every_difference_is_named(path, now, words):
         now, words = replace(now, source={}), "a was changed, added or removed since"
     begun(path, "one")
     before = path.read_bytes()
-    with open_journal(path) as journal, pytest.raises(OutputError) as caught:
+    with opened(path) as journal, pytest.raises(OutputError) as caught:
         journal.resumes(now)
     assert words in str(caught.value)
     assert str(path.parent) in str(caught.value)
@@ -196,12 +205,12 @@ def test_every_difference_is_named(path, now, words):
 def test_what_json_does_not_tell_apart_is_the_same(path):
     begun(path)
     same = replace(IDENTITY, source={name: tuple(stamp) for name, stamp in IDENTITY.source.items()})
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         assert journal.resumes(same)
 
 
 def test_a_difference_of_megabytes_is_told_in_a_line(path):
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         journal.begin(replace(IDENTITY, options={"order": "x" * 1_000_000, "limit": None}))
         with pytest.raises(OutputError) as caught:
             journal.resumes(replace(IDENTITY, options={"order": "y" * 1_000_000, "limit": None}))
@@ -214,8 +223,9 @@ def test_a_difference_of_megabytes_is_told_in_a_line(path):
 HOLD = """
 import sys
 from pathlib import Path
+from internvl_bridge.storage.held_directory import held
 from internvl_bridge.storage.journal import open_journal
-with open_journal(Path(sys.argv[1])) as journal:
+with held(Path(sys.argv[1]).parent) as directory, open_journal(directory) as journal:
     print("held", journal.locked, flush=True)
     sys.stdin.read()
     if len(sys.argv) > 2:
@@ -234,10 +244,10 @@ def holder(path: Path, *flags: str) -> subprocess.Popen[str]:
 
 def test_one_process_keeps_another_away_until_it_ends(path):
     with holder(path) as process:
-        with pytest.raises(OutputError, match=f"Another conversion is writing to {path.parent}"), open_journal(path):
+        with pytest.raises(OutputError, match=f"Another conversion is writing to {path.parent}"), opened(path):
             pytest.fail("it is another's")
         process.communicate(timeout=LONGEST)
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         assert journal.locked
 
 
@@ -246,12 +256,12 @@ def test_a_process_that_was_killed_keeps_nobody_away(path, number):
     with holder(path) as process:
         process.send_signal(number)
         process.communicate(timeout=LONGEST)
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         assert journal.locked
 
 
 def test_a_child_of_the_holder_keeps_nobody_away(path):
-    with open_journal(path):
+    with opened(path):
         child = subprocess.Popen(
             [sys.executable, "-c", "print('here', flush=True); input()"],
             stdin=subprocess.PIPE,
@@ -261,14 +271,14 @@ def test_a_child_of_the_holder_keeps_nobody_away(path):
         )
         assert child.stdout.readline() == "here\n"
     try:
-        with open_journal(path) as journal:
+        with opened(path) as journal:
             assert journal.locked
     finally:
         child.communicate("\n", timeout=LONGEST)
 
 
 def test_a_thread_of_the_same_process_is_kept_away_too(path):
-    with open_journal(path), pytest.raises(OutputError, match="Another conversion"), open_journal(path):
+    with opened(path), pytest.raises(OutputError, match="Another conversion"), opened(path):
         pytest.fail("it is another's")
 
 
@@ -286,19 +296,19 @@ def test_the_first_one_ends_between_the_opening_and_the_locking_of_the_second(pa
             flock(file, operation)
 
         monkeypatch.setattr(fcntl, "flock", late)
-        with pytest.raises(OutputError, match="Another conversion is writing"), open_journal(path):
+        with pytest.raises(OutputError, match="Another conversion is writing"), opened(path):
             pytest.fail("this journal is nowhere")
     monkeypatch.undo()
     assert path.exists() == another
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         assert journal.locked
 
 
 def test_a_refusal_leaves_no_descriptor_open(path):
-    with open_journal(path):
+    with opened(path):
         before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0  # noqa: PTH208
         for _ in range(5):
-            with pytest.raises(OutputError), open_journal(path):
+            with pytest.raises(OutputError), opened(path):
                 pytest.fail("it is another's")
         after = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0  # noqa: PTH208
     assert after == before
@@ -310,7 +320,7 @@ def test_a_file_system_without_locks_is_no_obstacle(path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", without)
-    with open_journal(path) as journal:
+    with opened(path) as journal:
         assert not journal.locked
         journal.begin(IDENTITY)
     assert read_journal(path).finished == []
@@ -321,7 +331,7 @@ def test_a_failure_of_the_disk_is_not_a_missing_lock(path, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(fcntl, "flock", broken)
-    with pytest.raises(OSError, match="Input/output error"), open_journal(path):
+    with pytest.raises(OSError, match="Input/output error"), opened(path):
         pytest.fail("nobody knows")
 
 
@@ -329,6 +339,6 @@ def test_a_link_is_not_followed(path):
     target = path.with_name("target")
     target.write_text("mine")
     path.symlink_to(target)
-    with pytest.raises(OSError, match="symbolic links"), open_journal(path):
+    with pytest.raises(OSError, match="symbolic links"), opened(path):
         pytest.fail("it is another's")
     assert target.read_text() == "mine"

@@ -2,15 +2,20 @@
 
 import errno
 import os
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from internvl_bridge.errors import OutputError
+from internvl_bridge.metadata.not_a_directory import not_a_directory
+from internvl_bridge.storage import ownership, replacing
 from internvl_bridge.storage import publishing as publishing_module
 from internvl_bridge.storage.journal import Identity, read_journal
-from internvl_bridge.storage.publishing import check_output, finished_files, partial_path, publishing
+from internvl_bridge.storage.output_place import check_output, partial_path
+from internvl_bridge.storage.publishing import finished_files, publishing
 
 IDENTITY = Identity("1", {"order": "name"}, {"model.safetensors": [7, 1, "abc"]}, "plan")
 OTHER = Identity("1", {"order": "source"}, {"model.safetensors": [7, 1, "abc"]}, "plan")
@@ -271,7 +276,7 @@ def test_what_cannot_reach_the_disk_does_not_appear(tmp_path, monkeypatch, outpu
 
 def test_the_names_are_durable_before_anything_old_is_removed(tmp_path, monkeypatch):
     events, places = [], {}
-    fsync, open_, rename, rmtree = os.fsync, os.open, Path.rename, shutil.rmtree
+    fsync, open_, rename, rmtree = os.fsync, os.open, os.rename, shutil.rmtree
     output = tmp_path / "new" / "newer" / "output"
 
     def opening(path, *more, **options):
@@ -287,23 +292,29 @@ def test_the_names_are_durable_before_anything_old_is_removed(tmp_path, monkeypa
         return telling
 
     def syncing(handle):
-        events.append(("fsync", Path(places[handle]).name))
+        events.append(("fsync", Path(places.get(handle, "journal")).name))
         fsync(handle)
 
     with publishing(output, IDENTITY) as workspace:
         (workspace.files / "config.json").write_text("old")
         monkeypatch.setattr(os, "open", opening)
         monkeypatch.setattr(os, "fsync", syncing)
-        monkeypatch.setattr(Path, "rename", told("rename", rename))
-    names = [("fsync", "files"), ("rename", "files"), ("fsync", "output.partial"), ("fsync", "newer")]
-    assert events == [*names, ("fsync", "new"), ("fsync", tmp_path.name)]
-    events.clear()
-    with publishing(output, IDENTITY, overwrite=True) as workspace:
-        (workspace.files / "config.json").write_text("new")
-        monkeypatch.setattr(shutil, "rmtree", told("remove", rmtree))
-        events.clear()
-    assert events[-1] == ("remove", "replaced")
-    assert events[:-1] == [("fsync", "files"), ("rename", "output"), *names[1:]]
+        monkeypatch.setattr(os, "rename", told("rename", rename))
+    names = [("fsync", "output.partial"), ("fsync", "newer")]
+    assert events == [("fsync", "files"), ("rename", "files"), *names, ("fsync", "new"), ("fsync", tmp_path.name)]
+    steps = {
+        True: [("rename", "files")],  # they have changed places, and what is there now gets out of the way
+        False: [("rename", "output"), ("rename", "files")],
+    }
+    for can_exchange, renames in steps.items():
+        if not can_exchange:
+            monkeypatch.setattr(replacing, "exchange", lambda *_: False)
+        with publishing(output, IDENTITY, overwrite=True) as workspace:
+            (workspace.files / "config.json").write_text("new")
+            monkeypatch.setattr(shutil, "rmtree", told("remove", rmtree))
+            events.clear()
+        assert events == [("fsync", "files"), ("fsync", "journal"), *renames, *names, ("remove", "replaced")]
+        monkeypatch.setattr(shutil, "rmtree", rmtree)
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
@@ -379,51 +390,77 @@ def test_an_existing_output_survives_a_failure(tmp_path, old, error):
     assert (old / "config.json").read_text() == "old"
 
 
+@pytest.fixture(params=["in one step", "in two steps"])
+def swaps_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether two directories change places at once, as on Linux, or one after the other."""
+    if request.param == "in two steps":
+        monkeypatch.setattr(replacing, "exchange", lambda *_: False)
+    return request.param == "in one step"
+
+
+def failing_at(number: int, when: str, error: BaseException, monkeypatch: pytest.MonkeyPatch, *, at_once: bool):
+    """Let the renames of the last step fail, the one with that number or ``from then on``, or just ``after`` it."""
+    lasting, after = when == "from then on", when == "after"
+    calls = []
+
+    def failing(call, worked):
+        def step(*args, **options):
+            calls.append(call)
+            strikes = len(calls) == number or (lasting and len(calls) > number)
+            if strikes and not after:
+                raise error
+            done = call(*args, **options)
+            if strikes and worked(done):
+                raise error
+            return done
+
+        return step
+
+    monkeypatch.setattr(os, "rename", failing(os.rename, lambda _: True))
+    if at_once:
+        monkeypatch.setattr(replacing, "exchange", failing(replacing.exchange, bool))
+
+
 @pytest.mark.parametrize("record", [True, False])
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_an_existing_output_comes_back_if_the_new_one_cannot_take_its_place(old, monkeypatch, record, error):
-    rename = Path.rename
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("when", ["then", "from then on", "after"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_old_output_is_never_lost(old, swaps_at_once, monkeypatch, number, when, error, record):  # noqa: PLR0917
+    """Whatever goes wrong while the new output takes its place, the old one is there, or comes back with the next run.
 
-    def failing(self: Path, target: Path) -> Path:
-        if self.name == "files":
-            assert not old.exists()
-            raise error
-        return rename(self, target)
-
-    with pytest.raises(error), publishing(old, IDENTITY, overwrite=True) as workspace:  # noqa: PT012
+    Between two steps it may be absent. If they change places at once, one of the two is there at every instant.
+    """
+    with pytest.raises(type(error)), publishing(old, IDENTITY, overwrite=True) as workspace:  # noqa: PT012
         (workspace.files / "new").touch()
+        (workspace.files / "config.json").touch()
         if record:
             workspace.journal.record("new")
-        monkeypatch.setattr(Path, "rename", failing)
-    assert tree(old) == {"config.json", "model.safetensors"}
-    assert partial_path(old).exists() == record
-
-
-@pytest.mark.parametrize("record", [True, False])
-def test_an_existing_output_is_never_removed_before_there_is_another(old, monkeypatch, record):
-    rename, interrupted = Path.rename, []
-
-    def failing(self: Path, target: Path) -> Path:
-        if self.name in {"files", "replaced"} and interrupted:
-            raise OSError(5, "Input/output error")
-        done = rename(self, target)
-        interrupted.append(self)
-        raise KeyboardInterrupt  # just after the old one has gone
-        return done
-
-    with pytest.raises(KeyboardInterrupt), publishing(old, IDENTITY, overwrite=True) as workspace:  # noqa: PT012
-        (workspace.files / "new").touch()
-        if record:
-            workspace.journal.record("new")
-        monkeypatch.setattr(Path, "rename", failing)
+        failing_at(number, when, error, monkeypatch, at_once=swaps_at_once)
     monkeypatch.undo()
-    assert (old.exists() and tree(old) == {"config.json", "model.safetensors"}) or tree(
-        partial_path(old) / "replaced"
-    ) == {"config.json", "model.safetensors"}
+    before, new = {"config.json", "model.safetensors"}, {"config.json", "new"}
+    if swaps_at_once:
+        assert tree(old) in (before, new)
     if not old.exists():
-        with pytest.raises(InterruptedError), publishing(old, IDENTITY, overwrite=True):
-            raise InterruptedError
-        assert tree(old) == {"config.json", "model.safetensors"}
+        assert tree(partial_path(old) / "replaced") == before
+    was_new = old.exists() and tree(old) == new
+    with pytest.raises(InterruptedError), publishing(old, IDENTITY, overwrite=True):
+        raise InterruptedError
+    assert tree(old) == (new if was_new else before)
+
+
+def test_whoever_misses_the_old_output_is_told_where_it_is(old, monkeypatch):
+    """Killed between two renames: the message has a command that brings it back."""
+    monkeypatch.setattr(replacing, "exchange", lambda *_: False)
+    before = tree(old)
+    with pytest.raises(KeyboardInterrupt), publishing(old, IDENTITY, overwrite=True) as workspace:  # noqa: PT012
+        workspace.journal.record("nothing")
+        failing_at(2, "from then on", KeyboardInterrupt(), monkeypatch, at_once=False)
+    monkeypatch.undo()
+    told = not_a_directory(old)
+    assert f"{old} does not exist. A command with --overwrite was killed" in str(told)
+    command = told.remedy.partition("bring it back: ")[2]
+    subprocess.run(shlex.split(command), check=True)
+    assert tree(old) == before
 
 
 def test_what_was_replaced_and_half_removed_is_not_put_back(tmp_path, old):
@@ -728,7 +765,7 @@ def test_who_owns_new_directories_owns_an_unfinished_output(tmp_path, output, mo
 def test_an_empty_directory_of_another_user_is_refused(output, monkeypatch):
     partial_path(output).mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    monkeypatch.setattr(publishing_module, "_owner_of_new", lambda _: 4711)
+    monkeypatch.setattr(ownership, "owner_of_new", lambda _: 4711)
     with pytest.raises(OutputError, match="belongs to another user"), publishing(output, IDENTITY):
         pytest.fail("its owner could put links there")
     assert partial_path(output).exists()

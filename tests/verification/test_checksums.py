@@ -236,8 +236,8 @@ def test_a_small_file_that_is_written_wrongly_is_not_published(tmp_path, monkeyp
     source, output = copy_custom("qwen3-300m", tmp_path / "source"), tmp_path / "output"
 
     def wrong(write):
-        def writing(path, value):
-            write(path, value)
+        def writing(path, value, files):
+            write(path, value, files)
             if path.name == name:
                 path.write_bytes(path.read_bytes().replace(b"model", b"m0del", 1))
 
