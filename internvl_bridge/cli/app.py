@@ -6,6 +6,7 @@ when it runs.
 
 import gc
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -506,6 +507,9 @@ def main() -> None:
     # A plan is some hundred thousand small objects without a cycle: looking for cycles among them
     # takes as long as the planning itself.
     gc.disable()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # lest a name that cannot be printed fails
     if "--json" not in sys.argv:
         app(prog_name=_PROGRAM)
     try:

@@ -1,6 +1,6 @@
 """Compare a source with the checksums that it carries: those that were taken when a conversion made it."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,14 +102,17 @@ def compare_with_record(
             f"is not newer than the record. Or it was trained, and {SIDECAR_FILE} was copied beside it later.",
             "Get the file again, or add --accept checksums to convert what is there.",
         )
-    return tuple(_notes(different, compared, len(record.tensors)))
+    return tuple(_notes(different, compared, sorted(record.tensors.keys() - compared)))
 
 
-def _notes(different: Collection[str], compared: Collection[str], recorded_tensors: int) -> Iterator[str]:
+def _notes(different: Collection[str], compared: Collection[str], unread: Sequence[str]) -> Iterator[str]:
     if different:
         yield Warn(
             f"{len(different)} of {len(compared)} tensors do not have the checksums that {SIDECAR_FILE} of the source "
             f"records. The weights were trained since, or they are damaged."
         )
-    if unread := recorded_tensors - len(compared):
-        yield f"{unread} tensors of the source were not compared with its checksums, as no pass has read them whole."
+    if unread:
+        yield (
+            f"{len(unread)} tensors of the source were not compared with its checksums. No pass has read them whole: "
+            f"{first_few(unread)}."
+        )

@@ -24,6 +24,7 @@ _OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.
 ACCEPTABLE = {
     "checksums": "weights that do not have the checksums that the source records",
     "fields": "a config.json that computes something else than the reference's",
+    "links": "small files that are links out of their directory",
     "small-shards": "a --max-shard-size below 1 MB",
 }
 """What callers may accept by name, where a refusal names it: the name, and what it is."""

@@ -16,6 +16,7 @@ from internvl_bridge.convert.companions.to_custom import custom_files
 from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.convert.companions.unconverted import unconverted_files
 from internvl_bridge.convert.integrity import Recorded, changed_small_files, manifest_of, recorded
+from internvl_bridge.convert.links import check_links, files_that_are_told
 from internvl_bridge.convert.options import Execution, Options, check_accepted, check_applies, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.sizes import parse_size
@@ -25,6 +26,7 @@ from internvl_bridge.errors import UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.mapping.spellings import chosen_spelling
+from internvl_bridge.metadata.kernel_files import check_no_kernel_files
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.planning.output_head import OutputHead
@@ -106,6 +108,9 @@ def prepare(
     check_options(options)
     check_accepted(execution.accept)
     check_workers(execution.workers)
+    for place in inputs:
+        if place.is_dir():
+            check_no_kernel_files(place)
     contents = contents_of(inputs)  # before the first of them is read: a change in between is noticed later
     model = read_model(source, reference, alone=accepted is wanted)
     if model.format is not accepted:
@@ -124,6 +129,8 @@ def prepare(
     shards = _output_shards(model, planned, options)
     home = tokenizer_home(source, reference, options.tokenizer)
     companions = _companion_files(model, planned, options, wanted, home)
+    if "links" not in execution.accept:
+        check_links(inputs, files_that_are_told({*contents, *companions.copies}, source))
     unconverted = unconverted_files(model, planned, companions, home, wanted)
     fields = fields_that_differ(model)
     manifest, manifest_notes = manifest_of(source)

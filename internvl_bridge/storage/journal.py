@@ -210,9 +210,11 @@ def open_journal(directory: HeldDirectory) -> Iterator[Journal]:
     try:
         with named(path):
             locked = _lock(file, path)
+        _OPEN.add(file)
         try:
             yield Journal(path, [], locked, file, secrets.token_hex(8), Event())
         finally:
+            _OPEN.discard(file)
             _unlock(file)
     finally:
         os.close(file)
@@ -232,6 +234,21 @@ def _lock(file: int, path: Path) -> bool:
     if not is_at(path, file):  # the other one has just ended and removed it
         raise running
     return True
+
+
+_OPEN: set[int] = set()
+"""The descriptors of open journals. A process has them as a whole, and so has a child that is forked from it."""
+
+
+def _close_in_child() -> None:
+    """Give up the journals of the parent: with them the child would keep the locks, even if the parent is killed."""
+    for file in _OPEN:
+        with suppress(OSError):
+            os.close(file)
+    _OPEN.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _unlock(file: int) -> None:

@@ -39,6 +39,10 @@ def check_apart(output: Path, read: Path, what: str) -> None:
             raise OutputError(
                 f"{inner} lies inside {outer}.", f"Give an output beside the {what}, for instance {around}-converted."
             )
+    if output.name == "..":
+        raise OutputError(f"{output} is not a name for a directory.", "Give an output directory of its own.")
+    if missing := [above for above in output.parents if above.name == ".." and not above.is_dir()]:
+        raise OutputError(f"{missing[-1].parent} does not exist.", f"Did you mean {os.path.normpath(output)}?")
 
 
 def partial_path(output: Path) -> Path:

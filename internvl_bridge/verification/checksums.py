@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CompanionFileError
+from internvl_bridge.metadata.kernel_files import check_no_kernel_files
 from internvl_bridge.metadata.not_a_directory import not_a_directory
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Manifest, is_as_written, read_manifest
 from internvl_bridge.storage.checksums import ALGORITHM, text_checksum
@@ -96,6 +97,7 @@ def verify_checksums(
 def _manifest(directory: Path) -> Manifest:
     if not directory.is_dir():
         raise not_a_directory(directory)
+    check_no_kernel_files(directory)
     manifest = read_manifest(directory)
     if manifest is None:
         raise CompanionFileError(

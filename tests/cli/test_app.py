@@ -416,6 +416,20 @@ def test_signals_at_the_very_end_change_nothing(custom: Custom):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_name_that_cannot_be_printed_is_no_failure(custom: Custom, tmp_path: Path, encoding: str):
+    source, output = custom("qwen2-300m"), tmp_path / "\u6a21\u578b"
+    result = subprocess.run(
+        [*BRIDGE, "to-hf", str(source), str(output)],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"},
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"Verified: read back" in result.stdout
+    assert output.is_dir()
+
+
 def test_the_exit_code_is_the_same_where_nobody_can_be_told(tmp_path: Path):
     with Path("/dev/full").open("w") as full:
         result = subprocess.run([*BRIDGE, "inspect", str(tmp_path / "nothing")], stderr=full, check=False)

@@ -277,6 +277,38 @@ def test_a_child_of_the_holder_keeps_nobody_away(path):
         child.communicate("\n", timeout=LONGEST)
 
 
+@pytest.mark.parametrize("ends", ["regularly", "killed"])
+def test_a_forked_child_of_the_holder_keeps_nobody_away(path, ends):
+    script = f"""
+import os, signal, sys, time
+from pathlib import Path
+from internvl_bridge.storage.held_directory import held
+from internvl_bridge.storage.journal import open_journal
+with held(Path(sys.argv[1]).parent) as directory, open_journal(directory) as journal:
+    if os.fork() == 0:
+        time.sleep({LONGEST})
+        os._exit(0)
+    if {ends == "killed"}:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script, str(path)], start_new_session=True)
+    try:
+        process.wait(timeout=LONGEST)
+        with opened(path) as journal:
+            assert journal.locked
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # the child, which sleeps
+
+
+def test_a_journal_of_gigabytes_is_not_one(path):
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(OutputError, match="is not an unfinished output of this program"):
+        read_journal(path)
+    with opened(path) as journal, pytest.raises(OutputError, match="is not an unfinished output of this program"):
+        journal.read()
+
+
 def test_a_thread_of_the_same_process_is_kept_away_too(path):
     with opened(path), pytest.raises(OutputError, match="Another conversion"), opened(path):
         pytest.fail("it is another's")

@@ -709,6 +709,20 @@ def test_an_output_that_leads_into_the_source_through_a_link_is_refused(tmp_path
     assert what in refusal(tmp_path / "link", source / inside)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("new/..", "lies inside new/.."),
+        ("elsewhere/new/..", "elsewhere/new/.. is not a name for a directory."),
+        ("new/../output", "new does not exist. Did you mean output?"),
+    ],
+)
+def test_a_way_through_what_is_not_there_makes_nothing(tmp_path, monkeypatch, source, given, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in refusal(source, Path(given))
+    assert tree(tmp_path) == {"source", "source/model.safetensors"}
+
+
 def test_a_relative_output_in_the_source_is_refused(monkeypatch, source):
     monkeypatch.chdir(source)
     assert "lies inside" in refusal(source, Path("inside"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from internvl_bridge.errors import CheckpointError, ConfigError, UnsupportedModelError, shown
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, JsonFile, is_present, read_json_file
+from internvl_bridge.metadata.kernel_files import check_no_kernel_files
 from internvl_bridge.metadata.not_a_directory import not_a_directory
 
 _ADAPTER_FILE = "adapter_config.json"
@@ -17,6 +18,7 @@ def read_config(directory: Path) -> JsonFile:
     """Parse ``config.json`` of ``directory``. Raises CheckpointError if it has none, or is not a directory."""
     if not directory.is_dir():
         raise not_a_directory(directory)
+    check_no_kernel_files(directory)
     if not os.path.lexists(directory / CONFIG_FILE) and is_present(directory / _ADAPTER_FILE):
         base = read_json_file(directory / _ADAPTER_FILE).values.get("base_model_name_or_path")
         of_base = f" of {shown(base)}" if isinstance(base, str) and base else ""

@@ -18,7 +18,7 @@ from internvl_bridge.errors import CompanionFileError, shown
 _LARGEST = 16 << 20
 """Bytes; InternLM2's model has 1.4 MiB, the largest vocabularies in use (262,144 pieces) 5 MiB."""
 
-_LONGEST_PIECE = 1000
+_LONGEST_PIECE = 512
 """Characters; the longest runs of spaces or dashes in real vocabularies have 128."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -8,6 +8,8 @@ from internvl_bridge.metadata.json_files import is_present, read_json_file
 from internvl_bridge.metadata.tokenizer.tokenizer_json import read_front
 
 _NUMBER = re.compile("[0-9]{1,9}")
+_MOST_ADDED = 100_000
+"""Tokens beside the vocabulary: releases have a few hundred, and each takes its time."""
 
 
 def required_token_id(directory: Path, token: str) -> int:
@@ -53,7 +55,17 @@ def _added_tokens(directory: Path) -> dict[str, dict[str, int]]:
         "added_tokens.json": _in_added_tokens,
         "tokenizer_config.json": _in_tokenizer_config,
     }
-    return {name: read(directory / name) for name, read in readers.items() if is_present(directory / name)}
+    paths = {name: directory / name for name in readers if is_present(directory / name)}
+    return {name: _bounded(path, readers[name](path)) for name, path in paths.items()}
+
+
+def _bounded(path: Path, ids: dict[str, int]) -> dict[str, int]:
+    if len(ids) > _MOST_ADDED:
+        raise CompanionFileError(
+            f"{path} has {len(ids)} tokens beside the vocabulary. A tokenizer of InternVL has a few hundred.",
+            "Save the tokenizer again with transformers.",
+        )
+    return ids
 
 
 def _in_added_tokens(path: Path) -> dict[str, int]:

@@ -182,6 +182,13 @@ def test_a_malformed_file_is_refused_even_if_another_knows_the_token(tmp_path: P
         required_token_id(tmp_path, TOKEN)
 
 
+def test_more_tokens_beside_the_vocabulary_than_any_model_has_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "added_tokens.json"
+    path.write_text(json.dumps({f"<{number}>": number for number in range(100_001)}))
+    with pytest.raises(CompanionFileError, match=f"{path} has 100001 tokens beside the vocabulary"):
+        token_id(tmp_path, "<1>")
+
+
 def test_a_link_to_a_tokenizer_file_that_is_gone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").symlink_to("../../blobs/gone")
     write(tmp_path, added_tokens={TOKEN: 5})
