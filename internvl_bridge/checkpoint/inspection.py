@@ -12,6 +12,7 @@ from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.errors import BridgeError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE
+from internvl_bridge.metadata.config.forks import check_no_fork
 from internvl_bridge.planning.output_head import OutputHead
 
 
@@ -80,6 +81,7 @@ def inspect(path: str | Path) -> Inspection:
     model = read_model(Path(path))
     target = MOST_COMPATIBLE if model.format is Format.CUSTOM else CUSTOM
     try:
+        check_no_fork(model.description.file)
         head = plan_model(model, target, stores_copy=target == CUSTOM).head
     except BridgeError as error:
         return replace(inspection_of(model, None, str(error)), path=str(path))

@@ -24,6 +24,7 @@ _OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.
 ACCEPTABLE = {
     "checksums": "weights that do not have the checksums that the source records",
     "fields": "a config.json that computes something else than the reference's",
+    "fork": "a model whose own code may compute something else than InternVL's",
     "links": "small files that are links out of their directory",
     "small-shards": "a --max-shard-size below 1 MB",
 }

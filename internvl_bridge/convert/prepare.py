@@ -26,6 +26,7 @@ from internvl_bridge.errors import UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.mapping.spellings import chosen_spelling
+from internvl_bridge.metadata.config.forks import check_no_fork
 from internvl_bridge.metadata.kernel_files import check_no_kernel_files
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.notes import warnings_of, without_warnings
@@ -115,6 +116,7 @@ def prepare(
     model = read_model(source, reference, alone=accepted is wanted)
     if model.format is not accepted:
         raise _wrong_format(model)
+    _check_code(model, execution)
     check_applies(options, wanted)
     for what, read in (("reference", reference), ("tokenizer", options.tokenizer)):
         if read is not None:
@@ -163,6 +165,15 @@ def prepare(
         options=options,
         execution=execution,
     )
+
+
+def _check_code(model: Model, execution: Execution) -> None:
+    """Refuse forks as source and as reference, unless they are accepted."""
+    if "fork" in execution.accept:
+        return
+    check_no_fork(model.description.file)
+    if model.other_format is not None and model.other_format.is_reference:
+        check_no_fork(model.other_format.description.file)
 
 
 def _wrong_format(model: Model) -> UnsupportedModelError:

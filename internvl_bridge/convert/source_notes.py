@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.errors import first_few
 from internvl_bridge.metadata.config.agreement import differing_fields
+from internvl_bridge.metadata.config.forks import unknown_fields
 from internvl_bridge.notes import Warn, called
 from internvl_bridge.storage.unfinished import holes
 
@@ -15,7 +16,12 @@ def fields_that_differ(model: Model) -> Mapping[str, str]:
 
 
 def notes_on_source(model: Model, fields: Mapping[str, str]) -> Iterator[str]:
-    """Warnings of ``fields`` that differ, and of weights that nobody has written."""
+    """Warnings of ``fields`` that differ, of those that nobody knows, and of weights that nobody has written."""
+    if unknown := unknown_fields(model.description.file, model.format):
+        yield Warn(
+            f"config.json has fields that InternVL does not know: {first_few(unknown)}. If a fork has them, its code "
+            f"may compute something else than the converted model."
+        )
     if model.other_format is not None and fields:
         values = ", ".join(f"{name} ({both})" for name, both in fields.items())
         code = " The exit code will be 1, unless --accept fields is given." if model.other_format.is_reference else ""

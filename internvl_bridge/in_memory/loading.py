@@ -20,6 +20,7 @@ from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, KeySpelling
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
+from internvl_bridge.metadata.config.forks import check_no_fork
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.small_files import write_files
 
@@ -40,6 +41,7 @@ def load_pretrained(path_or_repo: str | Path, **kwargs: Any) -> Any:
         path_or_repo: Directory of a checkpoint, or the name of a hub repository.
         **kwargs: The arguments of transformers' ``from_pretrained``: ``dtype``, ``device_map``, ... Of these,
             ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and ``force_download`` go to the download.
+            ``accept={"fork"}`` opens a fork, whose own code may compute something else.
 
     Returns:
         The model; with ``output_loading_info=True``, the model and that information.
@@ -56,7 +58,10 @@ def load_pretrained(path_or_repo: str | Path, **kwargs: Any) -> Any:
     if "state_dict" in kwargs:
         raise OptionError("load_pretrained takes the tensors from the checkpoint.", "Leave out state_dict.")
     wants_info = kwargs.pop("output_loading_info", False)
+    accept = kwargs.pop("accept", ())
     source = _read(path_or_repo, kwargs)
+    if "fork" not in accept:
+        check_no_fork(source.description.file)
     planned = plan_model(source, _readable(source), stores_copy=False)
     tensors = mapped_tensors(stored_plan(planned.plan, source.weights), source.checkpoint)
     with _directory_beside(source, planned) as directory:

@@ -16,11 +16,16 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
+def _always(_: Any) -> bool:
+    """What training switched off to save memory, and every use of a model that generates wants."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One quantity: its name in each format, its kind, what its absence means, how its value is spelled.
 
-    ``to_custom(to_hf(value))`` means what ``value`` means.
+    ``to_custom(to_hf(value))`` means what ``value`` means, for whoever runs a trained model.
     """
 
     custom: str
@@ -85,7 +90,7 @@ COMMON = (
     *same(value_checks.activation, "hidden_act"),
     *same(value_checks.number, "initializer_range", "attention_dropout"),
     *same(value_checks.positive_number, "rms_norm_eps"),
-    *same(optional(value_checks.flag), "use_cache"),
+    Field("use_cache", "use_cache", optional(value_checks.flag), True, True, _always),
     *same(optional(value_checks.token_ids), "bos_token_id", "eos_token_id", "pad_token_id"),
 )
 SLIDING = (

@@ -208,7 +208,7 @@ def test_the_old_pixel_shuffle(stated: bool, custom: Custom):
         source / "config.json",
         lambda config: config.update(ps_version="v1") if stated else config.pop("ps_version"),
     )
-    refuse("to-hf", source, "ps_version 'v1'", "transposes the token grid", "Only ps_version 'v2'")
+    refuse("to-hf", source, "ps_version 'v1'", "transposes the token grid", "Use a release with ps_version v2")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from internvl_bridge.mapping.families import INTERNLM2, Family
+from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, Family
 from internvl_bridge.metadata.json_files import Config
 
 _CLASSES = {
@@ -12,6 +12,13 @@ _CLASSES = {
     "AutoModelForCausalLM": "modeling_internvl_chat.InternVLChatModel",
 }
 
+_TOKENIZERS = {
+    "tokenization_internlm2": INTERNLM2.repository,
+    "tokenization_internlm2_fast": INTERNLM2.repository,
+    "tokenization_internlm3": INTERNLM3.repository,
+}
+"""Modules of tokenizers, and where upstream has them."""
+
 
 def hub_auto_map(family: Family) -> dict[str, str]:
     """The ``auto_map`` that makes transformers fetch upstream's modules from the hub when the model is loaded."""
@@ -19,9 +26,9 @@ def hub_auto_map(family: Family) -> dict[str, str]:
 
 
 def tokenizer_at_hub(config: Config) -> dict[str, Any]:
-    """A tokenizer's ``config`` whose ``auto_map`` names InternLM2's module at upstream's, where it stood beside it.
+    """A tokenizer's ``config`` whose ``auto_map`` names InternLM's module at upstream's, where it stood beside it.
 
-    It is the only one that upstream has; any other is somebody's own.
+    Upstream has no other one; any other is somebody's own.
     """
     auto_map = {
         name: [_tokenizer_at_hub(part) for part in (value if isinstance(value, list) else [value])]
@@ -42,8 +49,8 @@ def missing_modules(config: Config, files: Collection[str]) -> list[str]:
 
 
 def _tokenizer_at_hub(reference: Any) -> Any:
-    is_upstreams = isinstance(reference, str) and reference.startswith("tokenization_internlm2")
-    return f"{INTERNLM2.repository}--{reference}" if is_upstreams else reference
+    module = reference.partition(".")[0] if isinstance(reference, str) else None
+    return f"{_TOKENIZERS[module]}--{reference}" if module in _TOKENIZERS else reference
 
 
 def _references(config: Config) -> list[str]:

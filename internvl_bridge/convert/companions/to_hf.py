@@ -20,6 +20,7 @@ from internvl_bridge.convert.companions.shared import (
     tensor_facts,
 )
 from internvl_bridge.metadata.chat.choice import ChatSetup, choose_chat
+from internvl_bridge.metadata.chat.conversation_file import stated_conversation
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE, hf_generation_config, read_generation_config
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling, tile_side, tokens_per_tile
@@ -52,7 +53,9 @@ def hf_files(model: Model, planned: ModelPlan, home: Path, system_message: str |
     """
     description, other_format = model.description, model.other_format
     tokenizer = read_whole_tokenizer(home)
-    chat = choose_chat(description.values.get("template"), tokenizer.template, system_message)
+    name = description.values.get("template")
+    stated = stated_conversation(description.file.path.parent, name)
+    chat = choose_chat(name, tokenizer.template, system_message, stated=stated)
     end_id = None if chat.turn_end is None else token_id(home, chat.turn_end)
     tokens = TokenFacts(image_token(model, home), end_id)
     config = to_hf_config(

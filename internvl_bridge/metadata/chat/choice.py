@@ -1,8 +1,9 @@
 """Which chat template an HF model gets, and which token ends its turn."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from internvl_bridge.metadata.chat.conversations import CONVERSATIONS, Conversation
+from internvl_bridge.metadata.chat.conversations import CONVERSATIONS, MESSAGE_CHANGED, Conversation
 from internvl_bridge.metadata.chat.template import (
     HF_IMAGE,
     built_template,
@@ -46,19 +47,26 @@ class _Template:
     is_own: bool = False
 
 
-def choose_chat(name: str | None, own: str | None, system_message: str | None, *, is_repair: bool = False) -> ChatSetup:
+def choose_chat(
+    name: str | None,
+    own: str | None,
+    system_message: str | None,
+    *,
+    stated: Conversation | None = None,
+    is_repair: bool = False,
+) -> ChatSetup:
     """The chat template for a model whose config.json names ``name`` and whose tokenizer has its ``own``.
 
     A template of its own that places no images is the language model's, from before it saw any: upstream's ``chat()``
     uses the named one, and so does this. ``system_message`` is rendered for conversations that bring none; None means
-    upstream's, "none" means none.
+    upstream's, "none" means none. ``stated`` is the conversation ``name`` as the source's own conversation.py has it.
 
     In a repair it is a sidecar that may name the template. A repair keeps a template for HF's processor. It also keeps
     what that renders for conversations that bring no system message, unless a ``system_message`` is asked for.
     """
     if is_repair and own is not None and HF_IMAGE in own:
         return _kept(own, system_message)
-    chosen = _chosen(name, own, is_repair=is_repair)
+    chosen = _chosen(name, own, stated or CONVERSATIONS.get(name or ""), is_repair=is_repair)
     demanded = system_message is not None
     if chosen is None:
         return ChatSetup(own, None, (_no_template(name, own, system_message, is_repair=is_repair),), demanded=demanded)
@@ -72,6 +80,8 @@ def choose_chat(name: str | None, own: str | None, system_message: str | None, *
         notes.append(
             Warn(f"{whose} default system message is not known: none is rendered. State one with --system-message.")
         )
+    if conversation is not None and system_message is None and not is_repair:
+        notes += _on_message(name, conversation, stated)
     wanted = conversation.system_message if conversation and system_message is None else system_message
     if wanted is not None and wanted != NO_SYSTEM_MESSAGE:
         body = with_system_message(body, wanted)
@@ -89,9 +99,19 @@ def _kept(own: str, system_message: str | None) -> ChatSetup:
     return ChatSetup(body, turn_end(body), (), demanded=system_message is not None)
 
 
-def _chosen(name: str | None, own: str | None, *, is_repair: bool) -> _Template | None:
+def _on_message(name: str | None, chosen: Conversation, stated: Conversation | None) -> Iterator[str]:
+    """Where the default system message of the ``chosen`` conversation is from, if that is a question."""
+    if stated is not None and chosen == stated != CONVERSATIONS.get(name or ""):
+        yield f"The texts of the template {name!r} are those of the source's conversation.py, its system message, too."
+    if stated is None and name in MESSAGE_CHANGED and chosen == CONVERSATIONS[name]:
+        yield (
+            f"The system message of the template {name!r} is assumed to be that of InternVL2. The source has no "
+            f"conversation.py that states it, and the releases of V1-5 had another one (--system-message)."
+        )
+
+
+def _chosen(name: str | None, own: str | None, named: Conversation | None, *, is_repair: bool) -> _Template | None:
     """The tokenizer's own template if it places images, else the named one, else one that is like the own one."""
-    named = CONVERSATIONS.get(name or "")
     if own is not None and places_images(own):
         return _own(name, own, named, is_repair=is_repair)
     if named is not None:

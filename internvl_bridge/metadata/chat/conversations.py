@@ -38,27 +38,27 @@ class Conversation:
     system_message: str
 
 
-def _tagged(opening: Mapping[str, str], closing: str, system_message: str, turn_end: str) -> Conversation:
+def tagged(opening: Mapping[str, str], closing: str, system_message: str, turn_end: str) -> Conversation:
     """A conversation in which one text closes every message, and the assistant's opening is the cue."""
     return Conversation(opening, dict.fromkeys(opening, closing), opening["assistant"], turn_end, system_message)
 
 
 def _chatml(closing: str, system_message: str) -> Conversation:
     opening = {role: f"<|im_start|>{role}\n" for role in ("system", "user", "assistant")}
-    return _tagged(opening, closing, system_message, turn_end="<|im_end|>")
+    return tagged(opening, closing, system_message, turn_end="<|im_end|>")
 
 
 CONVERSATIONS: Mapping[str, Conversation] = {
     "internvl2_5": _chatml("<|im_end|>\n", _INTERNVL),
     "Hermes-2": _chatml("<|im_end|>", _SENSETIME),
     "internlm2-chat": _chatml("<|im_end|>", _SENSETIME),
-    "phi3-chat": _tagged(
+    "phi3-chat": tagged(
         {"system": "<|system|>\n", "user": "<|user|>\n", "assistant": "<|assistant|>\n"},
         "<|end|>",
         _SENSETIME,
         turn_end="<|end|>",
     ),
-    "internvl3_5_gpt_oss": _tagged(
+    "internvl3_5_gpt_oss": tagged(
         {
             "system": "<|start|>system<|message|>",
             "user": "<|start|>user<|message|>",
@@ -76,3 +76,5 @@ CONVERSATIONS: Mapping[str, Conversation] = {
         system_message="",
     ),
 }
+MESSAGE_CHANGED = ("internlm2-chat", "phi3-chat")
+"""Templates whose system message was another one in InternVL-Chat-V1-5 and the Mini models of V1-5."""

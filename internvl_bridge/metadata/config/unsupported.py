@@ -42,10 +42,10 @@ def _check_pixel_shuffle(custom: ModelDescription) -> None:
     if version != "v2":
         stated = "" if "ps_version" in custom.values else " (by default)"
         raise UnsupportedModelError(
-            f"{custom.file.path} has ps_version {shown(version)}{stated}: the pixel shuffle of v1 transposes "
-            f"the token grid. transformers has no equivalent, so the converted model would answer fluently and "
-            f"wrongly.",
-            "Only ps_version 'v2' can be converted.",
+            f"{custom.file.path} has ps_version {shown(version)}{stated}: the pixel shuffle of v1 transposes the token "
+            f"grid. For the same pixels transformers has no equivalent, and the converted model would answer fluently "
+            f"and wrongly.",
+            "Use a release with ps_version v2. InternVL-Chat-V1-1, V1-2 and V1-2-Plus have v1.",
         )
 
 

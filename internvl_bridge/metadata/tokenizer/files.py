@@ -45,7 +45,7 @@ class TokenizerFiles:
 def can_load(config: Config, names: Collection[str]) -> bool:
     """Whether a tokenizer's files ``names`` are enough for the class that its ``config`` names."""
     match class_name(config):
-        case "InternLM2Tokenizer":
+        case "InternLM2Tokenizer" | "InternLM3Tokenizer":
             return "tokenizer.model" in names
         case "LlamaTokenizer":
             return "tokenizer.model" in names or "tokenizer.json" in names

@@ -22,6 +22,9 @@ from internvl_bridge.metadata.tokenizer.tokenizer_json import (
 )
 from internvl_bridge.notes import Warn
 
+_OF_SENTENCEPIECE = {"InternLM2Tokenizer", "InternLM3Tokenizer", "LlamaTokenizer"}
+"""Classes that hand every text between added tokens to SentencePiece; InternLM's own are remote code."""
+
 
 def hf_tokenizer_files(
     tokenizer: TokenizerFiles, chat: ChatSetup, turn_end_id: int | None
@@ -56,11 +59,11 @@ def _is_sentencepiece(tokenizer: TokenizerFiles) -> bool:
     """
     name, config = class_name(tokenizer.config), tokenizer.config
     anew = not tokenizer.has_json or (name == "LlamaTokenizer" and config.get("add_prefix_space") is not None)
-    return anew and name in {"InternLM2Tokenizer", "LlamaTokenizer"} and is_present(tokenizer.home / "tokenizer.model")
+    return anew and name in _OF_SENTENCEPIECE and is_present(tokenizer.home / "tokenizer.model")
 
 
 def _fast_tokenizer(tokenizer: TokenizerFiles) -> tuple[str, list[str]]:
-    """A SentencePiece tokenizer, which InternLM2 hides behind code of its own, as one that needs none; and notes."""
+    """A SentencePiece tokenizer, which InternLM hides behind code of its own, as one that needs none; and notes."""
     path, config = tokenizer.home / "tokenizer.model", tokenizer.config
     model, added = read_sentencepiece_model(path), config.get("added_tokens_decoder")
     is_llama = class_name(config) == "LlamaTokenizer"
@@ -101,7 +104,7 @@ def _as_llama_class_reads_it(tokenizer: TokenizerFiles) -> dict[str, str]:
 
 
 def _surroundings(config: Config) -> tuple[str | None, str | None]:
-    """The tokens that Llama's and InternLM2's classes put in front of a text and behind it."""
+    """The tokens that Llama's and InternLM's classes put in front of a text and behind it."""
     bos = special_token(config, "bos_token", "<s>") if config.get("add_bos_token", True) else None
     eos = special_token(config, "eos_token", "</s>") if config.get("add_eos_token", False) else None
     return bos, eos

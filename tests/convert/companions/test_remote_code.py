@@ -53,6 +53,7 @@ def test_an_auto_map_that_names_nothing_asks_for_nothing(auto_map: Any):
 AT_HUB = "OpenGVLab/InternVL2_5-8B--tokenization_internlm2.InternLM2Tokenizer"
 
 
+OF_3 = "tokenization_internlm3.InternLM3Tokenizer"
 LOCAL = "tokenization_internlm2.InternLM2Tokenizer"
 
 
@@ -65,13 +66,15 @@ LOCAL = "tokenization_internlm2.InternLM2Tokenizer"
         ([AT_HUB, None], [AT_HUB, None]),
         ([LOCAL, "me/mine--other.Fast"], [AT_HUB, "me/mine--other.Fast"]),
         ([LOCAL, 5], [AT_HUB, 5]),
+        ([OF_3, None], [f"OpenGVLab/InternVL3-9B--{OF_3}", None]),
+        (["tokenization_internlm2_mine.Tokenizer", None], ["tokenization_internlm2_mine.Tokenizer", None]),
     ],
 )
 def test_a_tokenizers_module_is_found_at_the_hub(stated: Any, expected: Any):
     config = {"eos_token": "</s>", "auto_map": {"AutoTokenizer": stated}}
     made = tokenizer_at_hub(config)
     assert made == {"eos_token": "</s>", "auto_map": {"AutoTokenizer": expected}}
-    assert missing_modules(made, []) == []
+    assert missing_modules(made, ["tokenization_internlm2_mine.py"]) == []
     assert config["auto_map"] == {"AutoTokenizer": stated}
 
 

@@ -121,7 +121,9 @@ def test_without_a_generation_config_one_is_made_from_the_language_model(source:
     assert 474 in (made["eos_token_id"] if isinstance(made["eos_token_id"], list) else [made["eos_token_id"]])
 
 
-def test_internlm2_gets_a_tokenizer_that_needs_no_code(internlm2: Path, tmp_path: Path):
+@pytest.mark.parametrize("name", ["InternLM2Tokenizer", "InternLM3Tokenizer"])
+def test_internlm_gets_a_tokenizer_that_needs_no_code(name: str, internlm2: Path, tmp_path: Path):
+    edit_json(internlm2 / "tokenizer_config.json", lambda config: config.update(tokenizer_class=name))
     made = companions(internlm2)
     (tmp_path / "tokenizer.json").write_text(made.texts["tokenizer.json"])
     expected = json.loads((DATA / "tokenizers" / "internlm2" / "expected_tokens.json").read_text())

@@ -1,6 +1,7 @@
 """Which chat template a model gets: its own, the named one, or one like its own; and what is noted about it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from support import DATA
@@ -32,7 +33,7 @@ def test_an_own_template_of_another_conversation_is_kept_and_gets_that_ones_mess
 
 @pytest.mark.parametrize("name", ["Hermes-2", "internlm2-chat", "internvl2_5"])
 def test_an_own_template_that_differs_in_line_breaks_only_gets_the_named_ones_message(name: str):
-    chat = choose_chat(name, for_custom(STRINGS_TOO), None)
+    chat = choose_chat(name, for_custom(STRINGS_TOO), None, stated=CONVERSATIONS[name])
     assert system_message(chat.template or "") == CONVERSATIONS[name].system_message
     assert chat.notes == ()
 
@@ -80,9 +81,26 @@ def test_an_own_template_that_places_images_is_kept_in_hfs_words():
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_a_template_that_places_none_gives_way_to_the_named_one(name: str, own: str | None):
     conversation = CONVERSATIONS[name]
-    chat = choose_chat(name, own, None)
+    chat = choose_chat(name, own, None, stated=conversation)
     assert chat.template == with_system_message(built_template(conversation), conversation.system_message)
     assert (chat.turn_end, chat.notes) == (conversation.turn_end, ())
+
+
+@pytest.mark.parametrize("name", ["internlm2-chat", "phi3-chat"])
+def test_a_message_that_releases_changed_is_assumed_where_nobody_states_it(name: str):
+    [note] = choose_chat(name, None, None).notes
+    assert "is assumed to be that of InternVL2" in note
+    assert choose_chat(name, None, "Be brief.").notes == ()
+
+
+def test_a_stated_conversation_counts_and_is_named():
+    stated = replace(CHATML, system_message="An earlier one.")
+    chat = choose_chat("internvl2_5", None, None, stated=stated)
+    assert chat.template == with_system_message(built_template(CHATML), "An earlier one.")
+    [note] = chat.notes
+    assert "are those of the source's conversation.py" in note
+    own = choose_chat("mine", None, None, stated=stated)
+    assert own.template == chat.template
 
 
 def test_a_name_that_is_not_known_is_guessed_after_the_tokenizers_own():

@@ -280,6 +280,18 @@ def test_internlm2_states_its_bias_because_its_class_defaults_to_one() -> None:
     assert alone(hf, twin=INTERNLM2)["llm_config"]["bias"] is False
 
 
+@pytest.mark.parametrize("stated", [False, True, None, ...])
+def test_a_model_that_was_trained_without_a_cache_generates_with_one(stated: Any) -> None:
+    """As InternVL3's llm_config has it: that saved memory in training."""
+    custom = changed(QWEN2_300M, "llm_config", use_cache=stated)
+
+    hf = hf_of(custom)
+
+    assert hf["text_config"]["use_cache"] is True
+    assert home(hf, custom) == custom
+    assert home(changed(hf, "text_config", use_cache=False), custom)["llm_config"]["use_cache"] is False
+
+
 def test_internlm2_without_a_word_has_biases() -> None:
     custom = changed(custom_config("internlm2-300m"), "llm_config", bias=...)
 

@@ -136,6 +136,7 @@ PAIRS = ["vocab.json", "merges.txt"]
     ("stated", "names", "expected"),
     [
         ("InternLM2Tokenizer", ["tokenizer.model"], True),
+        ("InternLM3Tokenizer", ["tokenizer.model"], True),
         ("InternLM2TokenizerFast", ["tokenizer.model"], True),
         ("InternLM2Tokenizer", ["tokenizer.json", *PAIRS], False),
         ("LlamaTokenizer", ["tokenizer.model"], True),

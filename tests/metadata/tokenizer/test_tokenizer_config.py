@@ -136,6 +136,7 @@ def test_a_class_that_stays_keeps_its_own_settings():
             {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"},
         ),
         ("LlamaTokenizer", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "padding_side": "left"}),
+        ("InternLM3Tokenizer", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}),
         ("InternLM2Tokenizer", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}),
         ("Another", {}),
     ],
