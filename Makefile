@@ -11,7 +11,7 @@ IN_PARALLEL := --numprocesses auto --dist worksteal
 COVERED := tests/mapping tests/planning tests/metadata tests/convert/companions tests/test_strict_json.py tests/checkpoint/test_random_matrix.py
 PURE := internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checkpoint/random_matrix.py
 
-.PHONY: demo test coverage test-exhaustive test-matrix lint types format benchmark mutants clean python
+.PHONY: demo test coverage test-exhaustive test-matrix lint types format tables benchmark mutants clean python
 
 demo: .venv-demo/ready
 	@$(DEMO)/python examples/demo.py
@@ -47,6 +47,10 @@ types: .venv/ready
 format: .venv/ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# The tables in the documentation that the package's own data make.
+tables: .venv/ready
+	$(BIN)/python docs/tables.py
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/convert.py

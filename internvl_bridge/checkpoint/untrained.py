@@ -33,9 +33,11 @@ _REPLACES_EXPERTS = re.compile(r"5\.[0-3]\.")
 def notes_on_untrained(model: Model, planned: ModelPlan) -> Iterator[str]:
     """What cannot be brought back: an output head and experts that look as if they had just been initialised.
 
-    Reads a few rows of some matrices. Only HF checkpoints can have such weights.
+    Reads a few rows of some matrices. Only HF checkpoints whose weights are not quantised can have such weights.
     """
-    if model.format is Format.CUSTOM or any(_looks_random(model, key) for key in _control(model, model.keys)):
+    if model.format is Format.CUSTOM or planned.linear_packing:
+        return
+    if any(_looks_random(model, key) for key in _control(model, model.keys)):
         return
     tie = tied_head(model.description.family, model.description.dims.text, model.keys)
     alone = planned.head is OutputHead.OWN and _looks_random(model, tie.head)

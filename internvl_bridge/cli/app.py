@@ -461,6 +461,17 @@ def inspect(
     commands.inspect(path, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
+@app.command("models", cls=_Command, epilog="Example: internvl-bridge models")
+def models(as_json: Json = False) -> None:
+    """Show the released models, which of them convert, and what to know about each.
+
+    Fine-tunes convert as the release that they were made from.
+    """
+    from internvl_bridge.cli import commands
+
+    commands.models(as_json=as_json)
+
+
 @app.command(
     "clean",
     cls=_Command,

@@ -8,6 +8,7 @@ from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
 from internvl_bridge.cli import text_reports
 from internvl_bridge.cli.abandoned_reports import abandoned_as_json, abandoned_lines
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
+from internvl_bridge.cli.release_reports import release_lines, releases_as_json
 from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
 from internvl_bridge.convert.disk_budget import Budget, budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
@@ -125,6 +126,15 @@ def clean(directory: Path, *, remove: bool, as_json: bool) -> None:
         )
 
     answer("clean", work, PrintOptions(as_json=as_json, verbose=False, quiet=False))
+
+
+def models(*, as_json: bool) -> None:
+    """Say which releases are known."""
+
+    def work() -> Answer:
+        return Answer("models", releases_as_json, release_lines)
+
+    answer("models", work, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
 def _warn(warnings: Iterable[str]) -> None:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from internvl_bridge.mapping.packing import LINEAR
+
 _NUMBER = r"0|[1-9][0-9]{0,8}"
 
 # Closed: a placeholder without a vocabulary here is an error when the pattern is built.
@@ -11,6 +13,7 @@ _VOCABULARY = {
     "layer": _NUMBER,
     "expert": _NUMBER,
     "param": "weight|bias",
+    "linear": "|".join(map(re.escape, LINEAR)),
     "qk": "q|k",
     "fc": "fc1|fc2",
     "qkv": "q|k|v",
@@ -49,7 +52,8 @@ class KeyPattern:
     @property
     def segments(self) -> int | None:
         """How many parts between dots its keys have; None if that varies."""
-        return None if self.template.endswith(("{rest}", "{text}")) else self.template.count(".") + 1
+        varies = self.template.endswith(("{rest}", "{text}", "{linear}"))
+        return None if varies else self.template.count(".") + 1
 
     def match(self, key: str) -> dict[str, str] | None:
         """The bindings that make this pattern spell ``key``, or None if it cannot."""

@@ -68,15 +68,15 @@ _FRAME: Table = keep(
     f"{_LM}.lm_head.weight",
     f"{_LAYER}.{{norm}}.weight",
 )
-ATTENTION: Table = keep(f"{_LAYER}.self_attn.{{qkvo}}_proj.{{param}}")
+ATTENTION: Table = keep(f"{_LAYER}.self_attn.{{qkvo}}_proj.{{linear}}")
 QK_NORM: Table = keep(f"{_LAYER}.self_attn.{{qk}}_norm.weight")
-MLP: Table = keep(f"{_LAYER}.mlp.{{mlp}}_proj.{{param}}")
+MLP: Table = keep(f"{_LAYER}.mlp.{{mlp}}_proj.{{linear}}")
 FUSED_EXPERTS = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
 """How keys of fused experts end, in any layout."""
 
 ROUTER: Table = keep(f"{_LAYER}.mlp.gate.weight")
 _EXPERT = f"{_LAYER}.mlp.experts.{{expert}}"
-SPLIT_EXPERTS: Table = keep(f"{_EXPERT}.{{mlp}}_proj.weight")
+SPLIT_EXPERTS: Table = keep(f"{_EXPERT}.{{mlp}}_proj.{{linear}}")
 
 
 def fused_experts(count: int | None) -> Table:
@@ -89,10 +89,10 @@ def fused_experts(count: int | None) -> Table:
 
 
 PHI3_LAYER: Table = keep(
-    f"{_LAYER}.self_attn.qkv_proj.weight",
-    f"{_LAYER}.self_attn.o_proj.weight",
-    f"{_LAYER}.mlp.gate_up_proj.weight",
-    f"{_LAYER}.mlp.down_proj.weight",
+    f"{_LAYER}.self_attn.qkv_proj.{{linear}}",
+    f"{_LAYER}.self_attn.o_proj.{{linear}}",
+    f"{_LAYER}.mlp.gate_up_proj.{{linear}}",
+    f"{_LAYER}.mlp.down_proj.{{linear}}",
 )
 GPT_OSS_LAYER: Table = keep(
     f"{_LAYER}.self_attn.sinks",

@@ -11,6 +11,12 @@ class _Cause:
     remedy: str
 
 
+_QUANTISED = (
+    r"(qweight|qzeros|scales|g_idx|weight_scale(_inv|_2)?|input_scale|weight_zero_point|weight_packed|weight_shape|SCB"
+    r"|weight_format|[kv]_scale|weight\.(nested_)?(absmax|quant_map)|weight\.quant_state\..*)"
+)
+_QUANTISE_LATER = "Convert the unquantised checkpoint and quantise the result."
+
 _CAUSES = (
     _Cause(
         r"(mlp2|pooling_before_gating|gating)\..*",
@@ -23,10 +29,16 @@ _CAUSES = (
         "Merge the adapter first (merge_and_unload, or merge_lora.py of the InternVL repository).",
     ),
     _Cause(
-        r".*\.(qweight|qzeros|scales|g_idx|weight_scale(_inv|_2)?|input_scale|weight_zero_point|weight_packed"
-        r"|weight_shape|SCB|weight_format)|.*\.(nested_)?(absmax|quant_map)|.*\.quant_state\..*",
-        "the checkpoint is quantised (AWQ, GPTQ, FP8 or bitsandbytes); scales cannot be split with weights",
-        "Convert the unquantised checkpoint and quantise the result.",
+        rf".*\.layers\.[0-9]+\.(attention|feed_forward)\.w.*\.{_QUANTISED}",
+        "it is part of a quantised InternLM2. The HF format splits its fused q, k and v. Packed, they would have to be "
+        "moved row by row, in millions of pieces",
+        _QUANTISE_LATER,
+    ),
+    _Cause(
+        rf".*\.{_QUANTISED}",
+        "it is quantised. Quantised layers are converted only in the language model, and only where they keep their "
+        "names: AWQ, FP8 or bitsandbytes",
+        _QUANTISE_LATER,
     ),
     _Cause(
         r".*\.mlp\.experts\.(gate_up_proj|down_proj)",

@@ -7,9 +7,10 @@ from functools import partial
 from internvl_bridge.errors import ContradictionError
 from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.make_plan import prove
+from internvl_bridge.mapping.packing import Packed, Packing, packed, packed_schema, packing_in
 from internvl_bridge.mapping.plan import Plan, TensorSpec
 from internvl_bridge.mapping.routes import Route, plan_route
-from internvl_bridge.mapping.schema import HEAD, has_mxfp4, hf_schema
+from internvl_bridge.mapping.schema import HEAD, hf_schema
 from internvl_bridge.mapping.schema_check import check_against
 from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE, KeySpelling
 from internvl_bridge.metadata.config.description import ModelDescription
@@ -23,13 +24,10 @@ _MOST_EXPERTS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class CheckedPlan:
-    """A proved plan, and what the keys say that config.json cannot overrule.
-
-    ``mxfp4``: experts are stored in 4-bit blocks.
-    """
+    """A proved plan, and how the keys say that the language model is quantised; None if it is not."""
 
     plan: Plan
-    mxfp4: bool
+    packed: Packed | None
 
 
 def checked_plan(model: ModelDescription, specs: Specs, source: KeySpelling, target: KeySpelling) -> CheckedPlan:
@@ -47,14 +45,14 @@ def checked_plan(model: ModelDescription, specs: Specs, source: KeySpelling, tar
     direct = MOST_COMPATIBLE in (source, target)  # then one plan says what is expected and what to do
     plan = plan_route(route if direct else replace(route, target=MOST_COMPATIBLE), specs)
     l1_specs = specs if source == MOST_COMPATIBLE else plan.targets
-    if not _matches(model, l1_specs):
-        schema = {key: TensorSpec("any", shape) for key, shape in _schema(model, l1_specs).items()}
+    packing = packing_in(l1_specs)
+    if schema := _other_schema(model, l1_specs, packing):
         expected = plan_route(replace(route, source=MOST_COMPATIBLE, target=source), schema).targets
         check_against({key: spec.shape for key, spec in expected.items()}, specs)
     if not direct:
         plan = plan_route(route, specs)
     prove(plan, partial(plan_route, route.reverse))
-    return CheckedPlan(plan, mxfp4=has_mxfp4(l1_specs))
+    return CheckedPlan(plan, None if packing is None else packed(packing, _weights(model, l1_specs), l1_specs))
 
 
 def check_config(model: ModelDescription) -> None:
@@ -66,11 +64,17 @@ def check_config(model: ModelDescription) -> None:
     _check_experts(model)
 
 
-def _matches(model: ModelDescription, l1_specs: Specs) -> bool:
-    return _schema(model, l1_specs) == {key: spec.shape for key, spec in l1_specs.items()}
+def _other_schema(model: ModelDescription, l1_specs: Specs, packing: Packing | None) -> Specs | None:
+    """The tensors that ``model`` has, if they are not those of ``l1_specs``; of any dtype."""
+    shapes = {key: spec.shape for key, spec in l1_specs.items()}
+    schema = _weights(model, l1_specs)
+    if packing is not None:
+        schema = packed_schema(packing, schema, shapes)
+    return None if schema == shapes else {key: TensorSpec("any", shape) for key, shape in schema.items()}
 
 
-def _schema(model: ModelDescription, l1_specs: Specs) -> dict[str, tuple[int, ...]]:
+def _weights(model: ModelDescription, l1_specs: Specs) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors that ``model`` has before its linear layers are quantised."""
     return hf_schema(model.family, model.dims, l1_specs.keys() if model.may_be_tied else l1_specs.keys() | {HEAD})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from internvl_bridge.mapping.packing import MXFP4, Packed, Packing
 from internvl_bridge.mapping.plan import Plan, TensorSpec
 from internvl_bridge.mapping.spellings import KeySpelling
 from internvl_bridge.mapping.tied_head import TiedHead, tied_head
@@ -15,19 +16,24 @@ from internvl_bridge.planning.output_head import OutputHead, SameBits, output_he
 class ModelPlan:
     """A proved plan, and what the tensors say that config.json cannot overrule.
 
-    ``head`` is what the source's output head is, and ``tie`` how the output spells it. ``mxfp4``: experts are
-    stored in 4-bit blocks.
+    ``head`` is what the source's output head is, and ``tie`` how the output spells it. ``packed`` is how the language
+    model is quantised, None if it is not.
     """
 
     plan: Plan
     head: OutputHead
     tie: TiedHead
-    mxfp4: bool
+    packed: Packed | None
 
     @property
     def tied(self) -> bool:
         """Whether the input embeddings serve as output head, however often they are stored."""
         return self.head is not OutputHead.OWN
+
+    @property
+    def linear_packing(self) -> Packing | None:
+        """How linear layers are quantised, None if they are not; experts of GPT-OSS do not count."""
+        return None if self.packed is None or self.packed.packing is MXFP4 else self.packed.packing
 
     @property
     def adds_head(self) -> bool:
@@ -58,4 +64,4 @@ def plan_tensors(
     head = output_head(here, specs, same, may_be_tied=model.may_be_tied)
     checked = checked_plan(model, specs_to_plan(head, here, specs, stores_copy=stores_copy), source, target)
     plan = plan_with_head(head, there, checked.plan, stores_copy=stores_copy)
-    return ModelPlan(plan, head, there, checked.mxfp4)
+    return ModelPlan(plan, head, there, checked.packed)

@@ -76,6 +76,10 @@ def test_a_plan_that_does_not_fit_has_a_result_and_an_error(
     assert document["error"]["kind"] == "OutputError"
 
 
+def test_models():
+    assert printed("models")["kind"] == "models"
+
+
 def test_a_comparison_has_words_where_json_has_no_number(source: Path, hf: Path):
     assert printed("verify", source, hf)["result"]["identical"] is True
     rewrite(source, lambda tensors: tensors["mlp1.0.bias"][2:3].fill_(float("nan")))

@@ -52,9 +52,9 @@ def add(key: str, *shape: int):
             ["LoRA", "Merge the adapter"],
         ),
         ("vision_model.base_model.model.encoder.layers.0.attn.qkv.base_layer.weight", ["LoRA"]),
-        ("language_model.model.layers.0.mlp.down_proj.qweight", ["quantised", "unquantised"]),
-        ("vision_model.encoder.layers.0.attn.qkv.weight_scale", ["quantised", "cannot be split"]),
-        ("language_model.model.layers.0.mlp.down_proj.weight.absmax", ["quantised"]),
+        ("language_model.lm_head.qweight", ["quantised", "unquantised"]),
+        ("vision_model.encoder.layers.0.attn.qkv.weight_scale", ["quantised", "only in the language model"]),
+        ("language_model.lm_head.weight.absmax", ["quantised"]),
         (
             "language_model.model.layers.0.mlp.experts.gate_up_proj",
             ["all experts in one tensor", "Correct config.json"],

@@ -685,7 +685,7 @@ def configured(**fields: Any) -> Callable[[Path], None]:
 SPOILED: dict[str, Callable[[Path], object]] = {
     "LoRA": spoil_with("language_model.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"),
     "Flash": spoil_with("mlp2.0.weight"),
-    "quantised": spoil_with("language_model.model.layers.0.mlp.down_proj.qweight"),
+    "quantised": spoil_with("language_model.lm_head.qweight"),
     "neither checkpoint format": spoil_with("vision_model.encoder.layers.0.attn.gate.weight"),
     "ps_version": configured(ps_version="v1"),
     "norm1": lambda custom: rewrite(custom, lambda tensors: tensors.pop("vision_model.encoder.layers.0.norm1.weight")),

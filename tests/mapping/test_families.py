@@ -29,6 +29,7 @@ _WORDS = {
     "layer": _NUMBERS,
     "expert": _NUMBERS,
     "param": ("weight", "bias"),
+    "linear": ("weight", "bias", "qweight", "scales", "SCB", "weight_scale", "weight_scale_inv", "weight.absmax"),
     "qk": ("q", "k"),
     "fc": ("fc1", "fc2"),
     "qkv": ("q", "k", "v"),

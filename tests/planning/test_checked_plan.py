@@ -23,6 +23,7 @@ from internvl_bridge.errors import (
     UnsupportedModelError,
 )
 from internvl_bridge.mapping.families import INTERNLM3_GROUPED, Experts, Family
+from internvl_bridge.mapping.packing import MXFP4, Packing
 from internvl_bridge.mapping.patterns import KeyPattern
 from internvl_bridge.mapping.plan import Recipe, Run, TensorSpec, compose
 from internvl_bridge.mapping.routes import Route, plan_route
@@ -90,6 +91,10 @@ def custom_of(name: str = "qwen2-300m", section: str | None = None, **values: An
     return description(changed(STORED_CUSTOM[name].values, section, **values), specs_at(name))
 
 
+def packing_of(plan: CheckedPlan) -> Packing | None:
+    return None if plan.packed is None else plan.packed.packing
+
+
 def to_hf(model: ModelDescription, specs: Specs, spelling: KeySpelling = MOST_COMPATIBLE) -> CheckedPlan:
     return checked_plan(model, specs, CUSTOM, spelling)
 
@@ -100,7 +105,7 @@ def hf_of(
     """The HF twin of a stored checkpoint: its description and its tensors."""
     custom = custom_of(name)
     plan = to_hf(custom, specs_at(name), spelling)
-    config = to_hf_config(custom, TensorFacts(is_tied(plan), plan.mxfp4, "bfloat16"), TokenFacts(590), None)
+    config = to_hf_config(custom, TensorFacts(is_tied(plan), plan.packed, "bfloat16"), TokenFacts(590), None)
     return description(changed(config, "text_config", **text), twin=custom.family), plan.plan.targets
 
 
@@ -114,7 +119,7 @@ def test_every_stored_checkpoint_has_a_plan_and_a_way_back(name: str, spelling: 
 
     assert is_identity(compose(back.plan, there.plan))
     assert is_tied(there) is is_tied(back) is name.endswith("-tied")
-    assert there.mxfp4 is back.mxfp4 is False
+    assert there.packed is back.packed is None
 
 
 def test_experts_in_blocks_are_noticed() -> None:
@@ -124,7 +129,7 @@ def test_experts_in_blocks_are_noticed() -> None:
         specs[f"{key}_blocks"] = TensorSpec("U8", (count, outputs, inputs // 32, 16))
         specs[f"{key}_scales"] = TensorSpec("U8", (count, outputs, inputs // 32))
 
-    assert to_hf(custom_of("gptoss-300m"), specs).mxfp4 is True
+    assert packing_of(to_hf(custom_of("gptoss-300m"), specs)) is MXFP4
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 64), (64, 0, 3)])
@@ -412,7 +417,7 @@ def test_every_spelling_becomes_every_other(name: str, spelling: KeySpelling, ta
     assert there.plan.sources == specs
     assert there.plan.targets == source_of(target, name)[1]
     assert is_tied(there) is name.endswith("-tied")
-    assert there.mxfp4 is False
+    assert there.packed is None
     back = checked_plan(hf, there.plan.targets, target, spelling)
     assert is_identity(compose(back.plan, there.plan))
     assert is_tied(back) is is_tied(there)
@@ -428,8 +433,8 @@ def test_experts_in_blocks_are_noticed_in_every_spelling(spelling: KeySpelling, 
         specs[f"{key}_blocks"] = TensorSpec("U8", (count, outputs, inputs // 32, 16))
         specs[f"{key}_scales"] = TensorSpec("U8", (count, outputs, inputs // 32))
 
-    assert checked_plan(hf, specs, spelling, target).mxfp4 is True
-    assert checked_plan(hf, specs, spelling, CUSTOM).mxfp4 is True
+    assert packing_of(checked_plan(hf, specs, spelling, target)) is MXFP4
+    assert packing_of(checked_plan(hf, specs, spelling, CUSTOM)) is MXFP4
 
 
 @every_spelling

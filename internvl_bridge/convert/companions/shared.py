@@ -26,7 +26,7 @@ from internvl_bridge.metadata.tokenizer.files import TokenizerFiles, can_load, r
 from internvl_bridge.metadata.tokenizer.token_ids import required_token_id
 from internvl_bridge.metadata.tokenizer.tokenizer_config import IMAGE_CONTEXT, IMAGE_END, IMAGE_START
 from internvl_bridge.metadata.tokenizer.tokenizer_json import check_whole
-from internvl_bridge.notes import called
+from internvl_bridge.notes import Warn, called
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
 
@@ -119,7 +119,7 @@ def image_token(model: Model, tokenizer_home: Path) -> int:
 
 def tensor_facts(model: Model, planned: ModelPlan) -> TensorFacts:
     """What the tensors of ``model`` say that no config can overrule."""
-    return TensorFacts(tied=planned.tied, mxfp4=planned.mxfp4, dtype=model.dtype)
+    return TensorFacts(tied=planned.tied, packed=planned.packed, dtype=model.dtype)
 
 
 def config_text(model: Model, config: Mapping[str, object]) -> str:
@@ -140,8 +140,12 @@ def config_text(model: Model, config: Mapping[str, object]) -> str:
 
 
 def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
-    """What became of the output head, and what the trainer dumped beside the weights."""
+    """How weights are quantised, what became of the output head, and what the trainer dumped beside the weights."""
     tie = planned.tie
+    if packing := planned.linear_packing:
+        copied = f"The language model is quantised ({packing.name}). Its packed tensors are copied as they are."
+        tried = f"{copied} We have not loaded such an output (this takes a GPU): try it before you rely on it."
+        yield copied if packing.was_loaded else Warn(tried)
     if planned.adds_head:
         yield (
             f"The model is tied (its input embeddings serve as output head): {tie.head} is a copy of {tie.embeddings}. "

@@ -5,16 +5,12 @@ from copy import deepcopy
 from typing import Any
 
 from internvl_bridge.mapping.config_fields import ABSENT
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.fields import ROPE_FIELDS, VISION_FIELDS
+from internvl_bridge.metadata.config.quantization import quantization
 from internvl_bridge.metadata.config.rope import in_both_spellings
-from internvl_bridge.metadata.config.translation import (
-    HF_DEFAULTS,
-    OLDEST_VERSION,
-    TensorFacts,
-    TokenFacts,
-    quantization,
-)
+from internvl_bridge.metadata.config.translation import HF_DEFAULTS, OLDEST_VERSION, TensorFacts, TokenFacts
 from internvl_bridge.metadata.config.unsupported import HF_CONSTANTS, HF_VISION_CONSTANTS
 
 
@@ -27,7 +23,7 @@ def repaired_config(hf: ModelDescription, tensors: TensorFacts, tokens: TokenFac
 
     Raises UnsupportedModelError if config.json says that the weights are quantised in a way that they are not.
     """
-    dtype, quantized = hf.values.get("torch_dtype") or tensors.dtype, quantization(hf.values, tensors)
+    dtype, quantized = hf.values.get("torch_dtype") or tensors.dtype, quantization(hf.values, tensors.packed, Format.HF)
     top = {
         **{name: hf.values.get(name, default) for name, default in HF_DEFAULTS.items()},
         "architectures": HF_CONSTANTS["architectures"],

@@ -10,11 +10,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from internvl_bridge.errors import UnsupportedModelError, shown
 from internvl_bridge.mapping.config_fields import ABSENT, Field
 from internvl_bridge.mapping.families import Family
+from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.packing import Packed
 from internvl_bridge.metadata.config.description import ModelDescription, translated
 from internvl_bridge.metadata.config.fields import ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS
+from internvl_bridge.metadata.config.quantization import MXFP4_EXPERTS, put_quantization, quantization
 from internvl_bridge.metadata.config.rope import in_both_spellings
 from internvl_bridge.metadata.config.tiling import tile_side_for, tokens_per_tile
 from internvl_bridge.metadata.config.unsupported import HF_CONSTANTS, HF_VISION_CONSTANTS
@@ -31,7 +33,6 @@ _ASSUMED: dict[str, Any] = {
     "use_backbone_lora": 0,
     "use_llm_lora": 0,
 }
-_MXFP4 = {"quant_method": "mxfp4"}
 
 OLDEST_VERSION = "4.52.1"
 """The first that reads such a config; where none is named, 4.57 warns of a tokenizer's regex that is right."""
@@ -41,12 +42,12 @@ OLDEST_VERSION = "4.52.1"
 class TensorFacts:
     """What the tensors themselves say, which no config can overrule.
 
-    ``tied``: there is no output head, the input embeddings serve. ``mxfp4``: experts are stored in
-    4-bit blocks. ``dtype``: the torch name of the weights' dtype, for configs that name none.
+    ``tied``: there is no output head, the input embeddings serve. ``packed``: how the language model is quantised, None
+    if it is not. ``dtype``: the torch name of the weights' dtype, for configs that name none.
     """
 
     tied: bool
-    mxfp4: bool
+    packed: Packed | None
     dtype: str
 
 
@@ -74,7 +75,7 @@ def to_hf_config(
     _merge(result, meaning, {**HF_CONSTANTS, **top}, HF_DEFAULTS if old else {})
     if old is None:
         result["transformers_version"] = OLDEST_VERSION
-    _put_quantization(result, quantization(custom.values, tensors), implied=None)
+    put_quantization(result, quantization(custom.values, tensors.packed, Format.HF), implied=None)
     _put_dtype(result, custom.values.get("torch_dtype") or tensors.dtype, meaning.get("torch_dtype"))
 
     vision = translated(custom.vision, VISION_FIELDS)
@@ -119,7 +120,7 @@ def to_custom_config(
         _put_custom(result["llm_config"], None, text, [field for field in hf.text_fields if field.hf in ROPE_FIELDS])
     if old is None or old.may_be_tied != tensors.tied:
         result["tie_word_embeddings"] = result["llm_config"]["tie_word_embeddings"] = tensors.tied
-    _put_quantization(result, quantization(hf.values, tensors), implied=_MXFP4)
+    put_quantization(result, quantization(hf.values, tensors.packed, Format.CUSTOM), implied=MXFP4_EXPERTS)
     tokens = hf.values.get("image_seq_length", 256)
     if old is None or tokens_per_tile(result) != tokens:
         result["force_image_size"] = tile_side_for(tokens, result)
@@ -196,48 +197,6 @@ def _put_custom(target: dict[str, Any], old: Config | None, hf: Config, fields: 
         else:
             target[field.custom] = field.to_custom(wanted)
     return written
-
-
-def quantization(config: Config, tensors: TensorFacts) -> Any:
-    """The quantization_config, wherever it stands; of MXFP4 experts even if it stands nowhere.
-
-    Raises UnsupportedModelError if the tensors are not quantised as it says.
-    """
-    stated = _stated_quantization(config)
-    method = stated.get("quant_method") if isinstance(stated, dict) else stated
-    if stated is not None and not (method == "mxfp4" and tensors.mxfp4):
-        raise UnsupportedModelError(
-            f"config.json has a quantization_config of method {shown(method)}. But the tensors are not quantised in "
-            f"that way, or not in a way that can be converted. Only GPT-OSS experts in MXFP4 can be converted.",
-            "Remove quantization_config if the weights are not quantised; else convert the unquantised "
-            "checkpoint and quantise the result.",
-        )
-    return dict(_MXFP4) if tensors.mxfp4 and stated is None else stated
-
-
-def _stated_quantization(config: Config) -> Any:
-    stated = (holder.get("quantization_config") for holder in _holders(config))
-    return next((value for value in stated if value), None)
-
-
-def _holders(config: Config) -> list[Any]:
-    """The config and those of its sections in which a quantization_config can stand."""
-    sections = (config.get("llm_config"), config.get("text_config"))
-    return [config, *(section for section in sections if isinstance(section, dict))]
-
-
-def _put_quantization(target: dict[str, Any], wanted: Any, implied: Any) -> None:
-    """State in ``target`` how experts are quantised, or that they are not.
-
-    ``implied`` is what it means that ``target`` states nothing.
-    """
-    stated = _stated_quantization(target)
-    if stated == wanted or (stated is None and wanted == implied):
-        return
-    for holder in _holders(target):
-        holder.pop("quantization_config", None)
-    if wanted is not None:
-        target["quantization_config"] = wanted
 
 
 def _put_dtype(target: dict[str, Any], wanted: str, stated: Any) -> None:

@@ -59,7 +59,7 @@ def repair(source: Path, output: Path, tokenizer: Path | None = None, system: st
     description = describe(file, other_family=other_format.description.family if other_format else None)
     files = read_tokenizer_files(tokenizer or source)
     image = token_id(files.home, "<IMG_CONTEXT>") or description.values.get("image_token_id", 151667)
-    facts = TensorFacts(tied=description.may_be_tied, mxfp4=False, dtype="bfloat16")
+    facts = TensorFacts(tied=description.may_be_tied, packed=None, dtype="bfloat16")
     config = repaired_config(description, facts, TokenFacts(image, repaired_turn_end(description, files)))
     made = repaired_companions(description, files, config, system)
     output.mkdir()

@@ -8,7 +8,7 @@ from metadata.describing import CUSTOM, STORED_HF, changed, custom_config, descr
 from internvl_bridge.metadata.config.agreement import differing_fields, other_heads
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts, to_hf_config
 
-FACTS = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
+FACTS = TensorFacts(tied=False, packed=None, dtype="bfloat16")
 
 
 def hf_of(custom: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from internvl_bridge.mapping.families import INTERNLM2, INTERNLM3, LLAMA, Family
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts, to_custom_config, to_hf_config
 
-UNTIED = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
-TIED = TensorFacts(tied=True, mxfp4=False, dtype="bfloat16")
+UNTIED = TensorFacts(tied=False, packed=None, dtype="bfloat16")
+TIED = TensorFacts(tied=True, packed=None, dtype="bfloat16")
 TURN_END = 474
 TOKENS = TokenFacts(image=590, turn_end=TURN_END)
 

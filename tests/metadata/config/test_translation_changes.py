@@ -9,7 +9,7 @@ from metadata.describing import changed, custom_config, description
 from internvl_bridge.errors import ConfigError
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts, to_custom_config, to_hf_config
 
-FACTS = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
+FACTS = TensorFacts(tied=False, packed=None, dtype="bfloat16")
 TOKENS = TokenFacts(image=590, turn_end=474)
 
 
@@ -346,7 +346,7 @@ def test_another_image_token_wins() -> None:
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_tensors_decide_about_tying_at_both_levels(tied: bool) -> None:
     custom = custom_config("qwen2-300m")
-    facts = TensorFacts(tied=tied, mxfp4=False, dtype="bfloat16")
+    facts = TensorFacts(tied=tied, packed=None, dtype="bfloat16")
 
     hf = hf_of(custom, facts)
     back = home(hf, custom, facts)

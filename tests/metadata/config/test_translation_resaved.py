@@ -13,7 +13,7 @@ TOKENS = TokenFacts(image=590, turn_end=474)
 
 
 def facts_of(name: str) -> TensorFacts:
-    return TensorFacts(tied=name.endswith("-tied"), mxfp4=False, dtype="bfloat16")
+    return TensorFacts(tied=name.endswith("-tied"), packed=None, dtype="bfloat16")
 
 
 def resaved(hf: dict[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,15 @@ from metadata.describing import changed, custom_config, description
 from internvl_bridge.errors import ConfigError, UnsupportedModelError
 from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, INTERNLM2, INTERNLM3, PHI3, QWEN2, QWEN3_MOE, Family
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.packing import MXFP4, Packed
 from internvl_bridge.metadata.config.description import in_old_spelling_throughout
 from internvl_bridge.metadata.config.fields import VISION_FIELDS
 from internvl_bridge.metadata.config.tiling import tokens_per_tile
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts, to_custom_config, to_hf_config
 from internvl_bridge.metadata.config.unsupported import check_expressible
 
-FACTS = TensorFacts(tied=False, mxfp4=False, dtype="bfloat16")
-MXFP4 = TensorFacts(tied=False, mxfp4=True, dtype="bfloat16")
+FACTS = TensorFacts(tied=False, packed=None, dtype="bfloat16")
+WITH_MXFP4 = TensorFacts(tied=False, packed=Packed(MXFP4, ()), dtype="bfloat16")
 TURN_END = 474
 TOKENS = TokenFacts(image=590, turn_end=TURN_END)
 QWEN2_300M = custom_config("qwen2-300m")
@@ -382,7 +383,7 @@ def test_the_dtype_is_read_in_either_word(written: dict[str, Any], read: dict[st
 def test_the_weights_name_the_dtype_where_no_config_does() -> None:
     custom = custom_with()
     del custom["torch_dtype"]
-    half = TensorFacts(tied=False, mxfp4=False, dtype="float16")
+    half = TensorFacts(tied=False, packed=None, dtype="float16")
 
     hf = hf_of(custom, half)
 
@@ -398,16 +399,16 @@ def test_the_quantisation_of_mxfp4_experts_is_passed_on(holder: str) -> None:
     custom = custom_with(GPTOSS)
     (custom if holder == "top" else custom["llm_config"])["quantization_config"] = QUANTISED
 
-    hf = hf_of(custom, MXFP4)
+    hf = hf_of(custom, WITH_MXFP4)
 
     assert hf["quantization_config"] == QUANTISED
-    assert home(hf, custom, MXFP4) == custom
-    assert alone(hf, MXFP4)["quantization_config"] == QUANTISED
-    assert hf_of(custom, MXFP4, old=hf) == hf
+    assert home(hf, custom, WITH_MXFP4) == custom
+    assert alone(hf, WITH_MXFP4)["quantization_config"] == QUANTISED
+    assert hf_of(custom, WITH_MXFP4, old=hf) == hf
 
 
 def test_mxfp4_experts_are_declared_even_if_no_config_did() -> None:
-    hf = hf_of(GPTOSS, MXFP4)
+    hf = hf_of(GPTOSS, WITH_MXFP4)
 
     assert hf["quantization_config"] == {"quant_method": "mxfp4"}
 
@@ -422,7 +423,7 @@ def test_an_empty_declaration_declares_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("quantization", "facts"),
-    [(QUANTISED, FACTS), ("mxfp4", FACTS), ({"quant_method": "awq"}, MXFP4), ("awq", MXFP4)],
+    [(QUANTISED, FACTS), ("mxfp4", FACTS), ({"quant_method": "awq"}, WITH_MXFP4), ("awq", WITH_MXFP4)],
 )
 def test_a_quantisation_that_contradicts_the_tensors_is_refused(quantization: Any, facts: TensorFacts) -> None:
     custom = custom_with(GPTOSS, quantization_config=quantization)
@@ -433,7 +434,7 @@ def test_a_quantisation_that_contradicts_the_tensors_is_refused(quantization: An
 
 def test_a_model_dequantised_since_its_conversion_comes_home_unquantised() -> None:
     quantised = custom_with(GPTOSS, quantization_config=QUANTISED)
-    hf = hf_of(quantised, MXFP4)
+    hf = hf_of(quantised, WITH_MXFP4)
     del hf["quantization_config"]
 
     assert home(hf, quantised) == GPTOSS
@@ -441,13 +442,13 @@ def test_a_model_dequantised_since_its_conversion_comes_home_unquantised() -> No
 
 def test_mxfp4_experts_that_no_config_declares_are_what_the_custom_class_expects() -> None:
     """Its tensors come as they are; a declaration would be a change where there was none."""
-    assert "quantization_config" not in home(hf_of(GPTOSS, MXFP4), GPTOSS, MXFP4)
+    assert "quantization_config" not in home(hf_of(GPTOSS, WITH_MXFP4), GPTOSS, WITH_MXFP4)
 
 
 def test_a_name_of_a_method_is_a_declaration_too() -> None:
     custom = custom_with(GPTOSS, quantization_config="mxfp4")
 
-    assert hf_of(custom, MXFP4)["quantization_config"] == "mxfp4"
+    assert hf_of(custom, WITH_MXFP4)["quantization_config"] == "mxfp4"
 
 
 def test_a_declaration_in_a_section_of_the_old_config_gives_way() -> None:
