@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from internvl_bridge.catalog.engines import ENGINES, Support
 from internvl_bridge.catalog.releases import REFUSED, RELEASES, all_remarks
 from internvl_bridge.mapping.families import FAMILIES
 
@@ -60,11 +61,25 @@ def _refused() -> Iterator[str]:
     return _rows(("Releases", "Why"), ((", ".join(refused.names), refused.reason) for refused in REFUSED))
 
 
+def _engines() -> Iterator[str]:
+    rows = ((engine.name, engine.version, _support(engine.hf), _support(engine.custom)) for engine in ENGINES)
+    return _rows(("Engine", "Version", "HF format", "Custom format"), rows)
+
+
+def _support(support: Support | None) -> str:
+    if support is None:
+        return "no"
+    missing = [family.name for family in FAMILIES if family not in support.families]
+    taken = "all" if not missing else ", ".join(family.name for family in support.families)
+    return " ".join(filter(None, (f"{taken} ({'run' if support.was_run else 'read'}).", support.remark)))
+
+
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "families": _families,
     "releases": _releases,
     "remarks": _remarks,
     "refused": _refused,
+    "engines": _engines,
 }
 
 

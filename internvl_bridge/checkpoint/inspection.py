@@ -7,10 +7,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from internvl_bridge.catalog.engines import Served
 from internvl_bridge.checkpoint.model import Model, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.errors import BridgeError
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.packing import MXFP4, packing_in
 from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE
 from internvl_bridge.metadata.config.forks import check_no_fork
 from internvl_bridge.planning.output_head import OutputHead
@@ -25,7 +27,7 @@ class Inspection:
     safetensors dtype. ``head``: "own", "shared" (the input embeddings serve as output head) or "copy" (so they do, and
     are stored twice); None if the checkpoint cannot be planned. ``saved_by``: the version of transformers that wrote
     an HF config.json, None where it does not say. ``refusal`` says why the checkpoint cannot be converted, None if it
-    can.
+    can. ``engines`` are those that serve it as it is, and ``faults`` say what one of them would do wrong.
     """
 
     path: str
@@ -46,6 +48,8 @@ class Inspection:
     head: str | None
     saved_by: str | None
     refusal: str | None
+    engines: tuple[str, ...]
+    faults: tuple[str, ...]
 
     @property
     def tied(self) -> bool | None:
@@ -90,6 +94,14 @@ def inspect(path: str | Path) -> Inspection:
 
 def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = None) -> Inspection:
     """What is known about ``model``, whose output head is ``head``."""
+    served = Served(
+        model.description.family,
+        model.keys.layout,
+        has_head=head is not OutputHead.SHARED,
+        names_tower="architectures" in model.description.vision,
+        is_quantised=packing_in(model.specs) not in {None, MXFP4},
+        place=str(model.directory.absolute()),
+    )
     family, dims = model.description.family, model.description.dims
     dtypes: Counter[str] = Counter()
     for tensor in model.checkpoint.tensors.values():
@@ -114,4 +126,6 @@ def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = N
         head=None if head is None else head.value,
         saved_by=saved_by if isinstance(saved_by, str) else None,
         refusal=refusal,
+        engines=served.engines,
+        faults=(*served.faults, *([served.place_remark] if served.place_remark else [])),
     )

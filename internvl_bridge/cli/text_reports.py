@@ -1,7 +1,7 @@
 """Reports as text for people."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -48,6 +48,7 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
             f"  Resumed: {len(report.kept)} file(s) that an earlier run had finished were compared with the source "
             f"and kept."
         )
+    yield f"  Served by: {engines_text(report.engines)}. docs/serving.md says how each was tried."
     if report.left_behind:
         yield f"  Left behind: {', '.join(report.left_behind)}"
     if report.verification is None:
@@ -111,9 +112,16 @@ def inspection_lines(found: Inspection) -> Iterator[str]:
         "Data": f"{human_size(found.bytes)} in {found.shards} file(s) of {found.container} ({dtypes})",
         "Output head": _HEADS[found.head],
         "Convertible": "yes" if found.refusal is None else f"no. {found.refusal}",
+        "Served by": engines_text(found.engines),
     }
     for name, value in rows.items():
         yield f"{name + ':':<16}{value}"
+    yield from (f"Beware: {fault}" for fault in found.faults)
+
+
+def engines_text(engines: Sequence[str]) -> str:
+    """The engines that take a checkpoint."""
+    return ", ".join(engines) or "no engine that was tried"
 
 
 def plan_lines(conversion: Conversion, budget: Budget) -> Iterator[str]:

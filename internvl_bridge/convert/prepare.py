@@ -19,6 +19,7 @@ from internvl_bridge.convert.integrity import Recorded, changed_small_files, man
 from internvl_bridge.convert.links import check_links, files_that_are_told
 from internvl_bridge.convert.options import Execution, Options, check_accepted, check_applies, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
+from internvl_bridge.convert.serving import notes_on_serving, served_as
 from internvl_bridge.convert.sizes import parse_size
 from internvl_bridge.convert.source_notes import fields_that_differ, notes_on_source
 from internvl_bridge.convert.source_watch import Contents, contents_of
@@ -60,7 +61,7 @@ class Conversion:
     the contents of the sidecar. It also gets the checksums of all files, and a record of the conversion.
     ``left_behind`` are files of the source that the output has neither as they are, nor converted, nor in its sidecar.
     ``fields`` are those that change what a model computes and differ from the reference's, with both values.
-    ``warnings`` should stop somebody before the work. ``notes`` can be read after it.
+    ``warnings`` should stop somebody before the work. ``notes`` can be read after it. ``engines`` serve the output.
     """
 
     model: Model
@@ -80,6 +81,7 @@ class Conversion:
     fields: Mapping[str, str]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    engines: tuple[str, ...]
     reference: Path | None
     options: Options
     execution: Execution
@@ -136,8 +138,10 @@ def prepare(
     unconverted = unconverted_files(model, planned, companions, home, wanted)
     fields = fields_that_differ(model)
     manifest, manifest_notes = manifest_of(source)
+    served = served_as(model, planned, spelling, companions, output)
     told = (
         *notes_on_source(model, fields),
+        *notes_on_serving(served),
         *manifest_notes,
         *companions.notes,
         *changed_small_files(manifest, source, contents),
@@ -161,6 +165,7 @@ def prepare(
         fields={} if reference is None else fields,
         warnings=warnings,
         notes=notes,
+        engines=served.engines,
         reference=reference,
         options=options,
         execution=execution,

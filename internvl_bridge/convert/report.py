@@ -21,6 +21,7 @@ class ConversionReport:
     ``verification`` is None if it was not asked for; a conversion that fails it is never published. ``reference``
     compares the output with the reference's weights, for information. ``fields`` are those of config.json that change
     what a model computes and differ from the reference's, with both values. ``accepted`` names what was accepted.
+    ``engines`` are those that serve the output.
     """
 
     source: Path
@@ -37,6 +38,7 @@ class ConversionReport:
     left_behind: tuple[str, ...]
     fields: Mapping[str, str]
     accepted: tuple[str, ...]
+    engines: tuple[str, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     verification: Comparison | None
@@ -77,6 +79,7 @@ class ConversionReport:
             "left_behind": list(self.left_behind),
             "fields": dict(self.fields),
             "accepted": list(self.accepted),
+            "engines": list(self.engines),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "verification": None if self.verification is None else self.verification.as_json(),

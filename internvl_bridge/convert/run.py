@@ -74,6 +74,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         left_behind=conversion.left_behind,
         fields=conversion.fields,
         accepted=tuple(sorted(conversion.execution.accept)),
+        engines=conversion.engines,
         warnings=(*conversion.warnings, *written.warnings),
         notes=(*conversion.notes, *written.notes, *_about_this_run(written.workspace, shards)),
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,

@@ -216,7 +216,7 @@ def test_edits_arrive_in_the_custom_formats_words(custom: Custom, tmp_path: Path
     [
         ("generation_config.json", {"top_k": 3}, {"generation_config.json"}),
         ("tokenizer_config.json", {"model_max_length": 5}, {"tokenizer_config.json", "chat_template.jinja"}),
-        ("config.json", {"max_dynamic_patch": 3}, {"preprocessor_config.json"}),
+        ("config.json", {"max_dynamic_patch": 3}, {"config.json", "preprocessor_config.json"}),
     ],
 )
 def test_what_was_edited_in_a_custom_directory_wins(

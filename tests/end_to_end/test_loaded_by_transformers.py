@@ -315,6 +315,8 @@ SYSTEM_TURN = {
     "internvl3_5_gpt_oss": "<|start|>system<|message|>{}<|end|>",
 }
 QUESTION = "What is shown in this image?"
+FIRST = {"internlm2-300m": "<s>"}
+"""What the tokenizer of a checkpoint puts in front of every text; templates that are built render it."""
 
 
 @dataclass(frozen=True)
@@ -428,10 +430,27 @@ def test_what_no_template_knows_raises(template: str, chat_files: Callable[..., 
 def test_the_stored_tokenizers_own_templates_render_upstreams_prompts(name: str, converted: Callable[[str], Path]):
     makers = (AutoTokenizer.from_pretrained(converted(name)), AutoProcessor.from_pretrained(converted(name)))
     for case in PROMPTS["internvl2_5"]["cases"]:
-        prompt = case["prompt"].replace("<image>", "<IMG_CONTEXT>")
+        prompt = FIRST.get(name, "") + case["prompt"].replace("<image>", "<IMG_CONTEXT>")
         for maker in makers:
             messages = list(messages_of(case["turns"]))
             assert maker.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) == prompt
+
+
+def test_a_prompt_begins_with_one_first_token_however_it_is_tokenised(converted: Callable[[str], Path]):
+    """Servers render, and tokenise without special tokens; transformers renders and tokenises in one call."""
+    directory = converted("internlm2-300m")
+    tokenizer, processor = AutoTokenizer.from_pretrained(directory), AutoProcessor.from_pretrained(directory)
+    messages = [{"role": "user", "content": [text(QUESTION)]}]
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    expected = tokenizer(rendered, add_special_tokens=False).input_ids
+    assert expected.count(tokenizer.bos_token_id) == 1
+    assert expected[0] == tokenizer.bos_token_id
+    chat = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+    assert tokenizer.apply_chat_template(messages, **chat)["input_ids"] == expected
+    assert list(processor.apply_chat_template(messages, **chat)["input_ids"][0]) == expected
+    double = [list(ids) for ids in processor(text=[rendered])["input_ids"]]  # docs/serving.md tells how to avoid it
+    assert double == [[tokenizer.bos_token_id, *expected]]
+    assert [list(ids) for ids in processor(text=[rendered], add_special_tokens=False)["input_ids"]] == [expected]
 
 
 def test_an_own_template_is_kept_where_config_json_names_none_that_is_known(chat_files: Callable[..., Spoken]):
@@ -1189,7 +1208,8 @@ def test_the_way_back_has_the_same_tokenizer(name: str, fast: bool, returned: Ca
     prompt = tokenizer.apply_chat_template(
         [user({"type": "image"}, text(QUESTION))], tokenize=False, add_generation_prompt=True
     )
-    assert prompt == f"<|im_start|>user\n<image>\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+    first = FIRST.get(name, "")
+    assert prompt == f"{first}<|im_start|>user\n<image>\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.mark.parametrize("template", PROMPTS)

@@ -48,6 +48,8 @@ def fields_from_files(hf: ModelDescription, files: HfFiles, other_format: OtherF
     if tiling is not None and not (other_format and tiling == custom_tiling(old)):
         several = other_format is not None and ONE_TILE not in {tiling, custom_tiling(old)}
         told |= {name: value for name, value in custom_fields(tiling).items() if name != "use_thumbnail" or not several}
+        if other_format is None and isinstance(hf.values.get("use_thumbnail"), bool):
+            told["use_thumbnail"] = hf.values["use_thumbnail"]
     if _needs_hub(old, files, other_format):
         told["auto_map"] = hub_auto_map(hf.family)
     return told

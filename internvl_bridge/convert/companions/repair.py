@@ -3,8 +3,10 @@
 Made of a repaired directory, it is the same to the byte.
 """
 
+import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.checkpoint.untrained import notes_on_untrained
@@ -26,16 +28,16 @@ from internvl_bridge.metadata.chat.generation import (
 )
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.repair import repaired_config
-from internvl_bridge.metadata.config.tiling import custom_tiling
+from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling, stated_tiling
 from internvl_bridge.metadata.config.translation import TokenFacts
 from internvl_bridge.metadata.files import CHAT_FILES, LEGAL_FILES, TOKENIZER_FILES, present, small_texts
 from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, as_text
 from internvl_bridge.metadata.other_format import OtherFormat, usable_sidecar
-from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES
+from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES, PREPROCESSOR_FILE
 from internvl_bridge.metadata.processor.repair import repaired_processor
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
-from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files
+from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files, padding_id
 from internvl_bridge.metadata.tokenizer.token_ids import token_id
 from internvl_bridge.metadata.tokenizer.tokenizer_config import IMAGE_CONTEXT
 from internvl_bridge.notes import Warn, called
@@ -57,6 +59,7 @@ def repaired_files(model: Model, planned: ModelPlan, home: Path, system_message:
     tokens = TokenFacts(image, repaired_turn_end(description, tokenizer))
     config = repaired_config(description, tensor_facts(model, planned), tokens)
     companions = repaired_companions(description, tokenizer, config, system_message)
+    config = _with_tiling(config, json.loads(companions.texts[PREPROCESSOR_FILE]))
     notes = (
         *notes_on_tokenizer_home(model, home),
         *notes_on_tensors(model, planned),
@@ -65,6 +68,14 @@ def repaired_files(model: Model, planned: ModelPlan, home: Path, system_message:
     )
     text = description.file.text if config == description.file.values else as_text(config)
     return CompanionFiles({**companions.texts, CONFIG_FILE: text}, companions.copies, notes)
+
+
+def _with_tiling(config: dict[str, Any], processor: Config) -> dict[str, Any]:
+    """``config`` with the tiling of the image ``processor`` at its top, where it states another one or none."""
+    tiling = hf_tiling(processor) or ONE_TILE
+    thumbnail = config.get("use_thumbnail")
+    stated = stated_tiling(tiling, thumbnail=tiling != ONE_TILE if thumbnail is None else thumbnail)
+    return {**config, **stated}
 
 
 def repaired_companions(
@@ -83,7 +94,8 @@ def repaired_companions(
     chat_files, chat_notes = ({}, _incomplete(source, chat)) if missing else hf_tokenizer_files(tokenizer, chat, end)
     tiling = custom_tiling(other_format.description.values) if other_format else None
     processor, processor_notes = repaired_processor(hf, config["image_seq_length"], tiling)
-    generation, generation_notes = _generation(source, config["text_config"], chat, end)
+    pad = None if missing else padding_id(tokenizer)
+    generation, generation_notes = _generation(source, config["text_config"], chat, end, pad)
     texts = {**chat_files, **generation, **processor}
     copies = [
         *carried_files(source, tokenizer.home, without=texts),
@@ -122,23 +134,26 @@ def _incomplete(source: Path, chat: ChatSetup) -> tuple[str, ...]:
 
 
 def _generation(
-    source: Path, text: Config, chat: ChatSetup, turn_end_id: int | None
+    source: Path, text: Config, chat: ChatSetup, turn_end_id: int | None, pad_id: int | None
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """generation_config.json, kept as it is or made; and notes."""
     file = read_generation_config(source)
     if file is None:
-        made = hf_generation_config(None, text, turn_end_id)
+        made = hf_generation_config(None, text, turn_end_id, pad_id)
         note = f"The source has no {GENERATION_FILE}: one is made, with eos_token_id {made.get('eos_token_id')}."
         return {GENERATION_FILE: as_text(made)}, (note,)
+    kept = file.text
+    if pad_id is not None and file.values.get("pad_token_id") is None:
+        kept = as_text({**file.values, "pad_token_id": pad_id})
     stated = file.values.get("eos_token_id")
     ending = with_turn_end(stated, turn_end_id)
     if ending == stated:
-        return {GENERATION_FILE: file.text}, ()
+        return {GENERATION_FILE: kept}, ()
     note = Warn(
         f"{file.path.name} has eos_token_id {stated}, but the chat template ends a turn with {chat.turn_end}: "
-        f"generation does not stop there. The file is kept as it is. If that is not intended, set it to {ending}."
+        f"generation does not stop there. The file keeps it. If that is not intended, set it to {ending}."
     )
-    return {GENERATION_FILE: file.text}, (note,)
+    return {GENERATION_FILE: kept}, (note,)
 
 
 def _no_part(source: Path) -> Collection[str]:
@@ -153,6 +168,11 @@ def _notes_on_config(hf: ModelDescription, config: Config) -> Iterator[str]:
         yield (
             f"{hf.file.path.name} has image_token_id {stated}, but the tokenizer has {config['image_token_id']} for "
             f"{IMAGE_CONTEXT}. The output's has the tokenizer's, as the model would ignore images otherwise."
+        )
+    if "architectures" in hf.vision:
+        yield (
+            "vision_config.architectures is left out: with it, llama.cpp makes a file that holds nothing of the vision "
+            "tower, and says nothing."
         )
     if layer != -1:
         yield f"vision_feature_layer is {layer}: transformers 5 reads that, 4.57 and older fail with an AttributeError."

@@ -26,7 +26,7 @@ from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling, tile_side, tokens_per_tile
 from internvl_bridge.metadata.config.translation import TokenFacts, to_hf_config
 from internvl_bridge.metadata.files import LEGAL_FILES, digest
-from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, as_text, is_present, read_json_file
+from internvl_bridge.metadata.json_files import CONFIG_FILE, as_text, is_present, read_json_file
 from internvl_bridge.metadata.other_format import OtherFormat
 from internvl_bridge.metadata.processor.files import (
     HF_PROCESSOR_FILES,
@@ -38,7 +38,7 @@ from internvl_bridge.metadata.processor.files import (
     image_processor,
 )
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
-from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files
+from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files, padding_id
 from internvl_bridge.metadata.tokenizer.token_ids import token_id
 from internvl_bridge.metadata.tokenizer.tokenizer_config import VIDEO
 from internvl_bridge.notes import Warn
@@ -88,7 +88,7 @@ def hf_companions(
     texts = {
         **others(other_format, {CONFIG_FILE, GENERATION_FILE, *HF_PROCESSOR_FILES, *LEGAL_FILES}),
         **chat_files,
-        **_generation(source, custom.text, turn_end_id, other_format),
+        **_generation(custom, turn_end_id, padding_id(tokenizer), other_format),
         **_processor(custom, other_format),
     }
     made = other_format.written if other_format and restored else {}
@@ -98,13 +98,14 @@ def hf_companions(
 
 
 def _generation(
-    source: Path, text: Config, turn_end_id: int | None, other_format: OtherFormat | None
+    model: ModelDescription, turn_end_id: int | None, pad_id: int | None, other_format: OtherFormat | None
 ) -> dict[str, str]:
+    source = model.file.path.parent
     restored = restored_generation(other_format, source)
     if restored is not None:
         return restored
     custom = read_generation_config(source)
-    made = hf_generation_config(custom.values if custom else None, text, turn_end_id)
+    made = hf_generation_config(custom.values if custom else None, model.text, turn_end_id, pad_id)
     if custom and made == custom.values:
         return {GENERATION_FILE: custom.text}
     return {GENERATION_FILE: as_text(made)}

@@ -24,20 +24,22 @@ NO_SYSTEM_MESSAGE = "none"
 class ChatSetup:
     """How a model is prompted: the chat template, and the token that ends a turn; None where nothing shows it.
 
-    ``demanded``: a system message was asked for, so that no template that was there before will do.
+    ``demanded``: a system message was asked for, so that no template that was there before will do. ``is_built``: the
+    template was made here, and is not the tokenizer's own.
     """
 
     template: str | None
     turn_end: str | None
     notes: tuple[str, ...]
     demanded: bool = False
+    is_built: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Template:
     """A template without a system message; ``conversation``, if known, has the default one. ``notes`` say why.
 
-    ``is_own``: it is the tokenizer's own, whatever system messages it makes.
+    ``is_own``: it is the tokenizer's own, whatever system messages it makes. ``is_built``: it was made here.
     """
 
     body: str
@@ -45,6 +47,7 @@ class _Template:
     notes: tuple[str, ...] = ()
     turn_end: str | None = None
     is_own: bool = False
+    is_built: bool = False
 
 
 def choose_chat(
@@ -85,7 +88,7 @@ def choose_chat(
     wanted = conversation.system_message if conversation and system_message is None else system_message
     if wanted is not None and wanted != NO_SYSTEM_MESSAGE:
         body = with_system_message(body, wanted)
-    return ChatSetup(body, turn_end(body) or chosen.turn_end, tuple(notes), demanded=demanded)
+    return ChatSetup(body, turn_end(body) or chosen.turn_end, tuple(notes), demanded=demanded, is_built=chosen.is_built)
 
 
 def _kept(own: str, system_message: str | None) -> ChatSetup:
@@ -115,12 +118,13 @@ def _chosen(name: str | None, own: str | None, named: Conversation | None, *, is
     if own is not None and places_images(own):
         return _own(name, own, named, is_repair=is_repair)
     if named is not None:
-        return _Template(built_template(named), named, turn_end=named.turn_end)
+        return _Template(built_template(named), named, turn_end=named.turn_end, is_built=True)
     guessed = conversation_name(own or "", preferred=())
     if guessed is None:
         return None
     note = f"The chat template was made after the tokenizer's own, which places no images, as {guessed!r}."
-    return _Template(built_template(CONVERSATIONS[guessed]), None, (note,), CONVERSATIONS[guessed].turn_end)
+    conversation = CONVERSATIONS[guessed]
+    return _Template(built_template(conversation), None, (note,), conversation.turn_end, is_built=True)
 
 
 def _own(name: str | None, own: str, named: Conversation | None, *, is_repair: bool) -> _Template:

@@ -35,15 +35,21 @@ def with_turn_end(eos: Any, turn_end: int | None) -> Any:
     return [turn_end, *stated] if stated else turn_end
 
 
-def hf_generation_config(custom: Config | None, text: Config, turn_end: int | None) -> dict[str, Any]:
+def hf_generation_config(
+    custom: Config | None, text: Config, turn_end: int | None, pad: int | None = None
+) -> dict[str, Any]:
     """The HF generation config for a custom one, or for none; ``text`` is the language model's config.
+
+    ``pad`` is the token that the tokenizer fills batches up with. It is stated where nothing else is: servers ask here.
 
     ``_from_model_config`` goes, because transformers 4 could then take the ids of config.json instead. Where the file
     says nothing of eos, transformers does not ask config.json either, so that it is said here.
     """
     result = {name: value for name, value in (custom or {}).items() if name != "_from_model_config"}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if text.get(name) is not None and (custom is None or name == "eos_token_id") and result.get(name) is None:
+        if text.get(name) is not None and (custom is None or name != "bos_token_id") and result.get(name) is None:
             result[name] = text[name]
+    if pad is not None and result.get("pad_token_id") is None:
+        result["pad_token_id"] = pad
     eos = with_turn_end(result.get("eos_token_id"), turn_end)
     return result if eos is None else {**result, "eos_token_id": eos}

@@ -28,6 +28,7 @@ _PROLOGUE_PATTERN = re.compile(
     )
 )
 _READS_PARTS = re.compile(r"""\bin\s+\w+(\.content|\[\s*['"]content['"]\s*\])|\.type\b|\[\s*['"]type['"]\s*\]""")
+_BOS = "{{- bos_token -}}\n"
 _BODY = """\
 {{%- set opening = {opening} -%}}
 {{%- set closing = {closing} -%}}
@@ -75,6 +76,17 @@ def built_template(conversation: Conversation) -> str:
         cue=_literal(conversation.cue),
         image=HF_IMAGE,
     )
+
+
+def with_bos(template: str) -> str:
+    """``template`` such that what it renders begins with the token by which every text of the tokenizer begins.
+
+    Servers tokenise what a template renders without adding that token. transformers does not add it twice when it
+    renders and tokenises in one call.
+    """
+    found = _PROLOGUE_PATTERN.match(template)
+    start = found.end() if found else 0
+    return template[:start] + _BOS + template[start:]
 
 
 def for_hf(template: str) -> str:

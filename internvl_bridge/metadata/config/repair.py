@@ -10,7 +10,13 @@ from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.fields import ROPE_FIELDS, VISION_FIELDS
 from internvl_bridge.metadata.config.quantization import quantization
 from internvl_bridge.metadata.config.rope import in_both_spellings
-from internvl_bridge.metadata.config.translation import HF_DEFAULTS, OLDEST_VERSION, TensorFacts, TokenFacts
+from internvl_bridge.metadata.config.translation import (
+    HF_DEFAULTS,
+    OLDEST_VERSION,
+    TensorFacts,
+    TokenFacts,
+    hf_architectures,
+)
 from internvl_bridge.metadata.config.unsupported import HF_CONSTANTS, HF_VISION_CONSTANTS
 
 
@@ -42,11 +48,15 @@ def repaired_config(hf: ModelDescription, tensors: TensorFacts, tokens: TokenFac
 
 def _vision(hf: ModelDescription) -> dict[str, Any]:
     defaults = {field.hf: field.hf_default for field in VISION_FIELDS} | HF_VISION_CONSTANTS
-    return {name: hf.vision.get(name, default) for name, default in {**defaults, "projection_dropout": 0.0}.items()}
+    stated = {name: hf.vision.get(name, default) for name, default in {**defaults, "projection_dropout": 0.0}.items()}
+    return {**stated, "architectures": ABSENT}  # with it, llama.cpp makes a file without the vision tower
 
 
 def _text(hf: ModelDescription, tensors: TensorFacts, tokens: TokenFacts) -> dict[str, Any]:
-    text: dict[str, Any] = {"model_type": hf.family.hf_model_type}
+    text: dict[str, Any] = {
+        "architectures": hf.text.get("architectures") or hf_architectures(hf.family),
+        "model_type": hf.family.hf_model_type,
+    }
     text |= {field.hf: hf.text.get(field.hf, field.hf_default) for field in hf.text_fields}
     text = {name: value for name, value in text.items() if value is not ABSENT}
     if text.get("eos_token_id") is None and tokens.turn_end is not None:

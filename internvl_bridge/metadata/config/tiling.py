@@ -59,6 +59,18 @@ def hf_tiling(processor: Config) -> Tiling | None:
     return Tiling(smallest, largest)
 
 
+def stated_tiling(tiling: Tiling, *, thumbnail: bool) -> dict[str, Any]:
+    """The fields at the top of an HF config.json that state ``tiling``.
+
+    transformers reads the image processor's. mlx-vlm and llama.cpp read these, by their names in the custom format.
+    """
+    return {
+        "min_dynamic_patch": tiling.smallest,
+        "max_dynamic_patch": tiling.largest,
+        "use_thumbnail": thumbnail,
+    }
+
+
 def hf_fields(tiling: Tiling) -> dict[str, Any]:
     """The fields of an HF image processor's config that state ``tiling``."""
     return {

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from internvl_bridge.mapping.config_fields import ABSENT, Field
-from internvl_bridge.mapping.families import Family
+from internvl_bridge.mapping.families import Family, default_family
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.packing import Packed
 from internvl_bridge.metadata.config.description import ModelDescription, translated
 from internvl_bridge.metadata.config.fields import ROPE_FIELDS, TOP_FIELDS, VISION_FIELDS
 from internvl_bridge.metadata.config.quantization import MXFP4_EXPERTS, put_quantization, quantization
 from internvl_bridge.metadata.config.rope import in_both_spellings
-from internvl_bridge.metadata.config.tiling import tile_side_for, tokens_per_tile
+from internvl_bridge.metadata.config.tiling import custom_tiling, stated_tiling, tile_side_for, tokens_per_tile
 from internvl_bridge.metadata.config.unsupported import HF_CONSTANTS, HF_VISION_CONSTANTS
 from internvl_bridge.metadata.json_files import Config
 
@@ -71,8 +71,9 @@ def to_hf_config(
         "tie_word_embeddings": tensors.tied,
         **translated(custom.values, TOP_FIELDS),
     }
+    tiling = stated_tiling(custom_tiling(custom.values), thumbnail=custom.values.get("use_thumbnail", False))
     # An old config that leaves something out means its class's default; a new one leaves nothing out.
-    _merge(result, meaning, {**HF_CONSTANTS, **top}, HF_DEFAULTS if old else {})
+    _merge(result, meaning, {**HF_CONSTANTS, **top, **tiling}, {**HF_DEFAULTS, **tiling} if old else {})
     if old is None:
         result["transformers_version"] = OLDEST_VERSION
     put_quantization(result, quantization(custom.values, tensors.packed, Format.HF), implied=None)
@@ -85,11 +86,12 @@ def to_hf_config(
     defaults = {**HF_VISION_CONSTANTS, **_hf_defaults(VISION_FIELDS)}
     _merge(result.setdefault("vision_config", {}), old.vision if old else {}, vision, defaults if old else {})
 
-    text = {"model_type": custom.family.hf_model_type, **translated(custom.text, custom.text_fields)}
+    classes = {"architectures": hf_architectures(custom.family)}
+    text = {**classes, "model_type": custom.family.hf_model_type, **translated(custom.text, custom.text_fields)}
     text["tie_word_embeddings"] = tensors.tied
     if old is None or text["eos_token_id"] != old.text.get("eos_token_id", ABSENT):
         text["eos_token_id"] = _ending(text["eos_token_id"], tokens.turn_end)
-    defaults = {"tie_word_embeddings": False, **_hf_defaults(custom.text_fields)}
+    defaults = {**classes, "tie_word_embeddings": False, **_hf_defaults(custom.text_fields)}
     _merge_text(
         result.setdefault("text_config", {}), old.text if old else {}, text, defaults if old else {}, custom.family
     )
@@ -132,6 +134,12 @@ def _ending(eos: Any, turn_end: int | None) -> Any:
     """The ``eos_token_id`` of an HF text config for a custom one: a token that ends a turn, if one is known."""
     stated = eos if isinstance(eos, list) else [eos]
     return eos if turn_end is None or turn_end in stated else turn_end
+
+
+def hf_architectures(family: Family) -> list[str]:
+    """The class of an HF language model, by which LMDeploy and llama.cpp choose theirs; transformers does not ask."""
+    named = default_family(family.hf_model_type)
+    return [(named or family).architecture]
 
 
 def _hf_defaults(fields: Iterable[Field]) -> dict[str, Any]:

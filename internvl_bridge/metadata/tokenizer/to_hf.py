@@ -7,12 +7,13 @@ from dataclasses import replace
 from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.chat.choice import ChatSetup
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
+from internvl_bridge.metadata.chat.template import with_bos
 from internvl_bridge.metadata.files import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from internvl_bridge.metadata.json_files import Config, as_text, is_present
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
 from internvl_bridge.metadata.tokenizer.from_sentencepiece import fast_tokenizer
 from internvl_bridge.metadata.tokenizer.sentencepiece_model import read_sentencepiece_model
-from internvl_bridge.metadata.tokenizer.token_ids import required_token_id
+from internvl_bridge.metadata.tokenizer.token_ids import required_token_id, token_id
 from internvl_bridge.metadata.tokenizer.tokenizer_config import class_name, for_hf, special_token
 from internvl_bridge.metadata.tokenizer.tokenizer_json import (
     read_front,
@@ -35,8 +36,9 @@ def hf_tokenizer_files(
             f"{tokenizer.home} has neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt.",
             "Copy the tokenizer's files of the base model there, or give their directory as --tokenizer.",
         )
-    texts = {} if chat.template is None else {CHAT_TEMPLATE_FILE: chat.template}
-    notes = tuple(_notes(tokenizer, chat, turn_end_id))
+    template = _template(tokenizer, chat)
+    texts = {} if template is None else {CHAT_TEMPLATE_FILE: template}
+    notes = tuple(_notes(tokenizer, template, chat, turn_end_id))
     if _is_sentencepiece(tokenizer):
         texts["tokenizer.json"], inexact = _fast_tokenizer(tokenizer)
         notes = (*notes, *inexact)
@@ -50,6 +52,20 @@ def hf_tokenizer_files(
         )
     config = for_hf(tokenizer.config, has_json=tokenizer.has_json or "tokenizer.json" in texts)
     return {**texts, TOKENIZER_CONFIG_FILE: as_text(config)}, notes
+
+
+def padding_id(tokenizer: TokenizerFiles) -> int | None:
+    """The id of the token that fills up a batch, if the tokenizer's files state it."""
+    token = special_token(for_hf(tokenizer.config, has_json=True), "pad_token", "")
+    return token_id(tokenizer.home, token) if token else None
+
+
+def _template(tokenizer: TokenizerFiles, chat: ChatSetup) -> str | None:
+    """The chat template; one that was built renders the first token if the tokenizer would add it."""
+    if chat.template is None or not chat.is_built:
+        return chat.template
+    bos = special_token(for_hf(tokenizer.config, has_json=True), "bos_token", "")
+    return with_bos(chat.template) if bos and _first_tokens(tokenizer) == [bos] else chat.template
 
 
 def _is_sentencepiece(tokenizer: TokenizerFiles) -> bool:
@@ -110,7 +126,7 @@ def _surroundings(config: Config) -> tuple[str | None, str | None]:
     return bos, eos
 
 
-def _notes(tokenizer: TokenizerFiles, chat: ChatSetup, turn_end_id: int | None) -> Iterator[str]:
+def _notes(tokenizer: TokenizerFiles, template: str | None, chat: ChatSetup, turn_end_id: int | None) -> Iterator[str]:
     """What was decided about the chat template and the tokenizer."""
     yield from chat.notes
     if chat.turn_end is not None and turn_end_id is None:
@@ -119,7 +135,7 @@ def _notes(tokenizer: TokenizerFiles, chat: ChatSetup, turn_end_id: int | None) 
             f"{GENERATION_FILE} keeps the eos_token_id that it had."
         )
     first = _first_tokens(tokenizer)
-    if first and "bos_token" not in (chat.template or ""):
+    if first and "bos_token" not in (template or ""):
         yield (
             f"The tokenizer puts {' '.join(first)} in front of a text by itself, and the chat template does not. A "
             f"server that tokenises prompts without special tokens needs an option to add them."

@@ -291,7 +291,7 @@ def test_where_nothing_tells_a_template_there_is_a_note(
 
 
 def test_a_generation_config_is_taken_to_the_letter_and_a_note_says_what_it_lacks(saved5: Path, repaired: Any):
-    text = '{"eos_token_id":[2],  "top_k": 5}\r\n'
+    text = '{"eos_token_id":[2],  "pad_token_id": 472}\r\n'
     (saved5 / "generation_config.json").write_bytes(text.encode())
     made = repaired(saved5)
     assert (made.home / "generation_config.json").read_bytes() == text.encode()

@@ -89,7 +89,11 @@ def test_every_file_that_autoprocessor_and_generate_need_is_there(source: Path):
         *("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
     }
     assert made.notes == ()
-    assert parsed(made, "generation_config.json") == {"eos_token_id": 474, "transformers_version": "4.52.1"}
+    assert parsed(made, "generation_config.json") == {
+        "eos_token_id": 474,
+        "pad_token_id": 0,
+        "transformers_version": "4.52.1",
+    }
     assert parsed(made, "processor_config.json")["image_seq_length"] == 4
     assert parsed(made, "preprocessor_config.json")["size"] == {"height": 56, "width": 56}
     assert parsed(made, "preprocessor_config.json")["max_patches"] == 12
@@ -107,7 +111,7 @@ def test_legal_files_are_the_sources_and_vocabularies_the_tokenizers(source: Pat
 
 
 def test_a_generation_config_that_says_all_is_taken_to_the_letter(source: Path):
-    text = '{"eos_token_id":[474,472],  "top_k": 5}\r\n'
+    text = '{"eos_token_id":[474,472],  "pad_token_id": 472}\r\n'
     (source / "generation_config.json").write_bytes(text.encode())
     assert companions(source).texts["generation_config.json"] == text
 
@@ -133,7 +137,8 @@ def test_internlm_gets_a_tokenizer_that_needs_no_code(name: str, internlm2: Path
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert "auto_map" not in config
     assert "tokenizer.model" in {path.name for path in made.copies}
-    assert [note for note in made.notes if note.startswith("The tokenizer puts <s> in front")]
+    assert "{{- bos_token -}}" in made.texts["chat_template.jinja"]
+    assert not [note for note in made.notes if note.startswith("The tokenizer puts <s> in front")]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_internlm2s_settings_say_what_surrounds_a_text(settings: dict[str, Any],
     names = [part["SpecialToken"]["id"] if "SpecialToken" in part else None for part in single]
     middle = names.index(None)
     assert (names[:middle], names[middle + 1 :]) == expected
-    assert bool([note for note in made.notes if note.startswith("The tokenizer puts")]) == bool(expected[0])
+    assert ("bos_token" in made.texts["chat_template.jinja"]) == bool(expected[0])
 
 
 def test_added_tokens_that_are_no_object_are_none(internlm2: Path):

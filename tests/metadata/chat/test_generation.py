@@ -61,3 +61,9 @@ def test_without_one_the_language_models_tokens_are_taken():
     assert hf_generation_config(None, text, 9) == {"bos_token_id": 1, "eos_token_id": [9, 2, 3]}
     assert hf_generation_config(None, {}, None) == {}
     assert hf_generation_config(None, {"pad_token_id": 0}, 9) == {"pad_token_id": 0, "eos_token_id": 9}
+
+
+def test_the_padding_token_is_stated_by_whoever_knows_it_best():
+    assert hf_generation_config({"pad_token_id": 1}, {"pad_token_id": 2}, None, pad=3) == {"pad_token_id": 1}
+    assert hf_generation_config({}, {"pad_token_id": 2}, None, pad=3) == {"pad_token_id": 2}
+    assert hf_generation_config({}, {}, None, pad=3) == {"pad_token_id": 3}
