@@ -6,12 +6,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 BIN4 := .venv-4/bin
 DEMO := .venv-demo/bin
+ENGINES := .venv-engines/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 IN_PARALLEL := --numprocesses auto --dist worksteal
 COVERED := tests/mapping tests/planning tests/metadata tests/convert/companions tests/test_strict_json.py tests/checkpoint/test_random_matrix.py
 PURE := internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checkpoint/random_matrix.py
 
-.PHONY: demo test coverage test-exhaustive test-matrix lint types format tables benchmark mutants clean python
+.PHONY: demo test coverage test-exhaustive test-matrix test-engines lint types format tables benchmark mutants clean python
 
 demo: .venv-demo/ready
 	@$(DEMO)/python examples/demo.py
@@ -35,6 +36,10 @@ test-exhaustive: .venv/ready
 # The same models in transformers 4.57, the 4.x that people still run.
 test-matrix: .venv-4/ready
 	$(BIN4)/python -m pytest $(IN_PARALLEL) tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/in_memory/test_loading.py
+
+# What serving engines make of outputs, by their own code. Not part of "make test": it downloads what they are.
+test-engines: .venv-engines/ready
+	$(ENGINES)/python -m pytest -W default engines
 
 lint: .venv/ready
 	$(BIN)/ruff check
@@ -61,7 +66,7 @@ mutants: .venv/ready
 	$(BIN)/python mutants/run.py $(ROOM) --most $(or $(MOST),150)
 
 clean:
-	rm -rf .venv .venv-4 .venv-demo .mutants demo-output
+	rm -rf .venv .venv-4 .venv-demo .venv-engines .mutants demo-output
 
 python:
 	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, and $(PYTHON) is {}.{}: name another one, for instance with make PYTHON=python3.12.'.format(*sys.version_info[:2]))"
@@ -88,4 +93,15 @@ python:
 	@$(BIN4)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
 	@PYTHONWARNINGS=ignore $(BIN4)/python $(PIP_INSTALL) --constraint constraints-4.txt --editable . pytest pytest-xdist hypothesis pillow protobuf sentencepiece
 	@$(BIN4)/python $(PIP_INSTALL) --constraint constraints-4.txt --no-deps torchvision
+	@touch $@
+
+# The serving engines, without what they depend on: what runs of them needs no GPU, and torch stays as it is.
+.venv-engines/ready: pyproject.toml constraints.txt engines/requirements.txt | python
+	@echo "Installing internvl-bridge and the code of serving engines into .venv-engines (downloads 600 MB)."
+	@$(PYTHON) -m venv --clear .venv-engines
+	@$(ENGINES)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	@PYTHONWARNINGS=ignore $(ENGINES)/python $(PIP_INSTALL) --constraint constraints.txt --editable . pytest pillow protobuf sentencepiece
+	@$(ENGINES)/python $(PIP_INSTALL) --no-deps --requirement engines/requirements.txt
+	@$(ENGINES)/python $(PIP_INSTALL) --constraint constraints.txt scikit-build-core
+	@$(ENGINES)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation --dest .venv-engines/sdists llama-cpp-python==0.3.36
 	@touch $@

@@ -98,8 +98,8 @@ ENGINES = (
     Engine(
         "mlx-vlm",
         "0.7.10",
-        hf=Support((QWEN3,), was_run=False, remark="It reads the tiling at the top of config.json."),
-        custom=Support((QWEN2, QWEN3), was_run=False),
+        hf=Support((QWEN3,), was_run=True, remark="It reads the tiling at the top of config.json."),
+        custom=Support((QWEN2, QWEN3), was_run=True),
     ),
 )
 

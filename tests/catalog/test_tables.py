@@ -1,6 +1,7 @@
 """The tables in the documentation are those that the package's data make, and the command prints the same."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from support import ROOT
 from typer.testing import CliRunner
 
+from internvl_bridge.catalog.engines import ENGINES
 from internvl_bridge.catalog.releases import REFUSED, RELEASES
 from internvl_bridge.cli.app import app
 
@@ -23,6 +25,12 @@ def test_the_tables_of_a_page_are_up_to_date(page: Path):
 def test_every_table_is_on_a_page():
     text = "".join(page.read_text() for page in WRITER["PAGES"])
     assert all(text.count(f"<!-- {name}: made by docs/tables.py -->") == 1 for name in WRITER["TABLES"])
+
+
+def test_the_versions_of_engines_are_those_that_are_run():
+    pinned = dict(re.findall(r"^([a-z-]+)==(\S+)$", (ROOT / "engines" / "requirements.txt").read_text(), re.MULTILINE))
+    for engine in ENGINES:
+        assert pinned.get(engine.name.lower(), engine.version) == engine.version
 
 
 def test_the_command_prints_every_release():
