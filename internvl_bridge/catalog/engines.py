@@ -111,14 +111,17 @@ _SPELLED = (L1, L2)
 class Served:
     """What of a checkpoint decides which engines take it, and whether they take it as it is meant.
 
-    ``has_head``: an output head is stored. ``names_tower``: vision_config.architectures is there. ``is_quantised``:
-    linear layers are. ``place`` is where it lies.
+    ``has_head``: an output head is stored. ``names_tower`` and ``names_text``: vision_config and text_config name their
+    class. ``stacks_experts``: one tensor holds all of a layer. ``is_quantised``: linear layers are. ``place`` is where
+    it lies.
     """
 
     family: Family
     layout: KeyLayout
     has_head: bool
     names_tower: bool
+    names_text: bool
+    stacks_experts: bool
     is_quantised: bool
     place: str
 
@@ -128,7 +131,17 @@ class Served:
         if self.is_quantised or not self._is_spelled:
             return ()
         supports = ((engine.name, engine.support(self.layout.format)) for engine in ENGINES)
-        return tuple(name for name, support in supports if support is not None and self.family in support.families)
+        names = [name for name, support in supports if support is not None and self.family in support.families]
+        return tuple(name for name in names if name not in self._hindered)
+
+    @property
+    def _hindered(self) -> set[str]:
+        """The engines that something about this very checkpoint stops."""
+        if self.layout.format is Format.CUSTOM:
+            return set() if self.has_head else {"vLLM", "SGLang"}
+        nameless = set() if self.names_text else {"LMDeploy", "llama.cpp"}
+        untried = {engine.name for engine in ENGINES} - {"transformers", "vLLM"} if self.stacks_experts else set()
+        return nameless | untried
 
     @property
     def _is_spelled(self) -> bool:

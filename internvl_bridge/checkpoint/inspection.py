@@ -11,10 +11,12 @@ from internvl_bridge.catalog.engines import Served
 from internvl_bridge.checkpoint.model import Model, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.errors import BridgeError
+from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.packing import MXFP4, packing_in
 from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE
 from internvl_bridge.metadata.config.forks import check_no_fork
+from internvl_bridge.metadata.config.quantization import quantization
 from internvl_bridge.planning.output_head import OutputHead
 
 
@@ -86,7 +88,9 @@ def inspect(path: str | Path) -> Inspection:
     target = MOST_COMPATIBLE if model.format is Format.CUSTOM else CUSTOM
     try:
         check_no_fork(model.description.file)
-        head = plan_model(model, target, stores_copy=target == CUSTOM).head
+        planned = plan_model(model, target, stores_copy=target == CUSTOM)
+        quantization(model.description.values, planned.packed, target.format)
+        head = planned.head
     except BridgeError as error:
         return replace(inspection_of(model, None, str(error)), path=str(path))
     return replace(inspection_of(model, head), path=str(path))
@@ -94,15 +98,17 @@ def inspect(path: str | Path) -> Inspection:
 
 def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = None) -> Inspection:
     """What is known about ``model``, whose output head is ``head``."""
+    family, dims = model.description.family, model.description.dims
     served = Served(
-        model.description.family,
+        family,
         model.keys.layout,
         has_head=head is not OutputHead.SHARED,
-        names_tower="architectures" in model.description.vision,
+        names_tower=bool(model.description.vision.get("architectures")),
+        names_text=bool(model.description.text.get("architectures")),
+        stacks_experts=bool(family.split_experts) and model.keys.experts is Experts.FUSED,
         is_quantised=packing_in(model.specs) not in {None, MXFP4},
         place=str(model.directory.absolute()),
     )
-    family, dims = model.description.family, model.description.dims
     dtypes: Counter[str] = Counter()
     for tensor in model.checkpoint.tensors.values():
         dtypes[tensor.dtype] += prod(tensor.shape)
@@ -126,6 +132,6 @@ def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = N
         head=None if head is None else head.value,
         saved_by=saved_by if isinstance(saved_by, str) else None,
         refusal=refusal,
-        engines=served.engines,
+        engines=served.engines if refusal is None else (),
         faults=(*served.faults, *([served.place_remark] if served.place_remark else [])),
     )

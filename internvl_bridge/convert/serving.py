@@ -7,6 +7,7 @@ from pathlib import Path
 from internvl_bridge.catalog.engines import Served
 from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.convert.companions.shared import CompanionFiles
+from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.spellings import KeySpelling
 from internvl_bridge.metadata.json_files import CONFIG_FILE
 from internvl_bridge.notes import Warn
@@ -22,7 +23,9 @@ def served_as(
         model.description.family,
         spelling.layout,
         has_head=planned.tie.head in planned.plan.recipes,
-        names_tower="architectures" in config["vision_config"],
+        names_tower=bool(config["vision_config"].get("architectures")),
+        names_text=bool(config.get("text_config", {}).get("architectures")),
+        stacks_experts=bool(model.description.family.split_experts) and spelling.experts is Experts.FUSED,
         is_quantised=planned.linear_packing is not None,
         place=str(output.absolute()),
     )

@@ -1,7 +1,7 @@
 """The tensors that take the place of a weight that is quantised."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from internvl_bridge.mapping.layer_shapes import Shape
 
@@ -27,6 +27,7 @@ class Packing:
         shapes: the endings and shapes that a weight of a given shape is stored as. What they leave open (how many
             weights share a scale), the shapes that were found say.
         was_loaded: whether transformers has loaded converted checkpoints of this kind, and computed with them.
+        says: the fields by which a quantization_config says the same, if it has them.
     """
 
     name: str
@@ -36,14 +37,20 @@ class Packing:
     dtypes: Mapping[str, set[str]]
     shapes: Callable[[Shape, Found], Found] = lambda weight, _: {".weight": weight}
     was_loaded: bool = True
+    says: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """How a language model is quantised, and which of its linear layers are not: their names among HF's keys (L1)."""
+    """How a language model is quantised.
+
+    ``plain`` are its linear layers that are not: their names among HF's keys (L1). ``groups`` are the numbers of inputs
+    that share a scale, where the shapes of AWQ say so.
+    """
 
     packing: Packing
     plain: tuple[str, ...]
+    groups: frozenset[int] = frozenset()
 
 
 def _awq(weight: Shape, found: Found) -> Found:
@@ -81,11 +88,17 @@ def _int8(weight: Shape, found: Found) -> Found:
     return {".weight": weight, ".SCB": weight[:1], **stated}
 
 
+_STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
+
+
 def _four_bits(weight: Shape, found: Found) -> Found:
     """Two elements in a byte, and tables whose lengths only their data explain."""
     outputs, inputs = weight
-    tables = {name: shape for name, shape in found.items() if name not in {".weight", ".bias"} and len(shape) == 1}
-    return {".weight": ((outputs * inputs + 1) // 2, 1), ".weight.absmax": (1,), ".weight.quant_map": (16,), **tables}
+    tables = {name: shape for name, shape in found.items() if name.startswith(".weight.") and len(shape) == 1}
+    state = _STATES[1] if _STATES[1] in tables and _STATES[0] not in tables else _STATES[0]
+    tables = {name: shape for name, shape in tables.items() if name not in _STATES or name == state}
+    needed = {".weight.absmax": (1,), ".weight.quant_map": (16,), state: (1,)}
+    return {".weight": ((outputs * inputs + 1) // 2, 1), **needed, **tables}
 
 
 MXFP4 = Packing(
@@ -106,6 +119,7 @@ _LINEAR_LAYERS = (
         dtypes={".qweight": {"I32"}, ".qzeros": {"I32"}, ".scales": _SCALES},
         shapes=_awq,
         was_loaded=False,
+        says={"bits": 4, "w_bit": 4},
     ),
     Packing(
         name="FP8",
@@ -130,6 +144,7 @@ _LINEAR_LAYERS = (
         mark=".SCB",
         dtypes={".weight": {"I8"}, ".SCB": {"F32"}, ".weight_format": {"U8"}},
         shapes=_int8,
+        says={"load_in_8bit": True},
     ),
     Packing(
         name="bitsandbytes of 4 bits",
@@ -142,9 +157,10 @@ _LINEAR_LAYERS = (
             ".weight.quant_map": {"F32"},
             ".weight.nested_absmax": {"F32"},
             ".weight.nested_quant_map": {"F32"},
-            ".weight.quant_state.bitsandbytes__nf4": {"U8"},
-            ".weight.quant_state.bitsandbytes__fp4": {"U8"},
+            _STATES[0]: {"U8"},
+            _STATES[1]: {"U8"},
         },
+        says={"load_in_4bit": True},
         shapes=_four_bits,
     ),
 )
@@ -181,12 +197,14 @@ def packed_schema(packing: Packing, schema: Mapping[str, Shape], found: Mapping[
     return result
 
 
-def packed(packing: Packing, schema: Mapping[str, Shape], found: Iterable[str]) -> Packed:
-    """What of the weights in ``schema`` the keys ``found`` hold packed."""
+def packed(packing: Packing, schema: Mapping[str, Shape], found: Mapping[str, Shape]) -> Packed:
+    """What of the weights in ``schema`` the tensors ``found`` hold packed."""
     layers = _layers(packing, found)
     matrices = (key for key, shape in schema.items() if key.startswith(LAYERS) and len(shape) == 2)
     names = (key.removesuffix(".weight") for key in matrices if key.endswith(".weight"))
-    return Packed(packing, tuple(name for name in names if name not in layers))
+    scales = {layer: found[f"{layer}.scales"] for layer in layers if f"{layer}.scales" in found}
+    groups = frozenset(schema[f"{layer}.weight"][1] // shape[0] for layer, shape in scales.items())
+    return Packed(packing, tuple(name for name in names if name not in layers), groups)
 
 
 def packed_dtypes(packing: Packing, found: Iterable[str]) -> dict[str, set[str]]:

@@ -35,6 +35,12 @@ _CAUSES = (
         _QUANTISE_LATER,
     ),
     _Cause(
+        r".*\.self_attn\.[qkv]_proj\.(qweight|qzeros|scales|SCB|weight_scale(_inv)?|weight\.absmax)",
+        "it is part of a quantised q, k or v, which the custom format of this model fuses",
+        "If it was quantised in the HF format, remove internvl_bridge.json and give no --reference: then its language "
+        "model stays a Llama.",
+    ),
+    _Cause(
         rf".*\.{_QUANTISED}",
         "it is quantised. Quantised layers are converted only in the language model, and only where they keep their "
         "names: AWQ, FP8 or bitsandbytes",

@@ -52,7 +52,7 @@ def checked_plan(model: ModelDescription, specs: Specs, source: KeySpelling, tar
     if not direct:
         plan = plan_route(route, specs)
     prove(plan, partial(plan_route, route.reverse))
-    return CheckedPlan(plan, None if packing is None else packed(packing, _weights(model, l1_specs), l1_specs))
+    return CheckedPlan(plan, None if packing is None else packed(packing, _weights(model, l1_specs), _shapes(l1_specs)))
 
 
 def check_config(model: ModelDescription) -> None:
@@ -66,11 +66,15 @@ def check_config(model: ModelDescription) -> None:
 
 def _other_schema(model: ModelDescription, l1_specs: Specs, packing: Packing | None) -> Specs | None:
     """The tensors that ``model`` has, if they are not those of ``l1_specs``; of any dtype."""
-    shapes = {key: spec.shape for key, spec in l1_specs.items()}
+    shapes = _shapes(l1_specs)
     schema = _weights(model, l1_specs)
     if packing is not None:
         schema = packed_schema(packing, schema, shapes)
     return None if schema == shapes else {key: TensorSpec("any", shape) for key, shape in schema.items()}
+
+
+def _shapes(specs: Specs) -> dict[str, tuple[int, ...]]:
+    return {key: spec.shape for key, spec in specs.items()}
 
 
 def _weights(model: ModelDescription, l1_specs: Specs) -> dict[str, tuple[int, ...]]:

@@ -1,13 +1,14 @@
 """Checkpoints whose language model is quantised: what names alone can convert is converted, all else refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support import edit_json, load_all, rewrite, said
+from support import DATA, edit_json, load_all, rewrite, said
 
 import internvl_bridge
 from internvl_bridge.errors import BridgeError
@@ -170,6 +171,31 @@ def test_transformers_quantises_exactly_the_layers_that_are_packed(
         if isinstance(part, torch.nn.Linear):
             layer = module.replace("model.language_model.layers.", LAYERS)
             assert utils.should_convert_module(module, skipped) == (layer in packed), module
+
+
+def test_a_reference_with_other_packed_layers_does_not_say_which_are_packed(custom: Custom, tmp_path: Path):
+    internvl_bridge.to_hf(quantise(custom("qwen2-300m"), "AWQ"), tmp_path / "reference")
+    (tmp_path / "part").mkdir()
+    source = tmp_path / "part" / "qwen2-300m"
+    shutil.copytree(custom("llama-6b").parent / "qwen2-300m", source)
+    shutil.copy(DATA / "custom" / "qwen2-300m" / "model.safetensors", source / "model.safetensors")
+    quantise(source, "AWQ", which=lambda key: is_linear(key) and ".layers.1." not in key)
+    internvl_bridge.to_hf(source, tmp_path / "hf", reference=tmp_path / "reference")
+    kept = config_of(tmp_path / "hf")["quantization_config"]["modules_to_not_convert"]
+    assert "model.language_model.layers.1.mlp.up_proj" in kept
+
+
+def test_experts_that_bitsandbytes_has_packed_are_warned_of(custom: Custom, tmp_path: Path):
+    report = internvl_bridge.to_hf(quantise(custom("qwen3moe-6b"), "bitsandbytes of 8 bits"), tmp_path / "hf")
+    assert any("transformers 5 stacks experts" in warning for warning in report.warnings)
+
+
+def test_what_contradicts_its_declaration_is_not_called_convertible(custom: Custom):
+    source = quantise(custom("qwen2-300m"), "AWQ")
+    drop_declaration(source)
+    found = internvl_bridge.inspect(source)
+    assert "no quantization_config" in str(found.refusal)
+    assert found.engines == ()
 
 
 def test_a_repaired_declaration_names_what_is_not_quantised(custom: Custom, tmp_path: Path):

@@ -57,6 +57,30 @@ def test_a_thumbnail_that_the_source_has_not_is_remembered_without_a_sidecar(cus
     assert config_of(tmp_path / "back")["use_thumbnail"] is False
 
 
+def test_without_a_processor_the_tiling_is_that_of_config_json(custom: Custom, tmp_path: Path):
+    source, hf = custom("qwen2-300m"), tmp_path / "hf"
+    tiling = {"min_dynamic_patch": 2, "max_dynamic_patch": 7, "use_thumbnail": False, "dynamic_image_size": True}
+    edit_json(source / "config.json", lambda config: config.update(tiling))
+    internvl_bridge.to_hf(source, hf)
+    for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
+        (hf / name).unlink()
+    (hf / "internvl_bridge.json").unlink()
+    internvl_bridge.to_custom(hf, tmp_path / "back")
+    assert {name: config_of(tmp_path / "back")[name] for name in tiling} == tiling
+    internvl_bridge.repair(hf, tmp_path / "repaired")
+    made = json.loads((tmp_path / "repaired" / "preprocessor_config.json").read_text())
+    assert (made["min_patches"], made["max_patches"]) == (2, 7)
+
+
+def test_engines_that_lack_what_they_ask_for_are_not_named(custom: Custom, tmp_path: Path):
+    hf = tmp_path / "hf"
+    internvl_bridge.to_hf(custom("qwen3moe-6b"), hf, experts="fused")
+    assert set(internvl_bridge.inspect(hf).engines) == {"transformers", "vLLM"}
+    internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "plain")
+    edit_json(tmp_path / "plain" / "config.json", lambda config: config["text_config"].pop("architectures"))
+    assert set(internvl_bridge.inspect(tmp_path / "plain").engines) == {"transformers", "vLLM", "SGLang"}
+
+
 def test_the_class_of_the_tower_is_left_out_and_told(custom: Custom, tmp_path: Path):
     hf = tmp_path / "hf"
     internvl_bridge.to_hf(custom("qwen2-300m"), hf)

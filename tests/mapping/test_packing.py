@@ -10,7 +10,8 @@ Q, OUT, GATE = (
 SCHEMA = {f"{Q}.weight": (96, 64), f"{Q}.bias": (96,), f"{OUT}.weight": (64, 96), f"{GATE}.weight": (4, 64)}
 FP8 = {"weight": (96, 64), "weight_scale_inv": (3, 2)}
 COMPRESSED = {"weight": (96, 64), "weight_scale": (96, 1)}
-BLOCKS = {"weight": (3072, 1), "weight.absmax": (96,), "weight.quant_map": (16,)}
+NF4, FP4 = ("weight.quant_state.bitsandbytes__nf4", "weight.quant_state.bitsandbytes__fp4")
+BLOCKS = {"weight": (3072, 1), "weight.absmax": (96,), "weight.quant_map": (16,), NF4: (80,)}
 NESTED = {**BLOCKS, "weight.nested_absmax": (1,), "weight.nested_quant_map": (256,)}
 
 
@@ -27,7 +28,8 @@ NESTED = {**BLOCKS, "weight.nested_absmax": (1,), "weight.nested_quant_map": (25
         {"weight": (96, 64), "SCB": (96,)},
         {"weight": (96, 64), "SCB": (96,), "weight_format": ()},
         BLOCKS,
-        {**NESTED, "weight.quant_state.bitsandbytes__nf4": (80,)},
+        NESTED,
+        {**{name: shape for name, shape in NESTED.items() if name != NF4}, FP4: (80,)},
     ],
 )
 def test_what_quantisers_write_is_the_schema(layer: dict[str, tuple[int, ...]]) -> None:
@@ -37,6 +39,7 @@ def test_what_quantisers_write_is_the_schema(layer: dict[str, tuple[int, ...]]) 
     assert packing is not None
     assert packed_schema(packing, SCHEMA, found) == found
     assert packed(packing, SCHEMA, found).plain == (OUT, GATE)
+    assert packed(packing, SCHEMA, found).groups == ({64 // layer["scales"][0]} if "scales" in layer else set())
     assert {f"{Q}.{name}" for name in layer} <= packed_dtypes(packing, found).keys()
 
 
@@ -55,6 +58,8 @@ def test_what_quantisers_write_is_the_schema(layer: dict[str, tuple[int, ...]]) 
         {"weight": (96, 64), "SCB": (64,)},
         {**BLOCKS, "weight": (3072,)},
         {**BLOCKS, "weight.absmax": (96, 1)},
+        {**BLOCKS, FP4: (80,)},
+        {name: shape for name, shape in BLOCKS.items() if name != NF4},
     ],
 )
 def test_other_shapes_are_not(layer: dict[str, tuple[int, ...]]) -> None:

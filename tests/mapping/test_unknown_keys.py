@@ -65,6 +65,11 @@ TEXT = TextDims(7, 5, 6, 1, 4, 2, 3, False, False, None)
             "Convert the unquantised",
         ),
         ("language_model.model.layers.0.self_attn.k_scale", "quantised", "Convert the unquantised"),
+        (
+            "model.language_model.layers.0.self_attn.q_proj.weight.absmax",
+            "quantised q, k or v",
+            "remove internvl_bridge",
+        ),
         ("language_model.model.layers.0.attention.wqkv.scales", "quantised InternLM2", "quantise the result"),
         ("vision_model.encoder.layers.0.attn.qkv.weight_scale", "quantised", "Convert the unquantised"),
         (

@@ -10,7 +10,7 @@ from internvl_bridge.convert.companions.shared import restored_tokenizer
 from internvl_bridge.metadata.chat.conversations import CONVERSATIONS
 from internvl_bridge.metadata.chat.template import conversation_name
 from internvl_bridge.metadata.config.description import ModelDescription
-from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_fields, custom_tiling, hf_tiling
+from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_fields, custom_tiling, hf_tiling, top_tiling
 from internvl_bridge.metadata.files import present
 from internvl_bridge.metadata.json_files import Config, read_json_file
 from internvl_bridge.metadata.other_format import OtherFormat
@@ -44,12 +44,13 @@ def fields_from_files(hf: ModelDescription, files: HfFiles, other_format: OtherF
     template = _template(hf, files, other_format)
     if template is not None and template != old.get("template"):
         told["template"] = template
-    tiling = hf_tiling(image_processor(files.processor))
+    tiling = hf_tiling(image_processor(files.processor)) or top_tiling(hf.values)
     if tiling is not None and not (other_format and tiling == custom_tiling(old)):
         several = other_format is not None and ONE_TILE not in {tiling, custom_tiling(old)}
         told |= {name: value for name, value in custom_fields(tiling).items() if name != "use_thumbnail" or not several}
-        if other_format is None and isinstance(hf.values.get("use_thumbnail"), bool):
-            told["use_thumbnail"] = hf.values["use_thumbnail"]
+    thumbnail = hf.values.get("use_thumbnail")
+    if isinstance(thumbnail, bool) and top_tiling(hf.values) != ONE_TILE and thumbnail != old.get("use_thumbnail"):
+        told["use_thumbnail"] = thumbnail
     if _needs_hub(old, files, other_format):
         told["auto_map"] = hub_auto_map(hf.family)
     return told

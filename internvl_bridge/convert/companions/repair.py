@@ -28,7 +28,7 @@ from internvl_bridge.metadata.chat.generation import (
 )
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.repair import repaired_config
-from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling, stated_tiling
+from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling, stated_tiling, top_tiling
 from internvl_bridge.metadata.config.translation import TokenFacts
 from internvl_bridge.metadata.files import CHAT_FILES, LEGAL_FILES, TOKENIZER_FILES, present, small_texts
 from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, as_text
@@ -73,7 +73,7 @@ def repaired_files(model: Model, planned: ModelPlan, home: Path, system_message:
 def _with_tiling(config: dict[str, Any], processor: Config) -> dict[str, Any]:
     """``config`` with the tiling of the image ``processor`` at its top, where it states another one or none."""
     tiling = hf_tiling(processor) or ONE_TILE
-    thumbnail = config.get("use_thumbnail")
+    thumbnail = config.get("use_thumbnail") if top_tiling(config) != ONE_TILE else None
     stated = stated_tiling(tiling, thumbnail=tiling != ONE_TILE if thumbnail is None else thumbnail)
     return {**config, **stated}
 
@@ -92,7 +92,7 @@ def repaired_companions(
     missing = not tokenizer.has_vocabulary and tokenizer.home == source
     end = None if chat.turn_end is None else token_id(tokenizer.home, chat.turn_end)
     chat_files, chat_notes = ({}, _incomplete(source, chat)) if missing else hf_tokenizer_files(tokenizer, chat, end)
-    tiling = custom_tiling(other_format.description.values) if other_format else None
+    tiling = custom_tiling(other_format.description.values) if other_format else top_tiling(hf.values)
     processor, processor_notes = repaired_processor(hf, config["image_seq_length"], tiling)
     pad = None if missing else padding_id(tokenizer)
     generation, generation_notes = _generation(source, config["text_config"], chat, end, pad)
@@ -142,9 +142,9 @@ def _generation(
         made = hf_generation_config(None, text, turn_end_id, pad_id)
         note = f"The source has no {GENERATION_FILE}: one is made, with eos_token_id {made.get('eos_token_id')}."
         return {GENERATION_FILE: as_text(made)}, (note,)
-    kept = file.text
-    if pad_id is not None and file.values.get("pad_token_id") is None:
-        kept = as_text({**file.values, "pad_token_id": pad_id})
+    kept, pad = file.text, pad_id if text.get("pad_token_id") is None else text["pad_token_id"]
+    if pad is not None and file.values.get("pad_token_id") is None:
+        kept = as_text({**file.values, "pad_token_id": pad})
     stated = file.values.get("eos_token_id")
     ending = with_turn_end(stated, turn_end_id)
     if ending == stated:
@@ -169,7 +169,7 @@ def _notes_on_config(hf: ModelDescription, config: Config) -> Iterator[str]:
             f"{hf.file.path.name} has image_token_id {stated}, but the tokenizer has {config['image_token_id']} for "
             f"{IMAGE_CONTEXT}. The output's has the tokenizer's, as the model would ignore images otherwise."
         )
-    if "architectures" in hf.vision:
+    if hf.vision.get("architectures"):
         yield (
             "vision_config.architectures is left out: with it, llama.cpp makes a file that holds nothing of the vision "
             "tower, and says nothing."

@@ -145,7 +145,14 @@ def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
     if packing := planned.linear_packing:
         copied = f"The language model is quantised ({packing.name}). Its packed tensors are copied as they are."
         tried = f"{copied} We have not loaded such an output (this takes a GPU): try it before you rely on it."
-        yield copied if packing.was_loaded else Warn(tried)
+        stacked = (
+            f"{copied} transformers 5 stacks experts, and does not load those that bitsandbytes has packed. Use "
+            f"version 4 for this output."
+        )
+        if packing.method == "bitsandbytes" and model.description.family.experts:
+            yield Warn(stacked)
+        else:
+            yield copied if packing.was_loaded else Warn(tried)
     if planned.adds_head:
         yield (
             f"The model is tied (its input embeddings serve as output head): {tie.head} is a copy of {tie.embeddings}. "

@@ -5,7 +5,7 @@ from typing import Any
 
 from internvl_bridge.errors import UnsupportedModelError, shown
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.mapping.packing import LAYERS, MXFP4, SKIPPED, Packed
+from internvl_bridge.mapping.packing import LAYERS, MXFP4, SKIPPED, Packed, Packing
 from internvl_bridge.metadata.json_files import Config
 
 MXFP4_EXPERTS = {"quant_method": MXFP4.method}
@@ -19,6 +19,8 @@ _KEPT = {
 }
 
 _LAYERS_OF_HF = "model.language_model.layers."
+_ROUTER = ".mlp.gate"
+"""How the names of routers end, which no quantiser packs, and whose absence from a list means nothing."""
 _IGNORE = "ignore"
 """The one list of modules whose entries are full names or patterns."""
 
@@ -27,7 +29,8 @@ def quantization(config: Config, packed: Packed | None, wanted: Format) -> Any:
     """The quantization_config, wherever it stands in ``config``, with the module names of the format ``wanted``.
 
     ``packed`` is how the tensors are quantised. Experts in MXFP4 have one even if it stands nowhere. Raises
-    UnsupportedModelError if the tensors are not quantised as it says.
+    UnsupportedModelError if the tensors are not quantised as it says. Raises it, too, if modules are named in a way
+    that is not known.
     """
     stated = _stated(config)
     if packed is None:
@@ -42,27 +45,62 @@ def quantization(config: Config, packed: Packed | None, wanted: Format) -> Any:
     if packing is MXFP4 and stated is None:
         return dict(MXFP4_EXPERTS)
     if _method(stated) != packing.method:
-        says = "no quantization_config" if stated is None else f"a quantization_config of method {_method(stated)!r}"
-        raise UnsupportedModelError(
-            f"config.json has {says}, but the tensors are quantised as {packing.name} ({packing.method!r}).",
-            "Use the config.json that this checkpoint was saved with.",
-        )
+        other = f"a quantization_config of method {shown(_method(stated))}"
+        raise _contradiction(f"has {'no quantization_config' if stated is None else other}", packing)
     if packing is MXFP4:
         return stated
     declared = stated if isinstance(stated, dict) else {"quant_method": stated}
+    _check_declared(config, declared, packed)
     return {**declared, packing.skipped: _skipped(declared.get(packing.skipped), packed, wanted)}
+
+
+def _check_declared(config: Config, declared: Config, packed: Packed) -> None:
+    """Raise UnsupportedModelError for what the tensors or another section contradict, or for other lists of modules."""
+    for other in (holder.get("quantization_config") for holder in _holders(config)):
+        if isinstance(other, dict) and other and _without_modules(other) != _without_modules(declared):
+            raise _contradiction("has two quantization_configs that differ", packed.packing)
+    for name, value in packed.packing.says.items():
+        if declared.get(name, value) != value:
+            raise _contradiction(f"says that {name} is {shown(declared[name])}", packed.packing)
+    group = declared.get("group_size")
+    if packed.groups and type(group) is int and group > 0 and packed.groups != {group}:
+        raise _contradiction(f"says that group_size is {group}", packed.packing)
+    groups = declared.get("config_groups")
+    targets = [
+        target
+        for group in (groups.values() if isinstance(groups, dict) else ())
+        for target in (group.get("targets") or () if isinstance(group, dict) else ())
+    ]
+    if odd := [target for target in targets if not (isinstance(target, str) and target.isidentifier())]:
+        raise UnsupportedModelError(
+            f"config.json's quantization_config has the target {shown(odd[0])}. Only names of classes, such as Linear, "
+            f"mean the same in both formats.",
+            "Convert the unquantised checkpoint and quantise the result.",
+        )
+    if lists := [name for name in ("ignored_layers", "sparsity_config") if declared.get(name)]:
+        raise UnsupportedModelError(
+            f"config.json's quantization_config has {lists[0]}, which names modules in a way that is not known here.",
+            "Convert the unquantised checkpoint and quantise the result.",
+        )
+
+
+def _contradiction(says: str, packing: Packing) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"config.json {says}, but the tensors are quantised as {packing.name} ({packing.method!r}).",
+        "Use the config.json that this checkpoint was saved with.",
+    )
 
 
 def put_quantization(target: dict[str, Any], wanted: Any, implied: Any) -> None:
     """State in ``target`` how its weights are quantised, or that they are not.
 
     ``implied`` is what it means that ``target`` states nothing. What ``target`` states stays as it is if it differs in
-    nothing but the modules that are not quantised: they follow from the tensors.
+    nothing but its words for the parts that are not quantised: these follow from the format.
     """
     stated = _stated(target)
     if stated is None and wanted == implied:
         return
-    if stated == wanted or (_method(wanted) != MXFP4.method and _without_modules(stated) == _without_modules(wanted)):
+    if stated == wanted or _means(stated, wanted):
         return
     for holder in _holders(target):
         holder.pop("quantization_config", None)
@@ -71,14 +109,29 @@ def put_quantization(target: dict[str, Any], wanted: Any, implied: Any) -> None:
 
 
 def _skipped(stated: Any, packed: Packed, wanted: Format) -> list[str]:
-    """The modules that are not quantised: as ``stated`` if that names them all."""
+    """The modules that are not quantised: as ``stated`` if that names them all, and no layer that is."""
     kept, layers = list(_KEPT[wanted]), list(packed.plain)
     if wanted is Format.HF:
         layers = [_LAYERS_OF_HF + layer.removeprefix(LAYERS) for layer in layers]
     if packed.packing.skipped == _IGNORE:
         kept = [f"re:.*{name.removeprefix('model.')}.*" for name in kept]
     names = [*kept, *layers]
-    return stated if isinstance(stated, list) and all(name in stated for name in names) else names
+    named = isinstance(stated, list) and all(name in stated for name in names)
+    return stated if named and _layers_in(stated) == _layers_in(layers) else names
+
+
+def _means(stated: Any, wanted: Any) -> bool:
+    """Whether both leave the same layers of the language model as they are, and agree in all else."""
+    if _method(wanted) == MXFP4.method or _without_modules(stated) != _without_modules(wanted):
+        return False
+    lists = [[value for name, value in one.items() if name in SKIPPED] for one in (stated, wanted)]
+    return _layers_in(*lists[0]) == _layers_in(*lists[1])
+
+
+def _layers_in(*modules: Any) -> set[str]:
+    """The layers of the language model among lists of module names, of either format."""
+    names = {name for some in modules if isinstance(some, list) for name in some if isinstance(name, str)}
+    return {name for name in names if name.startswith((LAYERS, _LAYERS_OF_HF)) and not name.endswith(_ROUTER)}
 
 
 def _method(stated: Any) -> Any:

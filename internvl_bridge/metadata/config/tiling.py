@@ -71,6 +71,12 @@ def stated_tiling(tiling: Tiling, *, thumbnail: bool) -> dict[str, Any]:
     }
 
 
+def top_tiling(hf: Config) -> Tiling | None:
+    """The tiling that :func:`stated_tiling` stated in an HF config.json; None if nothing did."""
+    smallest, largest = hf.get("min_dynamic_patch"), hf.get("max_dynamic_patch")
+    return None if smallest is None or largest is None or smallest > largest else Tiling(smallest, largest)
+
+
 def hf_fields(tiling: Tiling) -> dict[str, Any]:
     """The fields of an HF image processor's config that state ``tiling``."""
     return {

@@ -67,6 +67,23 @@ def test_layers_that_are_not_quantised_are_named_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("stated", "packed", "reason"),
     [
+        ({**AWQ, "bits": 8}, as_("qweight"), r"says that bits is 8, but the tensors are quantised as AWQ"),
+        (
+            {"quant_method": "bitsandbytes", "load_in_8bit": False},
+            as_("SCB"),
+            r"says that load_in_8bit is False, but the tensors",
+        ),
+        (
+            {**AWQ, "group_size": 128},
+            Packed(packing_of("layer.qweight"), (), frozenset({64})),
+            r"says that group_size is 128, but the tensors",
+        ),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"a": {"targets": ["re:.*proj"]}, "b": 3}},
+            as_("weight_scale"),
+            r"has the target 're:\.\*proj'\. Only names of classes",
+        ),
+        ({"quant_method": "fp8", "ignored_layers": ["a"]}, as_("weight_scale_inv"), r"has ignored_layers, which names"),
         (None, as_("qweight"), r"has no quantization_config, but the tensors are quantised as AWQ \('awq'\)"),
         ({"quant_method": "gptq"}, as_("qweight"), r"of method 'gptq', but the tensors are quantised as AWQ"),
         ({"bits": 4}, as_("SCB"), r"of method None, but the tensors are quantised as bitsandbytes of 8 bits"),
@@ -79,10 +96,24 @@ def test_a_declaration_that_contradicts_the_tensors_is_refused(stated: Any, pack
         quantization({"quantization_config": stated}, packed, HF)
 
 
+def test_two_declarations_must_agree() -> None:
+    config = {"quantization_config": AWQ, "text_config": {"quantization_config": {**AWQ, "modules_to_not_convert": []}}}
+    assert quantization(config, as_("qweight"), HF)["bits"] == 4
+    config["text_config"] = {"quantization_config": {**AWQ, "version": "gemv"}}
+    with pytest.raises(UnsupportedModelError, match="has two quantization_configs that differ"):
+        quantization(config, as_("qweight"), HF)
+
+
+def test_a_list_that_names_a_packed_layer_is_not_kept() -> None:
+    stated = {**AWQ, "modules_to_not_convert": [*KEPT, "model.language_model.layers.0.mlp.up_proj"]}
+    assert quantization({"quantization_config": stated}, as_("qweight"), HF)["modules_to_not_convert"] == KEPT
+
+
 @pytest.mark.parametrize(
     ("old", "kept"),
     [
         ({**AWQ, "modules_to_not_convert": ["visual"]}, True),
+        ({**AWQ, "modules_to_not_convert": ["language_model.model.layers.0.mlp.up_proj"]}, False),
         ({**AWQ, "bits": 8}, False),
         ("awq", False),
         (None, False),
