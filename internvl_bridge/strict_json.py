@@ -10,14 +10,20 @@ _MOST_CONTAINERS = 2_000_000
 _MOST_VALUES = 10_000_000
 
 
-def parse_json_object(text: bytes, malformed: Callable[[str], Exception]) -> dict[str, Any]:
+def without_mark(text: bytes) -> bytes:
+    """``text`` without the byte order mark that some editors put in front of UTF-8, and JSON's readers refuse."""
+    return text.removeprefix(b"\xef\xbb\xbf")
+
+
+def parse_json_object(text: bytes, malformed: Callable[[str], Exception], *, infinite: bool = False) -> dict[str, Any]:
     """Parse ``text`` as one UTF-8 JSON object.
 
     Stricter than :func:`json.loads`, as strict as the parser of the safetensors library: it refuses
     duplicate keys, ``NaN`` and ``Infinity``, ``-0``, lone surrogates and excessive nesting; and so many values that
     they would take many times the memory of the text.
 
-    Raises whatever ``malformed(reason)`` returns.
+    ``infinite``: ``Infinity`` is read, as Python's own parser does. Raises whatever ``malformed(reason)``
+    returns.
     """
     if text.count(b"[") + text.count(b"{") > _MOST_CONTAINERS or text.count(b",") > _MOST_VALUES:
         raise malformed(f"more than {_MOST_CONTAINERS:,} objects and lists, or {_MOST_VALUES:,} values")
@@ -25,7 +31,7 @@ def parse_json_object(text: bytes, malformed: Callable[[str], Exception]) -> dic
         value = json.loads(
             text.decode(),
             object_pairs_hook=_unique,
-            parse_constant=_no_number,
+            parse_constant=_infinity if infinite else _no_number,
             parse_int=_whole_number,
             parse_float=_finite_number,
         )
@@ -52,6 +58,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
+
+
+def _infinity(name: str) -> float:
+    return float(name) if name.endswith("Infinity") else _no_number(name)
 
 
 def _finite_number(digits: str) -> float:

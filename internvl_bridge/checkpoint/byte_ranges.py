@@ -38,7 +38,7 @@ def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
         home = source.tensors[firsts[key].key].shard
         shards[home][key] = target_tensor(plan.recipes[key], source)
     return [
-        ShardContents(tensors, {"format": "pt", **shard.metadata})
+        ShardContents(tensors, {**shard.metadata, "format": "pt"})
         for shard, tensors in zip(source.shards, shards, strict=True)
         if tensors
     ]

@@ -15,6 +15,7 @@ from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.packing import MXFP4, packing_in
 from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE
+from internvl_bridge.metadata.adapters import check_no_adapter
 from internvl_bridge.metadata.config.forks import check_no_fork
 from internvl_bridge.metadata.config.quantization import quantization
 from internvl_bridge.planning.output_head import OutputHead
@@ -88,6 +89,7 @@ def inspect(path: str | Path) -> Inspection:
     target = MOST_COMPATIBLE if model.format is Format.CUSTOM else CUSTOM
     try:
         check_no_fork(model.description.file)
+        check_no_adapter(model.directory)
         planned = plan_model(model, target, stores_copy=target == CUSTOM)
         quantization(model.description.values, planned.packed, target.format)
         head = planned.head

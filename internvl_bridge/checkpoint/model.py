@@ -1,7 +1,7 @@
 """A checkpoint directory, read and understood."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from internvl_bridge.checkpoint.opened_weights import OpenedWeights
@@ -10,9 +10,11 @@ from internvl_bridge.errors import BridgeError, ConfigError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.spellings import LAYOUTS, KeySpelling, spelling_in
+from internvl_bridge.mapping.tied_head import tied_head
 from internvl_bridge.metadata.config.agreement import other_heads
-from internvl_bridge.metadata.config.description import ModelDescription, describe
+from internvl_bridge.metadata.config.description import TEXT_SECTION, ModelDescription, describe
 from internvl_bridge.metadata.config.file import detect_format, read_config
+from internvl_bridge.metadata.json_files import JsonFile, as_text
 from internvl_bridge.metadata.other_format import OtherFormat, read_sidecar, reference_as_other_format
 from internvl_bridge.storage.source_shards import Checkpoint
 
@@ -26,7 +28,8 @@ class Model:
     """A checkpoint on disk and what its headers and config.json say about it.
 
     ``specs`` are those of whole tensors, even where ``weights`` are kept in pieces; ``keys`` says how they
-    are spelled. ``other_format`` is what is known about it in the other format.
+    are spelled. ``other_format`` is what is known about it in the other format. ``remarks`` say what contradicts itself
+    on disk, and what was made of it.
     """
 
     directory: Path
@@ -35,6 +38,7 @@ class Model:
     specs: Mapping[str, TensorSpec]
     keys: KeySpelling
     other_format: OtherFormat | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def format(self) -> Format:
@@ -68,6 +72,10 @@ def read_model(directory: Path, reference: Path | None = None, *, alone: bool = 
     other_format = None if alone else _other_format(directory, wanted, reference)
     named = other_format.description.family if other_format is not None else None
     description = describe(config, specs, named)
+    remarks = (*weights.checkpoint.remarks, *weights.remarks)
+    if resized := _resized(description, specs):
+        stale, description = description.dims.text.vocab, describe(resized, specs, named)
+        remarks = (*remarks, _on_vocabulary(stale, description.dims.text.vocab))
     if other_format is not None and named is not None and named.hf_model_type != description.family.hf_model_type:
         raise ConfigError(
             f"{config.path} describes a model with {description.family.name}, but {other_format.origin} is of one with "
@@ -80,7 +88,30 @@ def read_model(directory: Path, reference: Path | None = None, *, alone: bool = 
             "Correct the one that is wrong, or give the reference that belongs to this checkpoint.",
         )
     keys = spelling_in(wanted.other, specs, description.family)
-    return Model(directory, description, weights, specs, keys, other_format)
+    return Model(directory, description, weights, specs, keys, other_format, remarks)
+
+
+def _resized(description: ModelDescription, specs: Mapping[str, TensorSpec]) -> JsonFile | None:
+    """config.json with the vocab_size of the tensors, if embeddings and head agree on another one than it states.
+
+    Trainers that resize embeddings can leave the old number there.
+    """
+    format_, file = description.format, description.file
+    keys = spelling_in(format_, specs, description.family)
+    tie = tied_head(description.family, description.dims.text, keys)
+    rows = {specs[key].shape[0] for key in (tie.embeddings, tie.head) if key in specs and len(specs[key].shape) == 2}
+    if tie.embeddings not in specs or len(rows) != 1 or rows == {description.dims.text.vocab}:
+        return None
+    section = TEXT_SECTION[format_]
+    values = {**file.values, section: {**file.values[section], "vocab_size": rows.pop()}}
+    return replace(file, values=values, text=as_text(values))
+
+
+def _on_vocabulary(stale: int, rows: int) -> str:
+    return (
+        f"config.json has vocab_size {stale}, but the embeddings and the output head have {rows} rows, as after "
+        f"resizing. The output says {rows}."
+    )
 
 
 def reopened(model: Model) -> OpenedWeights:

@@ -20,7 +20,7 @@ class OpenedWeights:
 
     ``assembly`` leads from the keys of ``checkpoint`` to those of the whole tensors; None where every tensor is whole.
     ``left_out`` names what a dump holds beside the model: optimizer states, counters. ``crcs`` are the CRC-32 that
-    files state for parts of them.
+    files state for parts of them. ``remarks`` say what was made of its keys.
     """
 
     checkpoint: Checkpoint
@@ -28,6 +28,7 @@ class OpenedWeights:
     left_out: tuple[str, ...] = ()
     container: str = SAFETENSORS
     crcs: Mapping[ByteRange, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def has_shards(self) -> bool:

@@ -1,6 +1,7 @@
 """Open the weights of a directory, whatever they are kept in."""
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from internvl_bridge.checkpoint.byte_ranges import specs_of, target_tensors
@@ -11,7 +12,8 @@ from internvl_bridge.checkpoint.dumps.detection import (
     has_pickled_weights,
 )
 from internvl_bridge.checkpoint.opened_weights import LocatedTensor, OpenedWeights
-from internvl_bridge.mapping.plan import Plan, TensorSpec, compose
+from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity
+from internvl_bridge.mapping.wrapped_names import clean_names
 from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.reading import FileReader
@@ -35,7 +37,22 @@ def open_weights(directory: Path, is_model: IsModel) -> OpenedWeights:
     """
     opened = _opened(directory, is_model)
     check_downloaded(shard.path for shard in opened.checkpoint.shards)
-    return opened
+    return _clean(opened, is_model)
+
+
+def _clean(opened: OpenedWeights, is_model: IsModel) -> OpenedWeights:
+    """``opened`` with the keys of a model, where training wrappers have changed them, and without buffers."""
+    names = clean_names(whole_specs(opened).keys(), is_model)
+    if names is None:
+        return opened
+    assembly = opened.assembly or identity(whole_specs(opened))
+    recipes = {new: assembly.recipes[old] for old, new in names.renamed.items()}
+    return replace(
+        opened,
+        assembly=Plan(assembly.sources, recipes),
+        left_out=(*opened.left_out, *names.left_out),
+        remarks=(*opened.remarks, *names.remarks),
+    )
 
 
 def _opened(directory: Path, is_model: IsModel) -> OpenedWeights:

@@ -22,6 +22,7 @@ _CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": 
 _OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.HF, "tied": Format.CUSTOM}
 """Choices that only an output of one format leaves."""
 ACCEPTABLE = {
+    "adapter": "weights with an adapter beside them, which the output does not have",
     "checksums": "weights that do not have the checksums that the source records",
     "fields": "a config.json that computes something else than the reference's",
     "fork": "a model whose own code may compute something else than InternVL's",

@@ -27,6 +27,7 @@ from internvl_bridge.errors import UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.mapping.spellings import chosen_spelling
+from internvl_bridge.metadata.adapters import check_no_adapter
 from internvl_bridge.metadata.config.forks import check_no_fork
 from internvl_bridge.metadata.kernel_files import check_no_kernel_files
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
@@ -119,6 +120,8 @@ def prepare(
     if model.format is not accepted:
         raise _wrong_format(model)
     _check_code(model, execution)
+    if "adapter" not in execution.accept:
+        check_no_adapter(source)
     check_applies(options, wanted)
     for what, read in (("reference", reference), ("tokenizer", options.tokenizer)):
         if read is not None:

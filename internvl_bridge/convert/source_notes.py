@@ -17,6 +17,7 @@ def fields_that_differ(model: Model) -> Mapping[str, str]:
 
 def notes_on_source(model: Model, fields: Mapping[str, str]) -> Iterator[str]:
     """Warnings of ``fields`` that differ, of those that nobody knows, and of weights that nobody has written."""
+    yield from model.remarks
     if unknown := unknown_fields(model.description.file, model.format):
         yield Warn(
             f"config.json has fields that InternVL does not know: {first_few(unknown)}. If a fork has them, its code "

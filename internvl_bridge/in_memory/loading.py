@@ -19,6 +19,7 @@ from internvl_bridge.in_memory.mapped_tensors import mapped_tensors
 from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, KeySpelling
+from internvl_bridge.metadata.adapters import check_no_adapter
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.config.forks import check_no_fork
 from internvl_bridge.planning.tensor_plan import ModelPlan
@@ -41,7 +42,8 @@ def load_pretrained(path_or_repo: str | Path, **kwargs: Any) -> Any:
         path_or_repo: Directory of a checkpoint, or the name of a hub repository.
         **kwargs: The arguments of transformers' ``from_pretrained``: ``dtype``, ``device_map``, ... Of these,
             ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and ``force_download`` go to the download.
-            ``accept={"fork"}`` opens a fork, whose own code may compute something else.
+            ``accept={"fork"}`` opens a fork, whose own code may compute something else; ``"adapter"`` the weights
+            beside an adapter, without it.
 
     Returns:
         The model; with ``output_loading_info=True``, the model and that information.
@@ -62,6 +64,8 @@ def load_pretrained(path_or_repo: str | Path, **kwargs: Any) -> Any:
     source = _read(path_or_repo, kwargs)
     if "fork" not in accept:
         check_no_fork(source.description.file)
+    if "adapter" not in accept:
+        check_no_adapter(source.directory)
     planned = plan_model(source, _readable(source), stores_copy=False)
     tensors = mapped_tensors(stored_plan(planned.plan, source.weights), source.checkpoint)
     with _directory_beside(source, planned) as directory:

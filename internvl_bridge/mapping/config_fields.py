@@ -91,7 +91,8 @@ COMMON = (
     *same(value_checks.number, "initializer_range", "attention_dropout"),
     *same(value_checks.positive_number, "rms_norm_eps"),
     Field("use_cache", "use_cache", optional(value_checks.flag), True, True, _always),
-    *same(optional(value_checks.token_ids), "bos_token_id", "eos_token_id", "pad_token_id"),
+    *same(optional(value_checks.token_ids), "bos_token_id", "eos_token_id"),
+    *same(optional(value_checks.padding), "pad_token_id"),
 )
 SLIDING = (
     *same(optional(value_checks.positive), "sliding_window"),

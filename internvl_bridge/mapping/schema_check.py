@@ -1,11 +1,16 @@
 """Whether a checkpoint's tensors are the ones that its config.json describes."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from internvl_bridge.errors import ContradictionError, MissingKeyError, first_few
 from internvl_bridge.mapping.plan import TensorSpec
 
+_PARTS = {
+    "vision tower": re.compile(r"(model\.)?vision_(model|tower)\."),
+    "projector": re.compile(r"(model\.)?(mlp1|multi_modal_projector)\."),
+    "language model": re.compile(r"(model\.)?language_model\."),
+}
 _LAYER = re.compile(r"(.*\.layers?)\.([0-9]+)\.")
 
 
@@ -18,6 +23,12 @@ def check_against(expected: Mapping[str, tuple[int, ...]], specs: Mapping[str, T
     unexpected = sorted(specs.keys() - expected.keys())
     missing = sorted(expected.keys() - specs.keys())
     _check_layer_counts(expected, specs)
+    if missing and (part := _missing_part(expected, specs)):
+        raise MissingKeyError(
+            f"config.json describes {part}, but the checkpoint has none of its tensors.",
+            "A trainer may have saved only what it trained. Save the whole model, or add the missing tensors from the "
+            "base model.",
+        )
     if missing:
         raise MissingKeyError(
             f"config.json describes {_listed(missing)}, but the checkpoint does not have "
@@ -36,6 +47,15 @@ def check_against(expected: Mapping[str, tuple[int, ...]], specs: Mapping[str, T
                 f"{key} has shape {list(spec.shape)}, but config.json describes {list(expected[key])}.",
                 "Use the config.json that this checkpoint was saved with.",
             )
+
+
+def _missing_part(expected: Collection[str], specs: Collection[str]) -> str | None:
+    """The part of a model of which no tensor is there: its name, and how many tensors it has."""
+    for name, mark in _PARTS.items():
+        keys = [key for key in expected if mark.match(key)]
+        if len(keys) > 1 and not any(mark.match(key) for key in specs):
+            return f"the {name} ({len(keys)} of {len(keys)} tensors)"
+    return None
 
 
 def _check_layer_counts(expected: Mapping[str, object], specs: Mapping[str, object]) -> None:

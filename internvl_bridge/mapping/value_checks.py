@@ -1,6 +1,7 @@
 """Kinds of values that fields of config.json have, as predicates."""
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 ValueCheck = Callable[[Any], bool]
@@ -26,7 +27,7 @@ def index(value: Any) -> bool:
 
 def number(value: Any) -> bool:
     """A number of any kind, but not a truth value."""
-    return type(value) is float or (type(value) is int and abs(value) < LARGEST)
+    return (type(value) is float and isfinite(value)) or (type(value) is int and abs(value) < LARGEST)
 
 
 def positive_number(value: Any) -> bool:
@@ -73,6 +74,11 @@ def token_ids(value: Any) -> bool:
     """One token id, or several."""
     ids = value if type(value) is list else [value]
     return bool(ids) and all(map(token_id, ids))
+
+
+def padding(value: Any) -> bool:
+    """The id of the token that fills batches up; -1 where there is not any."""
+    return value == -1 or token_ids(value)
 
 
 def indices(value: Any) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError, CompanionFileError, ConfigError
-from internvl_bridge.lfs import POINTER_START, lfs_pointer
-from internvl_bridge.strict_json import parse_json_object
+from internvl_bridge.stand_ins import POINTER_START, lfs_pointer
+from internvl_bridge.strict_json import parse_json_object, without_mark
 
 Config = Mapping[str, Any]
 
@@ -45,14 +45,14 @@ def read_json_file(path: Path) -> JsonFile:
         )
     if path.stat().st_size > LARGEST_JSON:
         raise malformed(f"it has more than {LARGEST_JSON} bytes")
-    raw = path.read_bytes()
+    raw = without_mark(path.read_bytes())
     _refuse_pointer(path, raw)
     return JsonFile(path, raw.decode(errors="replace"), parse_shallow_object(raw, malformed))
 
 
 def parse_shallow_object(text: bytes, malformed: Callable[[str], Exception]) -> dict[str, Any]:
     """As :func:`parse_json_object`, for values that are copied and compared, by functions that call themselves."""
-    value = parse_json_object(text, malformed)
+    value = parse_json_object(text, malformed, infinite=True)
     level: list[Any] = [value]
     for _ in range(_DEEPEST):
         level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]

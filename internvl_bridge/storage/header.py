@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError
-from internvl_bridge.lfs import POINTER_START, lfs_pointer
+from internvl_bridge.stand_ins import POINTER_START, lfs_pointer
 from internvl_bridge.storage.checksums import checksum_of
 from internvl_bridge.strict_json import parse_json_object
 
@@ -96,7 +96,8 @@ def parse_header(path: Path, raw: bytes, file_size: int) -> Header:
     if not raw.startswith(b"{"):
         raise _malformed(path, "its header does not start with '{'")
     fields = parse_json_object(raw, lambda reason: _malformed(path, f"its header is {reason}"))
-    metadata = fields.pop("__metadata__", {})
+    metadata = fields.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _malformed(path, "its __metadata__ is not a map of strings")
     entries = {key: _entry(path, key, value) for key, value in fields.items()}

@@ -1,14 +1,16 @@
 """Index files: which shard of a checkpoint holds which tensor, in safetensors and in pickled checkpoints alike."""
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError, first_few, shown
-from internvl_bridge.strict_json import parse_json_object
+from internvl_bridge.strict_json import parse_json_object, without_mark
 
 _LARGEST_INDEX = 100_000_000
+_NUMBERED = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.[a-z]+")
 
 
 def read_index(path: Path, suffix: str) -> tuple[dict[str, str] | None, dict[str, Any]]:
@@ -26,7 +28,7 @@ def read_index(path: Path, suffix: str) -> tuple[dict[str, str] | None, dict[str
         raise malformed("it is not a file that can be read")
     if path.stat().st_size > _LARGEST_INDEX:
         raise malformed(f"it has more than {_LARGEST_INDEX} bytes")
-    index = parse_json_object(path.read_bytes(), malformed)
+    index = parse_json_object(without_mark(path.read_bytes()), malformed)
     weight_map, metadata = index.get("weight_map"), index.get("metadata", {})
     if not isinstance(weight_map, dict) or not weight_map:
         raise malformed("it needs a 'weight_map' object that is not empty")
@@ -64,8 +66,22 @@ def missing_shards(path: Path, missing: Sequence[str]) -> CheckpointError:
     )
 
 
+def complete_set(names: Collection[str]) -> list[str] | None:
+    """The one complete set of numbered shards among ``names``, in order; None if there is none, or several."""
+    numbered = [(found, name) for name in names if (found := _NUMBERED.fullmatch(name))]
+    sets: dict[str, dict[int, str]] = {}
+    for found, name in numbered:
+        sets.setdefault(f"{found[1]}-of-{found[3]}", {})[int(found[2])] = name
+    complete = [
+        [shards[number] for number in sorted(shards)]
+        for name, shards in sets.items()
+        if shards.keys() == set(range(1, int(name.rpartition("-of-")[2]) + 1))
+    ]
+    return complete[0] if len(complete) == 1 else None
+
+
 def stale_files(directory: Path, stale: Sequence[str], owner: str) -> CheckpointError:
-    """The refusal of files that ``owner``, an index or a single file, does not know."""
+    """The refusal of files beside those that ``owner``, an index or a single file, knows."""
     return CheckpointError(
         f"{directory} holds {first_few(stale)}, which does not belong to the checkpoint of {owner}.",
         "Move the stale files away; readers differ in which of them they would load.",
@@ -74,4 +90,7 @@ def stale_files(directory: Path, stale: Sequence[str], owner: str) -> Checkpoint
 
 def stored_twice(key: str, first: Path, second: Path) -> CheckpointError:
     """The refusal of a tensor that two files hold."""
-    return CheckpointError(f"{key} is both in {first} and in {second}.", "Remove the file that is stale.")
+    return CheckpointError(
+        f"{key} is both in {first} and in {second}, with different numbers, and no index says which one counts.",
+        "Restore the index, or move the file away that is stale.",
+    )

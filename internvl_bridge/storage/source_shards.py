@@ -1,15 +1,26 @@
 """Open a directory of safetensors files as one checkpoint, or refuse it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError, first_few
+from internvl_bridge.stand_ins import other_directory
 from internvl_bridge.storage.byte_range import ByteRange
-from internvl_bridge.storage.header import read_header
-from internvl_bridge.storage.index import check_index, missing_shards, read_index, stale_files, stored_twice
+from internvl_bridge.storage.comparing import first_difference
+from internvl_bridge.storage.header import Header, read_header
+from internvl_bridge.storage.index import (
+    check_index,
+    complete_set,
+    missing_shards,
+    read_index,
+    stale_files,
+    stored_twice,
+)
+from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.stamps import Stamp, stamp_of
+from internvl_bridge.work.progress import nothing
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -45,13 +56,15 @@ class StoredTensor:
 class Checkpoint:
     """All tensors of a directory, in physical order, shard by shard.
 
-    ``index_metadata`` is the ``metadata`` of the index file (empty without one).
+    ``index_metadata`` is the ``metadata`` of the index file (empty without one). ``remarks`` say what was found beside
+    what was expected, and what was made of it.
     """
 
     directory: Path
     shards: tuple[Shard, ...]
     tensors: Mapping[str, StoredTensor]
     index_metadata: Mapping[str, Any]
+    remarks: tuple[str, ...] = ()
 
     @property
     def data_bytes(self) -> int:
@@ -59,48 +72,124 @@ class Checkpoint:
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:
-    """Read the headers and the index of ``directory``; no tensor data.
+    """Read the headers and the index of ``directory``; tensor data only where two shards without an index hold one key.
 
-    Symbolic links (a hub cache) are followed. Raises CheckpointError unless every safetensors file belongs to the
-    checkpoint and every tensor is in exactly one of them. The index must say the same.
+    Symbolic links (a hub cache) are followed. Files whose names start with a dot are nobody's. An index that does not
+    fit a complete set of shards is stale: then their headers say what is where. Files that share no tensor with the
+    checkpoint are left alone.
+
+    Raises CheckpointError unless every other safetensors file belongs to the checkpoint, and every tensor has one
+    place: the file that the index names, or the only one that holds it.
     """
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory.", "Give the directory of a checkpoint.")
     weight_map, index_metadata = read_index(directory / INDEX_FILE, ".safetensors")
-    names = sorted(set(weight_map.values())) if weight_map is not None else [SINGLE_FILE]
-    _check_names(directory, names, indexed=weight_map is not None)
-    shards: list[Shard] = []
-    tensors: dict[str, StoredTensor] = {}
-    for name in names:
-        path = directory / name
-        stamp = stamp_of(path)  # before the header is read: a change in between is noticed later
-        header = read_header(path)
-        for key, entry in header.entries.items():
-            if key in tensors:
-                raise stored_twice(key, tensors[key].data.path, path)
-            byte_range = ByteRange(path, header.data_start + entry.start, entry.stop - entry.start)
-            tensors[key] = StoredTensor(entry.dtype, entry.shape, len(shards), byte_range)
-        shards.append(Shard(path, header.metadata, replace(stamp, header=header.checksum)))
+    named = [SINGLE_FILE] if weight_map is None else sorted(set(weight_map.values()))
+    found = {path.name for path in directory.glob("*.safetensors") if path.is_file()}
+    found = {name for name in found if name in named or not name.startswith(".")}
+    files = {name: _read(directory / name) for name in named if name in found}
+    complete = complete_set(found)
+    remarks: list[str] = []
+    if complete and not (_fits(named, weight_map, files) and not set(named) < set(complete)):
+        remarks.append(_rebuilt(weight_map))
+        files, weight_map = {name: files.get(name) or _read(directory / name) for name in complete}, None
+    elif missing := [name for name in named if name not in files]:
+        raise (
+            _no_weights(directory, sorted(found))
+            if weight_map is None
+            else missing_shards(directory / INDEX_FILE, missing)
+        )
+    shards, tensors, doubles = _gathered(files, weight_map)
     if weight_map is not None:
         check_index(directory / INDEX_FILE, weight_map, {k: shards[t.shard].path.name for k, t in tensors.items()})
-    return Checkpoint(directory, tuple(shards), tensors, index_metadata)
+    left = _left_alone(directory, found - files.keys(), tensors, SINGLE_FILE if weight_map is None else INDEX_FILE)
+    return Checkpoint(directory, shards, tensors, index_metadata, (*remarks, *doubles, *left))
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file whose header was read, and what it was before that."""
+
+    shard: Shard
+    header: Header
+
+
+def _read(path: Path) -> _File:
+    stamp = stamp_of(path)  # before the header is read: a change in between is noticed later
+    header = read_header(path)
+    return _File(Shard(path, header.metadata, replace(stamp, header=header.checksum)), header)
+
+
+def _fits(named: Iterable[str], weight_map: Mapping[str, str] | None, files: Mapping[str, _File]) -> bool:
+    """Whether every file that is named is there, and every tensor where the index says."""
+    if any(name not in files for name in named):
+        return False
+    stored = {key for file in files.values() for key in file.header.entries}
+    return weight_map is None or (
+        stored == weight_map.keys() and all(key in files[name].header.entries for key, name in weight_map.items())
+    )
+
+
+def _gathered(
+    files: Mapping[str, _File], weight_map: Mapping[str, str] | None
+) -> tuple[tuple[Shard, ...], dict[str, StoredTensor], list[str]]:
+    """The tensors of ``files``, each from the file that the index names; and a remark on those that are there twice.
+
+    Raises CheckpointError for one that two files hold differently, where no index decides.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    unused: dict[str, str] = {}
+    for number, (name, file) in enumerate(files.items()):
+        for key, entry in file.header.entries.items():
+            named = name if weight_map is None else weight_map.get(key, name)
+            if named != name and key in files[named].header.entries:
+                unused[key] = name
+                continue
+            byte_range = ByteRange(file.shard.path, file.header.data_start + entry.start, entry.stop - entry.start)
+            tensor = StoredTensor(entry.dtype, entry.shape, number, byte_range)
+            if key not in tensors:
+                tensors[key] = tensor
+            elif _same(tensors[key], tensor):
+                unused[key] = name
+            else:
+                raise stored_twice(key, tensors[key].data.path, file.shard.path)
+    why = "equals it bit for bit" if weight_map is None else f"is not the one that {INDEX_FILE} names"
+    copies = [f"{key} in {name}" for key, name in unused.items()]
+    remarks = [f"Tensors are in two files. A copy that {why} is not used: {first_few(copies)}."] if copies else []
+    return tuple(file.shard for file in files.values()), tensors, remarks
+
+
+def _same(one: StoredTensor, other: StoredTensor) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    with FileReader() as ours, FileReader() as theirs:
+        left, right = ours.windows(one.ranges), theirs.windows(other.ranges, buffers=2)
+        return first_difference(left, right, nothing) is None
+
+
+def _left_alone(directory: Path, names: Collection[str], tensors: Collection[str], owner: str) -> Iterator[str]:
+    """What is said of files that share no tensor with the checkpoint: a value head, an average of its weights.
+
+    Raises CheckpointError for others: they are from another save than the files that ``owner`` knows.
+    """
+    stale = sorted(name for name in names if not read_header(directory / name).entries.keys().isdisjoint(tensors))
+    if stale:
+        raise stale_files(directory, stale, owner)
+    if names:
+        yield f"These files hold no tensor of the model, and were left alone: {first_few(sorted(names))}."
+
+
+def _rebuilt(weight_map: Mapping[str, str] | None) -> str:
+    if weight_map is None:
+        return f"There is no {INDEX_FILE}. The shards are complete, and their headers say what is where."
+    return f"{INDEX_FILE} is that of another save. The shards are complete, and their headers say what is where."
 
 
 def has_weights(directory: Path) -> bool:
     """Whether ``directory`` holds a safetensors checkpoint, valid or not."""
-    return (directory / INDEX_FILE).exists() or (directory / SINGLE_FILE).exists()
-
-
-def _check_names(directory: Path, names: Iterable[str], *, indexed: bool) -> None:
-    found = {path.name for path in directory.glob("*.safetensors")}
-    wanted = set(names)
-    found = {name for name in found if (directory / name).is_file()}
-    if missing := sorted(wanted - found):
-        if indexed:
-            raise missing_shards(directory / INDEX_FILE, missing)
-        raise _no_weights(directory, sorted(found))
-    if stale := sorted(found - wanted):
-        raise stale_files(directory, stale, INDEX_FILE if indexed else SINGLE_FILE)
+    if (directory / INDEX_FILE).exists() or (directory / SINGLE_FILE).exists():
+        return True
+    return complete_set([path.name for path in directory.glob("*.safetensors")]) is not None
 
 
 def _no_weights(directory: Path, found: list[str]) -> CheckpointError:
@@ -109,17 +198,21 @@ def _no_weights(directory: Path, found: list[str]) -> CheckpointError:
             f"{directory} holds an adapter ({first_few(found)}), not a whole model.",
             "Merge it into its base model (with peft: merge_and_unload), save that, and convert what was saved.",
         )
+    if found and (other := other_directory(directory)):
+        return other
     if found:
         return CheckpointError(
             f"{directory} holds {first_few(found)}, but neither {SINGLE_FILE} nor {INDEX_FILE}.",
             f"Rename a single file to {SINGLE_FILE}; restore the index of several.",
         )
-    pickled = sorted(path.name for path in directory.glob("*.bin"))
+    pickled = sorted(path.name for path in directory.glob("*.bin") if not path.name.startswith("."))
+    if "adapter_model.bin" in pickled:
+        return _no_weights(directory, ["adapter_model.bin"])
     if pickled:
         return CheckpointError(
             f"{directory} holds {first_few(pickled)}, but no safetensors file and no pytorch_model.bin.",
             "Rename a single file of weights to pytorch_model.bin, or save the model again.",
         )
-    return CheckpointError(
+    return other_directory(directory) or CheckpointError(
         f"{directory} holds no {SINGLE_FILE} and no {INDEX_FILE}.", "Give the directory of a checkpoint."
     )

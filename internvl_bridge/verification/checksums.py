@@ -79,7 +79,7 @@ def verify_checksums(
     """
     home = Path(directory)
     known = _manifest(home).files
-    there = {path.name for path in home.iterdir() if path.is_file()}
+    there = {path.name for path in home.iterdir() if path.is_file() and not path.name.startswith(".")}
     names = sorted(known.keys() & there)
     report = progress("Reading", sum((home / name).stat().st_size for name in names), len(names))
     found = in_parallel(lambda name, step: _checksum(home / name, step), names, check_workers(workers), report)

@@ -60,7 +60,6 @@ def add(key: str, *shape: int):
             ["all experts in one tensor", "Correct config.json"],
         ),
         ("module.mlp1.0.weight", ["training wrapper", "unwrapped"]),
-        ("language_model.model.layers.0.self_attn.rotary_emb.inv_freq", ["follows from config.json"]),
         ("vision_model.encoder.layers.00.ls1", ["neither checkpoint format"]),
         ("mlp1.0.weight.", ["neither checkpoint format"]),
     ],

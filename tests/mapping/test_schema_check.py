@@ -46,6 +46,14 @@ def test_a_missing_head_among_others_is_an_incomplete_checkpoint() -> None:
     assert error.value.remedy == "The checkpoint is incomplete: save or download it again."
 
 
+def test_a_part_of_which_nothing_is_there_is_named_whole() -> None:
+    tower = {f"vision_tower.{name}": (1,) for name in "ab"}
+    with pytest.raises(MissingKeyError) as error:
+        check({"a": (1,), **tower}, {"a": (1,)})
+
+    assert "describes the vision tower (2 of 2 tensors), but the checkpoint has none" in error.value.reason
+
+
 @pytest.mark.parametrize(("extra", "pronoun"), [("x", "it"), ("xy", "them")])
 def test_tensors_that_config_json_does_not_describe_are_named(extra: str, pronoun: str) -> None:
     with pytest.raises(ContradictionError) as error:

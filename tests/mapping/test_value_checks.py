@@ -27,6 +27,7 @@ KINDS: dict[Callable[[Any], bool], tuple[list[Any], list[Any]]] = {
         ["gelu", "silu", "gelu_pytorch_tanh"],
         [None, True, "llama", "layer_norm", [], ["gelu"], {}],
     ),
+    value_checks.padding: ([0, 5, [1], -1], [-2, None, "0", True, [-1]]),
     value_checks.token_ids: (
         [0, 1, CAP - 1, [0], [1, 2]],
         [None, True, False, -1, CAP, 1.0, "1", [], [True], [-1], [1, None], [[1]], ["1"], {}, {"a": 1}],

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from internvl_bridge.errors import CheckpointError, CompanionFileError, ConfigError
-from internvl_bridge.lfs import POINTER_START
 from internvl_bridge.metadata.files import (
     digest,
     has_tokenizer,
@@ -17,6 +16,7 @@ from internvl_bridge.metadata.files import (
     text_digest,
 )
 from internvl_bridge.metadata.json_files import read_json_file
+from internvl_bridge.stand_ins import POINTER_START
 
 KIB = 1 << 10
 

@@ -246,9 +246,14 @@ def test_a_header_that_is_not_strict_json_is_refused(path, header, words):
     assert words in message
 
 
+def test_no_metadata_may_be_spelled_as_null(path):
+    path.write_bytes(framed(b'{"__metadata__":null}', b""))
+    assert read_header(path).metadata == {}
+
+
 @pytest.mark.parametrize(
     "metadata",
-    [None, [], "text", 1, True, {"a": 1}, {"a": None}, {"a": ["b"]}, {"a": {}}, {"a": "b", "c": 1.5}],
+    [[], "text", 1, True, {"a": 1}, {"a": None}, {"a": ["b"]}, {"a": {}}, {"a": "b", "c": 1.5}],
 )
 def test_metadata_must_be_a_map_of_strings(path, metadata):
     content = framed({"__metadata__": metadata, "a": field()}, b"data")

@@ -164,10 +164,19 @@ def test_of_many_pickled_files_a_few_are_named(tmp_path):
     assert "weights-0.bin, weights-1.bin, weights-2.bin and 2 more, but" in refusal(tmp_path)
 
 
-def test_shards_without_their_index_are_refused(two_shards):
+def test_complete_shards_need_no_index(two_shards):
+    expected = data_of(open_checkpoint(two_shards))
     (two_shards / INDEX_FILE).unlink()
+    opened = open_checkpoint(two_shards)
+    assert data_of(opened) == expected
+    assert [remark for remark in opened.remarks if f"There is no {INDEX_FILE}" in remark]
+
+
+def test_some_shards_without_their_index_are_refused(two_shards):
+    (two_shards / INDEX_FILE).unlink()
+    (two_shards / FIRST).rename(two_shards / "model-00001-of-00003.safetensors")
     message = refusal(two_shards)
-    assert f"holds {FIRST}, {SECOND}, but neither {SINGLE_FILE} nor {INDEX_FILE}" in message
+    assert f"holds model-00001-of-00003.safetensors, {SECOND}, but neither {SINGLE_FILE} nor {INDEX_FILE}" in message
     assert "restore the index" in message
 
 
@@ -205,10 +214,18 @@ def test_a_single_file_beside_an_index_is_stale(two_shards):
     assert "Move the stale files away" in message
 
 
-def test_shards_of_an_earlier_save_are_stale(two_shards):
+def test_files_without_a_tensor_of_the_checkpoint_are_left_alone(two_shards):
     write_shards(two_shards, {f"model-0000{number}-of-00005.safetensors": [f"d{number}"] for number in range(1, 6)})
+    opened = open_checkpoint(two_shards)
+    assert opened.tensors.keys() == {"a", "b", "c"}
     listed = ", ".join(f"model-0000{number}-of-00005.safetensors" for number in range(1, 4))
-    assert f"holds {listed} and 2 more, which does not belong" in refusal(two_shards)
+    assert [remark for remark in opened.remarks if f"were left alone: {listed} and 2 more" in remark]
+
+
+def test_what_macos_leaves_beside_files_is_nobodys(two_shards):
+    for name in (FIRST, SECOND, INDEX_FILE):
+        (two_shards / f"._{name}").write_bytes(b"\0\5\x16\7")
+    assert open_checkpoint(two_shards).remarks == ()
 
 
 @pytest.mark.parametrize("missing", [FIRST, SECOND])
@@ -238,26 +255,57 @@ def test_a_shard_that_is_no_file_is_not_called_missing(two_shards, kind):
     assert f"names {SECOND}, which is there, but is not a file" in refusal(two_shards)
 
 
-def test_a_tensor_in_two_shards_is_refused_with_both(two_shards):
+def test_of_a_tensor_in_two_shards_the_index_names_the_one_that_counts(two_shards):
     write_shards(two_shards, {SECOND: ["b", "c"]})
+    opened = open_checkpoint(two_shards)
+    assert opened.tensors["b"].data.path == two_shards / FIRST
+    assert [remark for remark in opened.remarks if f"is not used: b in {SECOND}" in remark]
+
+
+def test_of_equal_tensors_in_two_shards_without_an_index_one_is_taken(two_shards):
+    (two_shards / INDEX_FILE).unlink()
+    write_shards(two_shards, {FIRST: ["a"], SECOND: ["a"]})
+    opened = open_checkpoint(two_shards)
+    assert opened.tensors["a"].data.path == two_shards / FIRST
+    assert [remark for remark in opened.remarks if f"equals it bit for bit is not used: a in {SECOND}" in remark]
+
+
+@pytest.mark.parametrize("other", [bytes(4), bytes(8)])
+def test_unequal_ones_are_refused_with_both(two_shards, other):
+    (two_shards / INDEX_FILE).unlink()
+    write_safetensors(two_shards / FIRST, {"a": ("U8", [4], b"abcd")})
+    write_safetensors(two_shards / SECOND, {"a": ("U8", [len(other)], other)})
     message = refusal(two_shards)
-    assert f"b is both in {two_shards / FIRST} and in {two_shards / SECOND}" in message
+    assert f"a is both in {two_shards / FIRST} and in {two_shards / SECOND}, with different numbers" in message
 
 
-@pytest.mark.parametrize(
-    ("weight_map", "words"),
-    [
-        ({"a": FIRST, "b": FIRST, "c": SECOND, "d": SECOND}, f"places d in {SECOND}, but it is in no file"),
-        ({"a": FIRST, "c": SECOND}, f"places b in no file, but it is in {FIRST}"),
-        ({"a": FIRST, "b": SECOND, "c": SECOND}, f"places b in {SECOND}, but it is in {FIRST}"),
-        ({"a": SECOND, "b": FIRST, "c": FIRST}, f"places a in {SECOND}, but it is in {FIRST}"),
-    ],
-)
-def test_the_index_and_the_shards_must_agree_on_every_tensor(two_shards, weight_map, words):
+STALE = [
+    ({"a": FIRST, "b": FIRST, "c": SECOND, "d": SECOND}, f"places d in {SECOND}, but it is in no file"),
+    ({"a": FIRST, "c": SECOND}, f"places b in no file, but it is in {FIRST}"),
+    ({"a": FIRST, "b": SECOND, "c": SECOND}, f"places b in {SECOND}, but it is in {FIRST}"),
+    ({"a": SECOND, "b": FIRST, "c": FIRST}, f"places a in {SECOND}, but it is in {FIRST}"),
+    ({"a": FIRST, "b": "model-00003-of-00003.safetensors", "c": SECOND}, "names model-00003-of-00003.safetensors"),
+]
+
+
+@pytest.mark.parametrize("weight_map", [weight_map for weight_map, _ in STALE])
+def test_an_index_that_does_not_fit_complete_shards_is_stale(two_shards, weight_map):
+    expected = data_of(open_checkpoint(two_shards))
     write_index(two_shards, weight_map)
+    opened = open_checkpoint(two_shards)
+    assert data_of(opened) == expected
+    assert [remark for remark in opened.remarks if f"{INDEX_FILE} is that of another save" in remark]
+
+
+@pytest.mark.parametrize(("weight_map", "words"), STALE)
+def test_other_files_must_be_as_their_index_says(two_shards, weight_map, words):
+    names = {FIRST: "first.safetensors", SECOND: "second.safetensors"}
+    for old, new in names.items():
+        (two_shards / old).rename(two_shards / new)
+        words = words.replace(old, new)
+    write_index(two_shards, {key: names.get(name, name) for key, name in weight_map.items()})
     message = refusal(two_shards)
     assert f"{two_shards / INDEX_FILE} {words}" in message
-    assert "different checkpoints" in message
 
 
 # Indices that are not to be trusted

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from internvl_bridge.checkpoint.torch_dtypes import TORCH_DTYPES
 from internvl_bridge.errors import CheckpointError, shown
-from internvl_bridge.lfs import POINTER_START, lfs_pointer
+from internvl_bridge.stand_ins import POINTER_START, lfs_pointer
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.file_system import ByteSource
 from internvl_bridge.storage.reading import FileReader

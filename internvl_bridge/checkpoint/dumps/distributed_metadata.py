@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.metadata import (
 
 from internvl_bridge.checkpoint.dumps.boxes import Box
 from internvl_bridge.errors import CheckpointError, shown
-from internvl_bridge.lfs import POINTER_START, lfs_pointer
+from internvl_bridge.stand_ins import POINTER_START, lfs_pointer
 from internvl_bridge.storage.byte_range import ByteRange
 
 CONSOLIDATE = (

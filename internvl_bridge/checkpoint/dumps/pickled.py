@@ -11,6 +11,7 @@ from internvl_bridge.checkpoint.dumps.archive import find_tensor, read_archive
 from internvl_bridge.checkpoint.dumps.detection import PICKLED_FILE, PICKLED_FILES, PICKLED_INDEX
 from internvl_bridge.checkpoint.opened_weights import PICKLED, OpenedWeights
 from internvl_bridge.errors import CheckpointError, first_few, shown
+from internvl_bridge.stand_ins import other_directory
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.index import check_index, missing_shards, read_index, stale_files, stored_twice
 from internvl_bridge.storage.reading import FileReader
@@ -94,6 +95,8 @@ def _check_names(directory: Path, names: list[str], owner: str) -> None:
     if missing := [name for name in names if name not in there]:
         if owner == PICKLED_INDEX:
             raise missing_shards(directory / owner, missing)
+        if (directory / PICKLED_FILE).is_dir() and (other := other_directory(directory)):
+            raise other
         holds = f"holds {first_few(sorted(found))}, but" if found else "holds"
         raise CheckpointError(
             f"{directory} {holds} neither {PICKLED_FILE} nor {PICKLED_INDEX}.",

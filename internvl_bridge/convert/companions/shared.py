@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_bridge.checkpoint.model import Model
-from internvl_bridge.errors import ConfigError, ContradictionError, OptionError
+from internvl_bridge.errors import ConfigError, ContradictionError, OptionError, first_few
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.config.description import describe
 from internvl_bridge.metadata.config.translation import TensorFacts
@@ -169,4 +169,4 @@ def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
             "which differs. That head is used, and the output's config.json says that the model is not tied."
         )
     if model.weights.left_out:
-        yield f"Left out, as no weights of the model: {', '.join(model.weights.left_out)}."
+        yield f"Left out, as no weights of the model: {first_few(model.weights.left_out)}."

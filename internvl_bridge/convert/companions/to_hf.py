@@ -19,6 +19,7 @@ from internvl_bridge.convert.companions.shared import (
     restored_tokenizer,
     tensor_facts,
 )
+from internvl_bridge.errors import first_few
 from internvl_bridge.metadata.chat.choice import ChatSetup, choose_chat
 from internvl_bridge.metadata.chat.conversation_file import stated_conversation
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE, hf_generation_config, read_generation_config
@@ -39,8 +40,7 @@ from internvl_bridge.metadata.processor.files import (
 )
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
 from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files, padding_id
-from internvl_bridge.metadata.tokenizer.token_ids import token_id
-from internvl_bridge.metadata.tokenizer.tokenizer_config import VIDEO
+from internvl_bridge.metadata.tokenizer.token_ids import token_id, tokens_beyond
 from internvl_bridge.notes import Warn
 from internvl_bridge.planning.tensor_plan import ModelPlan
 
@@ -93,7 +93,7 @@ def hf_companions(
     }
     made = other_format.written if other_format and restored else {}
     copies = carried_files(source, tokenizer.home, without={*texts, *made})
-    notes = (*_processor_notes(custom), *_video_notes(custom, tokenizer.home), *chat_notes)
+    notes = (*_processor_notes(custom), *_token_notes(custom, tokenizer.home), *chat_notes)
     return CompanionFiles(texts, copies, notes)
 
 
@@ -143,16 +143,15 @@ def _processor_notes(custom: ModelDescription) -> Iterator[str]:
     yield from _differing_pixels(custom.file.path.parent)
 
 
-def _video_notes(model: ModelDescription, tokenizer_home: Path) -> Iterator[str]:
-    """Whether the tokenizer has a ``<video>`` that ``model`` cannot take.
+def _token_notes(model: ModelDescription, tokenizer_home: Path) -> Iterator[str]:
+    """Which tokens of the tokenizer ``model`` cannot take.
 
-    Where it has none, HF's processor adds one that no text is meant to have.
+    Where it has no ``<video>``, HF's processor adds one that no text is meant to have.
     """
-    video_token = token_id(tokenizer_home, VIDEO)
-    if video_token is not None and video_token >= model.dims.text.vocab:
+    if beyond := tokens_beyond(tokenizer_home, model.dims.text.vocab):
         yield (
-            f"The tokenizer has a token <video>, with the id {video_token}, for which the model has no embedding: a "
-            f"text with <video> and no video to replace it fails."
+            f"The tokenizer has {len(beyond)} token(s) for which the model has no embedding: {first_few(beyond)}. A "
+            f"text with one of them fails."
         )
 
 

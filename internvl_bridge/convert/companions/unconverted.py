@@ -44,4 +44,5 @@ def unconverted_files(
         family, head = model.description.family.name, planned.head.value
         sidecar = sidecar_contents(model.format, family, texts, made, head, planned.plan.recipes)
         kept = {*texts}
-    return UnconvertedFiles(sidecar, tuple(sorted({path.name for path in source.iterdir()} - used - kept)))
+    there = {path.name for path in source.iterdir() if not path.name.startswith(".")}
+    return UnconvertedFiles(sidecar, tuple(sorted(there - used - kept)))

@@ -18,7 +18,8 @@ from internvl_bridge.metadata.config.file import detect_format, section
 from internvl_bridge.metadata.config.rope import in_old_spelling
 from internvl_bridge.metadata.json_files import Config, JsonFile
 
-_TEXT_SECTION = {Format.CUSTOM: "llm_config", Format.HF: "text_config"}
+_NUMBERS = (value_checks.number, value_checks.positive_number)
+TEXT_SECTION = {Format.CUSTOM: "llm_config", Format.HF: "text_config"}
 # What only one of the formats says at the top, and the tie flag and the dtype of both.
 _OTHERS: dict[str, ValueCheck] = {
     "tie_word_embeddings": optional(value_checks.flag),
@@ -55,7 +56,7 @@ class ModelDescription:
 
     @property
     def text(self) -> Config:
-        return _object(self.values[_TEXT_SECTION[self.format]])
+        return _object(self.values[TEXT_SECTION[self.format]])
 
     @property
     def text_fields(self) -> tuple[Field, ...]:
@@ -74,12 +75,13 @@ def describe(file: JsonFile, keys: Iterable[str] = (), other_family: Family | No
     """
     format_ = detect_format(file)
     section(file, "vision_config")
-    section(file, _TEXT_SECTION[format_])
+    section(file, TEXT_SECTION[format_])
     family = custom_family(file, keys) if format_ is Format.CUSTOM else hf_family(file, other_family)
     try:
         values = in_old_spelling_throughout(file.values, format_, family)
     except ConfigError as error:
         raise ConfigError(f"{file.path}: {error.reason}", error.remedy) from error
+    values = _numbers_for_words(format_, values, family.fields)
     _check_values(file, format_, values, family.fields)
     dims = model_dims(_in_hf_terms(format_, values, family.fields), family)
     return ModelDescription(file, format_, values, family, dims)
@@ -91,12 +93,14 @@ def in_old_spelling_throughout(config: Config, format_: Format, family: Family) 
     dtype = result.pop("dtype", None)
     if result.get("torch_dtype") is None and dtype is not None:
         result["torch_dtype"] = dtype
-    vision, text = result.get("vision_config"), result.get(_TEXT_SECTION[format_])
+    if isinstance(stated := result.get("torch_dtype"), str):
+        result["torch_dtype"] = stated.removeprefix("torch.")
+    vision, text = result.get("vision_config"), result.get(TEXT_SECTION[format_])
     if format_ is Format.HF and isinstance(vision, dict):
         squares = {name: vision[name] for name in ("image_size", "patch_size") if value_checks.square(vision.get(name))}
         result["vision_config"] = {**vision, **{name: pair_of_sides(side) for name, side in squares.items()}}
     if isinstance(text, dict):
-        result[_TEXT_SECTION[format_]] = in_old_spelling(text, family)
+        result[TEXT_SECTION[format_]] = in_old_spelling(text, family)
     return result
 
 
@@ -104,6 +108,24 @@ def translated(custom: Config, fields: Iterable[Field]) -> dict[str, Any]:
     """A section of a custom config in HF names and values; ABSENT where both formats' default holds."""
     pairs = ((field, custom.get(field.custom, field.custom_default)) for field in fields)
     return {field.hf: value if value is ABSENT else field.to_hf(value) for field, value in pairs}
+
+
+def _numbers_for_words(format_: Format, values: Config, text: Iterable[Field]) -> dict[str, Any]:
+    """``values`` with numbers where a section has them as text, as YAML and some trainers write "1e-06"."""
+    result = dict(values)
+    for section_, fields in (("vision_config", VISION_FIELDS), (TEXT_SECTION[format_], text)):
+        names = (field.custom if format_ is Format.CUSTOM else field.hf for field in fields if field.kind in _NUMBERS)
+        holder = values[section_]
+        read = {name: _number(holder[name]) for name in names if isinstance(holder.get(name), str)}
+        result[section_] = {**holder, **read}
+    return result
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _in_hf_terms(format_: Format, values: Config, fields: Iterable[Field]) -> Config:
@@ -123,7 +145,7 @@ def _check_values(file: JsonFile, format_: Format, values: Config, text: Iterabl
     sections: list[tuple[str, Config, Iterable[Field]]] = [
         ("", values, TOP_FIELDS),
         ("vision_config.", values["vision_config"], VISION_FIELDS),
-        (f"{_TEXT_SECTION[format_]}.", values[_TEXT_SECTION[format_]], text),
+        (f"{TEXT_SECTION[format_]}.", values[TEXT_SECTION[format_]], text),
     ]
     for prefix, holder, fields in sections:
         checked = {field.custom if format_ is Format.CUSTOM else field.hf: field.kind for field in fields}

@@ -20,7 +20,18 @@ def model_dims(hf: Config, family: Family) -> ModelDims:
     if not value_checks.ratio(ratio):
         raise _senseless("downsample_ratio", ratio)
     shuffled = int(1 / ratio) ** 2
+    _check_grid(vision, int(1 / ratio))
     return ModelDims(vision, _text(hf["text_config"], family), shuffled)
+
+
+def _check_grid(vision: VisionDims, factor: int) -> None:
+    side = vision.image_size // vision.patch_size
+    if side % factor:
+        raise ConfigError(
+            f"config.json has image_size {vision.image_size} and patch_size {vision.patch_size}: {side} by {side} "
+            f"patches, which downsample_ratio cannot join {factor} by {factor}. No class can run such a model.",
+            "Use the config.json that the checkpoint was saved with.",
+        )
 
 
 def _vision(vision: Config) -> VisionDims:

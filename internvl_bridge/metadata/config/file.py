@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
-from internvl_bridge.errors import CheckpointError, ConfigError, UnsupportedModelError, shown
+from internvl_bridge.errors import ConfigError, UnsupportedModelError, shown
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, JsonFile, is_present, read_json_file
+from internvl_bridge.metadata.adapters import lone_adapter
+from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, JsonFile, read_json_file
 from internvl_bridge.metadata.kernel_files import check_no_kernel_files
 from internvl_bridge.metadata.not_a_directory import not_a_directory
+from internvl_bridge.stand_ins import other_directory
 
-_ADAPTER_FILE = "adapter_config.json"
 _MODEL_TYPES = {"internvl_chat": Format.CUSTOM, "internvl": Format.HF}
 _ARCHITECTURES = {Format.CUSTOM: "InternVLChatModel", Format.HF: "InternVLForConditionalGeneration"}
 
@@ -19,14 +20,10 @@ def read_config(directory: Path) -> JsonFile:
     if not directory.is_dir():
         raise not_a_directory(directory)
     check_no_kernel_files(directory)
-    if not os.path.lexists(directory / CONFIG_FILE) and is_present(directory / _ADAPTER_FILE):
-        base = read_json_file(directory / _ADAPTER_FILE).values.get("base_model_name_or_path")
-        of_base = f" of {shown(base)}" if isinstance(base, str) and base else ""
-        raise CheckpointError(
-            f"{directory} is an adapter{of_base}, not a whole checkpoint: it holds the changes of a fine-tune alone.",
-            "Merge it into its base model with the library that trained it (in PEFT: merge_and_unload, then "
-            "save_pretrained), and give the merged directory.",
-        )
+    if not os.path.lexists(directory / CONFIG_FILE) and (refusal := lone_adapter(directory)):
+        raise refusal
+    if not os.path.lexists(directory / CONFIG_FILE) and (other := other_directory(directory)):
+        raise other
     return read_json_file(directory / CONFIG_FILE)
 
 

@@ -43,6 +43,12 @@ def token_id(directory: Path, token: str) -> int | None:
     return next(iter(found.values()), None)
 
 
+def tokens_beyond(directory: Path, embeddings: int) -> list[str]:
+    """The tokens beside the vocabulary for which a model with so many ``embeddings`` has none."""
+    ids = {token: number for found in _added_tokens(directory).values() for token, number in found.items()}
+    return [token for token, number in ids.items() if number >= embeddings]
+
+
 def find_token(directory: Path, token: str) -> dict[str, int]:
     """The id of ``token`` by file name, for every tokenizer file that has one."""
     return {name: ids[token] for name, ids in _added_tokens(directory).items() if token in ids}

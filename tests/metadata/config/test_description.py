@@ -108,9 +108,10 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(
         ("vision_config", "use_qk_norm", "true"),
         ("vision_config", "image_size", [448, 224]),
         ("vision_config", "norm_type", None),
-        ("text_config", "rms_norm_eps", "1e-6"),
+        ("text_config", "rms_norm_eps", "small"),
+        ("text_config", "rms_norm_eps", float("inf")),
+        ("text_config", "pad_token_id", -2),
         ("text_config", "rms_norm_eps", 0),
-        ("text_config", "rope_theta", "1000000.0"),
         ("text_config", "hidden_act", None),
         ("text_config", "num_hidden_layers", True),
         ("text_config", "use_sliding_window", "no"),
@@ -125,6 +126,21 @@ def test_what_only_resembles_a_value_is_refused(section: str | None, name: str, 
 
     where = f"{section}." if section else ""
     assert error.value.reason == f"config.json has {where}{name} {value!r}, a value that no model has there."
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "stated", "read"),
+    [
+        (None, "torch_dtype", "torch.bfloat16", "bfloat16"),
+        ("text_config", "rms_norm_eps", "1e-06", 1e-6),
+        ("text_config", "rope_theta", "1000000.0", 1e6),
+        ("vision_config", "layer_norm_eps", "1e-6", 1e-6),
+        ("text_config", "pad_token_id", -1, -1),
+    ],
+)
+def test_values_are_read_as_transformers_reads_them(section: str | None, name: str, stated: Any, read: Any) -> None:
+    values = description(changed(hf_config("qwen2-300m@state-dict"), section, **{name: stated})).values
+    assert (values if section is None else values[section])[name] == read
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,14 @@ def test_every_feature_of_the_tower_is_read() -> None:
 
 @pytest.mark.parametrize(("ratio", "shuffled"), [(0.5, 4), (1, 1), (1.0, 1), (0.25, 16), (0.3, 9)])
 def test_the_ratio_says_how_many_patches_are_joined(ratio: float, shuffled: int) -> None:
-    assert dims_of(config(downsample_ratio=ratio)).shuffled == shuffled
+    tower = VISION | {"image_size": [14 * 12, 14 * 12], "patch_size": [14, 14]}
+    assert dims_of(config(downsample_ratio=ratio, vision=tower)).shuffled == shuffled
+
+
+def test_patches_that_the_ratio_does_not_join_are_refused() -> None:
+    tower = VISION | {"image_size": [42, 42], "patch_size": [14, 14]}
+    with pytest.raises(ConfigError, match="3 by 3 patches, which downsample_ratio cannot join 2 by 2"):
+        dims_of(config(downsample_ratio=0.5, vision=tower))
 
 
 def test_a_ratio_that_is_not_stated_is_a_half() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def test_an_adapter_is_not_taken_for_a_checkpoint_without_a_config(base: Any, na
         read_config(tmp_path)
 
     assert "merge_and_unload" in error.value.remedy
+
+
+def test_the_parent_of_checkpoints_is_answered_with_one_of_them(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-500").mkdir()
+    with pytest.raises(CheckpointError, match=r"Give one of them: .*/checkpoint-500"):
+        read_config(tmp_path)
 
 
 def test_an_adapter_beside_a_checkpoint_is_not_looked_at(tmp_path: Path) -> None:
@@ -135,6 +142,13 @@ def test_a_config_is_read_with_its_exact_text(tmp_path: Path) -> None:
     assert config.path == tmp_path / "config.json"
 
 
+def test_a_byte_order_mark_and_infinity_are_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"a": -Infinity}')
+    config = read_config(tmp_path)
+    assert config.values == {"a": -inf}
+    assert config.text == '{"a": -Infinity}'
+
+
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
@@ -144,12 +158,10 @@ def test_a_config_is_read_with_its_exact_text(tmp_path: Path) -> None:
         (b"null", "a JSON object was expected, not NoneType"),
         (b'{"a": 1, "a": 2}', "the key 'a' appears twice"),
         (b'{"a": NaN}', "NaN is not a number"),
-        (b'{"a": -Infinity}', "-Infinity is not a number"),
         (b'{"a": -0}', "-0 is not a whole number"),
         (b'{"a": 1e999}', "1e999 is beyond all numbers"),
         (b'{"a": "\xff"}', "not valid Unicode"),
         (b'{"a": "\\ud800"}', "not valid Unicode"),
-        (b"\xef\xbb\xbf{}", "not JSON"),
         (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
     ],

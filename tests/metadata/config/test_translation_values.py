@@ -139,6 +139,11 @@ def test_tokens_per_tile_follow_the_forced_size(
     assert home(hf, custom) == custom
 
 
+def test_a_tile_that_becomes_no_token_is_refused() -> None:
+    with pytest.raises(ConfigError, match="tiles of 14 pixels, which do not become any token"):
+        tokens_per_tile({"force_image_size": 14, "vision_config": {}})
+
+
 def test_tokens_per_tile_without_any_size_are_those_of_the_default_tower() -> None:
     assert tokens_per_tile({"vision_config": {}}) == 64
 
