@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import Family
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.mapping.make_plan import make_plan
-from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity
-from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, spelled_table
+from internvl_bridge.mapping.make_plan import explain_unknown_keys, make_plan, unmatched_keys
+from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity, whole
+from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, respelled, spelled_table
 from internvl_bridge.mapping.tables import Table
 
 
@@ -40,10 +40,20 @@ def plan_route(route: Route, specs: Mapping[str, TensorSpec]) -> Plan:
     """
     if route.source == route.target == CUSTOM:
         return identity(specs)
+    if Format.HF is route.source.format is route.target.format and route.source.experts is route.target.experts:
+        return _respelled(route, specs)
     plan = make_plan(route.first_table, specs, route.source.format.other)
     if Format.HF is route.source.format is route.target.format:
         return compose(plan_route(replace(route, source=CUSTOM), plan.targets), plan)
     return plan
+
+
+def _respelled(route: Route, specs: Mapping[str, TensorSpec]) -> Plan:
+    """The plan between two layouts of HF keys, which only renames: nothing is fused on the way."""
+    if unknown := unmatched_keys(route.first_table, Format.CUSTOM, specs):
+        raise explain_unknown_keys(unknown)
+    names = {key: respelled(key, route.source.layout, route.target.layout) for key in specs}
+    return Plan(specs, {names[key]: whole(key, spec) for key, spec in specs.items()})
 
 
 def renamed(route: Route, key: str) -> str:

@@ -117,6 +117,12 @@ def spelled(table: Iterable[Transform], layout: KeyLayout) -> Table:
     return tuple(transform.spelled(spell) for transform in table)
 
 
+def respelled(key: str, source: KeyLayout, target: KeyLayout) -> str:
+    """The HF ``key`` of the layout ``source``, as ``target`` has it."""
+    l1 = next(rename.custom.format(found) for rename in source.renames if (found := rename.hf.match(key)) is not None)
+    return next(rename.hf.format(found) for rename in target.renames if (found := rename.custom.match(l1)) is not None)
+
+
 def spelling_in(format_: Format, keys: Collection[str], family: Family) -> KeySpelling:
     """The spelling of ``keys``, which are of the given format. Raises as :func:`spelling_of`."""
     return CUSTOM if format_ is Format.CUSTOM else spelling_of(keys, family)

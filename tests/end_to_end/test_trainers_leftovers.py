@@ -88,6 +88,18 @@ def test_wrapped_keys_and_buffers_are_read_and_told(custom: Custom, tmp_path: Pa
     assert "Left out, as no weights of the model: module.language_model.model.layers.0.self_attn.rotary_emb" in told
 
 
+def test_repair_does_not_need_one_dtype_for_queries_and_keys(custom: Custom, tmp_path: Path):
+    hf = tmp_path / "hf"
+    internvl_bridge.to_hf(custom("qwen2-300m"), hf)
+    tensors = {key: t.float() if "attention.q_proj" in key else t for key, t in load_all(hf).items()}
+    save_file(tensors, hf / "model.safetensors", metadata={"format": "pt"})
+    internvl_bridge.repair(hf, tmp_path / "repaired")
+    repaired = load_all(tmp_path / "repaired")
+    assert {key: t.dtype for key, t in repaired.items()} == {key: t.dtype for key, t in tensors.items()}
+    with pytest.raises(internvl_bridge.TensorError, match="different dtypes"):
+        internvl_bridge.to_custom(hf, tmp_path / "custom")
+
+
 def test_a_byte_order_mark_is_not_passed_on(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):

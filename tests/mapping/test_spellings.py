@@ -436,6 +436,13 @@ class TestRefusalsNameTheKeysOfTheCheckpoint:
     def plan(self, specs: dict[str, TensorSpec], layout: KeyLayout, target: KeySpelling) -> None:
         plan_route(route_of(TWIN, KeySpelling(layout), target), specs)
 
+    def refused(self, specs: dict[str, TensorSpec], layout: KeyLayout, target: KeySpelling) -> bool:
+        """Whether groups of tensors count on this way: renaming keys joins none, and the schema names what is wrong."""
+        if target.format is Format.HF and target.experts is Experts.SPLIT:
+            self.plan(specs, layout, target)
+            return False
+        return True
+
     def test_an_unknown_key(self, layout: KeyLayout, target: KeySpelling) -> None:
         key = "model.vision_tower.encoder.layer.0.odd"
         specs = {**self.specs(layout), key: TensorSpec("BF16", (1,))}
@@ -448,22 +455,27 @@ class TestRefusalsNameTheKeysOfTheCheckpoint:
         key = "model.vision_tower.encoder.layer.0.attention.k_proj.weight"
         del specs[key]
 
-        with pytest.raises(IncompleteGroupError, match=rf"(^|\s){key} is missing"):
-            self.plan(specs, layout, target)
+        if self.refused(specs, layout, target):
+            with pytest.raises(IncompleteGroupError, match=rf"(^|\s){key} is missing"):
+                self.plan(specs, layout, target)
 
     def test_parts_of_different_dtypes(self, layout: KeyLayout, target: KeySpelling) -> None:
         specs = self.specs(layout)
         key = "model.vision_tower.encoder.layer.0.attention.k_proj.weight"
         specs[key] = TensorSpec("F32", specs[key].shape)
 
-        with pytest.raises(ContradictionError, match=rf"\s{key} F32"):
-            self.plan(specs, layout, target)
+        if self.refused(specs, layout, target):
+            with pytest.raises(ContradictionError, match=rf"\s{key} F32"):
+                self.plan(specs, layout, target)
 
     def test_a_stack_of_an_odd_shape(self, layout: KeyLayout, target: KeySpelling) -> None:
         twin, source = sample("qwen3_moe"), KeySpelling(layout, FUSED)
         key = laid_out("language_model.model.layers.1.mlp.experts.gate_up_proj", layout.name)
         specs = {**specs_as(twin, source), key: TensorSpec("BF16", (3, 8, 5))}
 
+        if target.format is Format.HF and target.experts is FUSED:
+            assert len(plan_route(route_of(twin, source, target), specs).targets) == len(specs)
+            return
         with pytest.raises(ContradictionError, match=rf"^{key} has shape \[3, 8, 5\], which is not"):
             plan_route(route_of(twin, source, target), specs)
 

@@ -309,6 +309,14 @@ def test_the_shortest_prefix_wins_and_is_asked_for_first(tmp_path):
     assert dump.left_out == ("model.language_model.w",)
 
 
+def test_a_model_and_an_average_of_it_are_both_named(tmp_path):
+    keys = ["mlp1.a", "mlp1.b", "vision_model.w"]
+    state = {name: {key: torch.ones(1) for key in keys} for name in ("model", "ema")}
+    save(tmp_path, {**state, "optim": {"state": {"mlp1.a.exp_avg": torch.ones(1)}}})
+    with pytest.raises(CheckpointError, match=r"holds 2 models with the same keys: ema, model\..*dcp_to_torch_save"):
+        open_distributed(tmp_path, model)
+
+
 def test_without_a_prefix_that_fits_all_tensors_are_taken(tmp_path):
     state = {"model._orig_mod.mlp1.w": torch.ones(1), "optim.exp_avg": torch.ones(1), "step": 1}
     dump = open_distributed(save(tmp_path, state), lambda _: False)
