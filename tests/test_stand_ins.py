@@ -34,6 +34,12 @@ def test_a_directory_is_called_what_it_is(names: list[str], what: str, remedy: s
     assert remedy.format(tmp_path, tmp_path) in refusal.remedy
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state_0.pth", "scheduler.pt", "weights", "iter_1", "snapshots"])
+def test_what_lies_beside_weights_is_not_taken_for_them(name: str, tmp_path: Path):
+    (tmp_path / name).write_bytes(b"")
+    assert other_directory(tmp_path) is None
+
+
 @pytest.mark.parametrize("place", ["empty", "missing"])
 def test_of_others_nothing_is_said(place: str, tmp_path: Path):
     (tmp_path / "empty").mkdir()

@@ -92,7 +92,7 @@ def read_model(directory: Path, reference: Path | None = None, *, alone: bool = 
 
 
 def _resized(description: ModelDescription, specs: Mapping[str, TensorSpec]) -> JsonFile | None:
-    """config.json with the vocab_size of the tensors, if embeddings and head agree on another one than it states.
+    """config.json with the vocab_size of the embeddings, if it states another one and no head contradicts them.
 
     Trainers that resize embeddings can leave the old number there.
     """
@@ -100,7 +100,7 @@ def _resized(description: ModelDescription, specs: Mapping[str, TensorSpec]) -> 
     keys = spelling_in(format_, specs, description.family)
     tie = tied_head(description.family, description.dims.text, keys)
     rows = {specs[key].shape[0] for key in (tie.embeddings, tie.head) if key in specs and len(specs[key].shape) == 2}
-    if tie.embeddings not in specs or len(rows) != 1 or rows == {description.dims.text.vocab}:
+    if tie.embeddings not in specs or len(rows) != 1 or rows <= {0, description.dims.text.vocab}:
         return None
     section = TEXT_SECTION[format_]
     values = {**file.values, section: {**file.values[section], "vocab_size": rows.pop()}}
@@ -109,8 +109,8 @@ def _resized(description: ModelDescription, specs: Mapping[str, TensorSpec]) -> 
 
 def _on_vocabulary(stale: int, rows: int) -> str:
     return (
-        f"config.json has vocab_size {stale}, but the embeddings and the output head have {rows} rows, as after "
-        f"resizing. The output says {rows}."
+        f"config.json has vocab_size {stale}, but the embeddings have {rows} rows, as after resizing. The output says "
+        f"{rows}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Plans from any spelling of a model's keys to any other, by way of the custom format's names."""
+"""Plans from any spelling of a model's keys to any other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -40,12 +40,11 @@ def plan_route(route: Route, specs: Mapping[str, TensorSpec]) -> Plan:
     """
     if route.source == route.target == CUSTOM:
         return identity(specs)
-    if Format.HF is route.source.format is route.target.format and route.source.experts is route.target.experts:
+    stays_hf = Format.HF is route.source.format is route.target.format
+    if stays_hf and route.source.experts is route.target.experts:
         return _respelled(route, specs)
     plan = make_plan(route.first_table, specs, route.source.format.other)
-    if Format.HF is route.source.format is route.target.format:
-        return compose(plan_route(replace(route, source=CUSTOM), plan.targets), plan)
-    return plan
+    return compose(plan_route(replace(route, source=CUSTOM), plan.targets), plan) if stays_hf else plan
 
 
 def _respelled(route: Route, specs: Mapping[str, TensorSpec]) -> Plan:

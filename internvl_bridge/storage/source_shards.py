@@ -93,12 +93,10 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     if complete and not (_fits(named, weight_map, files) and not set(named) < set(complete)):
         remarks.append(_rebuilt(weight_map))
         files, weight_map = {name: files.get(name) or _read(directory / name) for name in complete}, None
+    elif weight_map is None and not files:
+        raise _no_weights(directory, sorted(found))
     elif missing := [name for name in named if name not in files]:
-        raise (
-            _no_weights(directory, sorted(found))
-            if weight_map is None
-            else missing_shards(directory / INDEX_FILE, missing)
-        )
+        raise missing_shards(directory / INDEX_FILE, missing)
     shards, tensors, doubles = _gathered(files, weight_map)
     if weight_map is not None:
         check_index(directory / INDEX_FILE, weight_map, {k: shards[t.shard].path.name for k, t in tensors.items()})

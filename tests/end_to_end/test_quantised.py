@@ -203,7 +203,10 @@ def test_a_repaired_declaration_names_what_is_not_quantised(custom: Custom, tmp_
     right = config_of(tmp_path / "hf")["quantization_config"]
     own = {**right, "modules_to_not_convert": [*right["modules_to_not_convert"], "mine"]}
     edit_json(tmp_path / "hf" / "config.json", lambda config: config.update(quantization_config=own))
+    second = {**right, "modules_to_not_convert": []}
+    edit_json(tmp_path / "hf" / "config.json", lambda c: c["text_config"].update(quantization_config=second))
     internvl_bridge.repair(tmp_path / "hf", tmp_path / "same")
+    assert "quantization_config" not in config_of(tmp_path / "same")["text_config"]
     assert config_of(tmp_path / "same")["quantization_config"] == own
     del own["modules_to_not_convert"]
     edit_json(tmp_path / "hf" / "config.json", lambda config: config.update(quantization_config=own))

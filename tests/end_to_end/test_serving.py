@@ -48,6 +48,14 @@ def test_repair_adds_them_once(name: str, tmp_path: Path):
     assert (tmp_path / "twice" / "config.json").read_bytes() == (tmp_path / "once" / "config.json").read_bytes()
 
 
+@pytest.mark.parametrize("stated", [["LlamaForCausalLM"], [None], "Qwen2ForCausalLM"])
+def test_repair_names_the_class_that_the_type_has(stated: Any, custom: Custom, tmp_path: Path):
+    internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
+    edit_json(tmp_path / "hf" / "config.json", lambda config: config["text_config"].update(architectures=stated))
+    internvl_bridge.repair(tmp_path / "hf", tmp_path / "repaired")
+    assert config_of(tmp_path / "repaired")["text_config"]["architectures"] == ["Qwen2ForCausalLM"]
+
+
 def test_a_thumbnail_that_the_source_has_not_is_remembered_without_a_sidecar(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     edit_json(source / "config.json", lambda config: config.update(use_thumbnail=False))

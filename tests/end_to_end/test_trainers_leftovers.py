@@ -64,6 +64,16 @@ def test_a_stale_vocabulary_size_gives_way_to_the_tensors(direction: str, custom
         assert repaired["text_config"]["vocab_size"] == right
 
 
+def test_embeddings_without_rows_are_called_placeholders(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    tensors = load_all(source)
+    for key in ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"):
+        tensors[key] = tensors[key][:0].clone()
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(internvl_bridge.TensorError, match="which holds nothing"):
+        internvl_bridge.to_hf(source, tmp_path / "hf")
+
+
 def test_embeddings_that_their_head_contradicts_are_refused(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     tensors = load_all(source)

@@ -20,11 +20,17 @@ def read_config(directory: Path) -> JsonFile:
     if not directory.is_dir():
         raise not_a_directory(directory)
     check_no_kernel_files(directory)
-    if not os.path.lexists(directory / CONFIG_FILE) and (refusal := lone_adapter(directory)):
-        raise refusal
-    if not os.path.lexists(directory / CONFIG_FILE) and (other := other_directory(directory)):
-        raise other
+    if not os.path.lexists(directory / CONFIG_FILE):
+        other = None if _holds_weights(directory) else other_directory(directory)
+        if refusal := lone_adapter(directory) or other:
+            raise refusal
     return read_json_file(directory / CONFIG_FILE)
+
+
+def _holds_weights(directory: Path) -> bool:
+    """Whether there is a file by a name that weights have: then nothing but config.json is missing."""
+    names = [path.name for path in directory.iterdir() if path.is_file()]
+    return any(name.endswith(".safetensors") or name.startswith("pytorch_model") for name in names)
 
 
 def detect_format(config: JsonFile) -> Format:

@@ -54,7 +54,7 @@ def _vision(hf: ModelDescription) -> dict[str, Any]:
 
 def _text(hf: ModelDescription, tensors: TensorFacts, tokens: TokenFacts) -> dict[str, Any]:
     text: dict[str, Any] = {
-        "architectures": hf.text.get("architectures") or hf_architectures(hf.family),
+        "architectures": hf_architectures(hf.family),
         "model_type": hf.family.hf_model_type,
     }
     text |= {field.hf: hf.text.get(field.hf, field.hf_default) for field in hf.text_fields}
@@ -65,7 +65,8 @@ def _text(hf: ModelDescription, tensors: TensorFacts, tokens: TokenFacts) -> dic
     text = {name: value for name, value in text.items() if name not in ROPE_FIELDS}
     names = hf.family.experts
     experts = {names.renamed_count: text[names.count]} if names and names.renamed_count else {}
-    return {**text, "tie_word_embeddings": tensors.tied, **rope, **experts}
+    moved = {"quantization_config": ABSENT}  # to the top, where every reader looks for it
+    return {**text, "tie_word_embeddings": tensors.tied, **rope, **experts, **moved}
 
 
 def _saying(stated: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,14 @@ def test_an_adapter_is_not_taken_for_a_checkpoint_without_a_config(base: Any, na
     assert "merge_and_unload" in error.value.remedy
 
 
+@pytest.mark.parametrize("weights", ["model-00001-of-00002.safetensors", "pytorch_model.bin"])
+def test_weights_without_a_config_lack_only_that(weights: str, tmp_path: Path) -> None:
+    (tmp_path / weights).write_bytes(b"")
+    (tmp_path / "global_step500").mkdir()
+    with pytest.raises(ConfigError, match=r"config\.json does not exist.*Copy the file there"):
+        read_config(tmp_path)
+
+
 def test_the_parent_of_checkpoints_is_answered_with_one_of_them(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-500").mkdir()
     with pytest.raises(CheckpointError, match=r"Give one of them: .*/checkpoint-500"):
