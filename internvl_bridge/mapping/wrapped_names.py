@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 from internvl_bridge.errors import first_few
 
-_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch.compile, FSDP and activation checkpointing put between the parts of a key."""
-_BUFFERS = re.compile(r"(.*\.)?(rotary_emb\.(original_)?inv_freq|rotary_emb\.(cos|sin)_cached|position_ids|n_averaged)")
-"""Buffers that follow from config.json, and the counter of an averaged model."""
+_BUFFERS = (
+    *(".rotary_emb.inv_freq", ".rotary_emb.original_inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached"),
+    *(".position_ids", ".n_averaged"),
+)
+"""How the keys end of buffers that follow from config.json, and of the counter of an averaged model."""
 _LONGEST_PREFIX = 4
 """Parts of a key: Lightning's, a policy's and PEFT's have one or two."""
 
-_PORT_LAYER = re.compile(r"((?:.*\.)?vision_tower\.encoder\.layer\.[0-9]+\.)(.*)")
+_PORT_LAYER = re.compile(r"((?:model\.)?vision_tower\.encoder\.layer\.[0-9]+\.)(.*)")
 # The branch that became transformers 4.52 named the parts of its vision tower in two ways.
 _PORT = {
     "attention.attention.query": "attention.q_proj",
@@ -47,8 +50,8 @@ def clean_names(keys: Collection[str], is_model: Callable[[Collection[str]], boo
 
     A prefix is taken off only if every key has it, and only what ``is_model`` accepts is a model.
     """
-    left_out = tuple(key for key in keys if _BUFFERS.fullmatch(key))
-    plain = {key: _WRAPPERS.sub("", key) for key in keys if key not in set(left_out)}
+    left_out = tuple(key for key in keys if f".{key}".endswith(_BUFFERS))
+    plain = {key: _unwrapped(key) for key in keys if not f".{key}".endswith(_BUFFERS)}
     prefix = "" if is_model([*plain.values()]) else _prefix([*plain.values()], is_model)
     if prefix is None:
         return None
@@ -76,9 +79,15 @@ def _prefix(keys: Collection[str], is_model: Callable[[Collection[str]], bool]) 
     return None
 
 
+def _unwrapped(key: str) -> str:
+    if not any(wrapper in key for wrapper in _WRAPPERS):  # as of nearly all keys, of which there can be 40,000
+        return key
+    return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+
+
 def _as_now(key: str) -> str:
     """``key`` as transformers 4.52 and later have it."""
-    found = _PORT_LAYER.fullmatch(key)
+    found = _PORT_LAYER.match(key)
     if found is None:
         return key
     name, _, end = found[2].rpartition(".")
