@@ -7,12 +7,13 @@ BIN := .venv/bin
 BIN4 := .venv-4/bin
 DEMO := .venv-demo/bin
 ENGINES := .venv-engines/bin
+TRAINERS := .venv-trainers/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 IN_PARALLEL := --numprocesses auto --dist worksteal
 COVERED := tests/mapping tests/planning tests/metadata tests/convert/companions tests/test_strict_json.py tests/checkpoint/test_random_matrix.py
 PURE := internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checkpoint/random_matrix.py
 
-.PHONY: demo test coverage test-exhaustive test-matrix test-engines lint types format tables benchmark mutants clean python
+.PHONY: demo test coverage test-exhaustive test-matrix test-engines test-trainers lint types format tables benchmark mutants clean python
 
 demo: .venv-demo/ready
 	@$(DEMO)/python examples/demo.py
@@ -41,6 +42,10 @@ test-matrix: .venv-4/ready
 test-engines: .venv-engines/ready
 	$(ENGINES)/python -m pytest -W default engines
 
+# What trainers save after one step. Not part of "make test": it installs the trainers.
+test-trainers: .venv-trainers/ready
+	PYTHONPATH=trainers $(TRAINERS)/python -m pytest -W default trainers
+
 lint: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -66,7 +71,7 @@ mutants: .venv/ready
 	$(BIN)/python mutants/run.py $(ROOM) --most $(or $(MOST),150)
 
 clean:
-	rm -rf .venv .venv-4 .venv-demo .venv-engines .mutants demo-output
+	rm -rf .venv .venv-4 .venv-demo .venv-engines .venv-trainers .mutants demo-output
 
 python:
 	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, and $(PYTHON) is {}.{}: name another one, for instance with make PYTHON=python3.12.'.format(*sys.version_info[:2]))"
@@ -104,4 +109,12 @@ python:
 	@$(ENGINES)/python $(PIP_INSTALL) --no-deps --requirement engines/requirements.txt
 	@$(ENGINES)/python $(PIP_INSTALL) --constraint constraints.txt scikit-build-core
 	@$(ENGINES)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation --dest .venv-engines/sdists llama-cpp-python==0.3.36
+	@touch $@
+
+.venv-trainers/ready: pyproject.toml constraints.txt trainers/requirements.txt | python
+	@echo "Installing internvl-bridge, TRL, accelerate and PEFT into .venv-trainers (1.5 GB with torch)."
+	@$(PYTHON) -m venv --clear .venv-trainers
+	@$(TRAINERS)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	@PYTHONWARNINGS=ignore $(TRAINERS)/python $(PIP_INSTALL) --constraint constraints.txt --editable . pytest hypothesis pillow protobuf sentencepiece
+	@$(TRAINERS)/python $(PIP_INSTALL) --constraint constraints.txt --requirement trainers/requirements.txt
 	@touch $@

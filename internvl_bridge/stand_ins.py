@@ -1,5 +1,6 @@
 """Say what is in the place of a checkpoint or of its files, and what to type instead."""
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from internvl_bridge.errors import CheckpointError, first_few
 
+INNER = r"pytorch_model_fsdp(_[0-9]+)?|weights|model|pytorch_model\.bin"
+"""The directories that accelerate, XTuner, other trainers and DeepSpeed's zero_to_fp32.py make for weights."""
 POINTER_START = b"version https://git-lfs"
 
 
@@ -15,8 +18,31 @@ def lfs_pointer(path: Path, missing: str) -> CheckpointError:
     return CheckpointError(f"{path} is a Git LFS pointer, not {missing}.", "Fetch all files: git lfs pull.")
 
 
-_STATES = ("optimizer", "scheduler", "rng_state", "scaler", "training_args")
-"""How the names of a trainer's own state begin."""
+_PICKLED = (".bin", ".pt", ".pth")
+_OTHERS = (
+    *(
+        "optimizer",
+        "scheduler",
+        "rng_state",
+        "scaler",
+        "sampler",
+        "training_args",
+        "random_states",
+        "custom_checkpoint",
+    ),
+    *("mp_rank_", "zero_pp_rank_", "bf16_zero_", "model_world_size_", "optim_world_size_", "extra_state_world_size_"),
+    *("model_optim_rng", "adapter_model", "common", "latest"),
+)
+"""How the names begin of what trainers keep beside weights, and of parts of a save."""
+_SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.")
+_CONFIG = "config.json"
+_DEEPSPEED, _VERL = re.compile("global_step[0-9]+"), re.compile("global_step_[0-9]+")
+
+
+def pickled_files(directory: Path) -> list[str]:
+    """The files of ``directory`` of any name that torch.save may have written as whole weights."""
+    found = [path.name for path in directory.glob("*") if path.suffix in _PICKLED and path.is_file()]
+    return sorted(name for name in found if not name.startswith((".", *_OTHERS)) and not _SHARD.search(name))
 
 
 def other_directory(directory: Path) -> CheckpointError | None:
@@ -28,33 +54,49 @@ def other_directory(directory: Path) -> CheckpointError | None:
     return None if found is None else CheckpointError(f"{directory} holds {found[0]}.", found[1])
 
 
+def gone(path: Path) -> CheckpointError | None:
+    """The refusal of ``path`` if it is a link to a file that is gone, else None. A cleaned hub cache has such links."""
+    if not path.is_symlink() or path.exists():
+        return None
+    repository = next((name for above in path.parents if (name := _REPOSITORY.fullmatch(above.name))), None)
+    again = f"hf download {repository[1]}/{repository[2]}" if repository else "copy or download the whole directory"
+    return CheckpointError(
+        f"{path} is a link to {path.readlink()}, and nothing is there. Part of a download or copy is gone.",
+        f"Get it again: {again}.",
+    )
+
+
+_REPOSITORY = re.compile("models--(.+?)--(.+)")
+
+
 def _found(directory: Path, entries: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """What is there, and what to type."""
     place = shlex.quote(str(directory))
     folders = [path.name for path in entries if path.is_dir()]
     files = [path.name for path in entries if path.is_file()]
-    steps = [name for name in folders if name.startswith("global_step")]
+    steps = [name for name in folders if _DEEPSPEED.fullmatch(name)]
     if "zero_to_fp32.py" in files or steps:
         join = f"cd {place} && python zero_to_fp32.py . weights --safe_serialization"
+        then = "Then give this directory again" if _CONFIG in files else f"Then add {_ADD_CONFIG}"
         yield (
             f"a checkpoint of DeepSpeed ({first_few([*steps, 'zero_to_fp32.py'])}), whose weights lie in parts",
-            f"Put them together: {join}. {_complete(directory / 'weights')}",
+            f"Put them together: {join}. {then}: its weights/ is read.",
         )
-    if parts := [name for name in files if name.startswith("model_world_size_")]:
-        merge = f"python -m verl.model_merger merge --backend fsdp --local_dir {place} --target_dir MERGED"
+    parts = [name for name in files if name.startswith("model_world_size_")]
+    saves = [name for name in folders if _VERL.fullmatch(name)]
+    if parts or saves:
+        where = place if parts else shlex.quote(str(directory / saves[-1] / "actor"))
+        merge = f"python -m verl.model_merger merge --backend fsdp --local_dir {where} --target_dir MERGED"
         yield (
-            f"a checkpoint of verl ({first_few(parts)}), whose weights lie in parts",
+            f"a checkpoint of verl ({first_few(parts or saves)}), whose weights lie in parts",
             f"Merge them: {merge}. Then give MERGED.",
         )
-    if inner := [name for name in folders if name.startswith("pytorch_model_fsdp_") or name == "weights"]:
-        yield f"its weights one level down, in {first_few(inner)}", _complete(directory / inner[0])
-    if "pytorch_model.bin" in folders:
-        yield (
-            "pytorch_model.bin, which is a directory, as newer versions of DeepSpeed make it",
-            _complete(directory / "pytorch_model.bin"),
-        )
+    inner = [name for name in folders if _INNER.fullmatch(name) and any((directory / name).iterdir())]
+    if inner and _CONFIG not in files:
+        yield f"its weights one level down, in {first_few(inner)}, but no config.json", f"Add {_ADD_CONFIG}."
     if saves := [name for name in folders if name.startswith("checkpoint-")]:
-        yield f"the checkpoints of a trainer ({first_few(saves)})", f"Give one of them: {directory / saves[-1]}"
+        last = max(saves, key=lambda name: (len(name), name))  # checkpoint-900 comes before checkpoint-1000
+        yield f"the checkpoints of a trainer ({first_few(saves)})", f"Give one of them: {directory / last}"
     if "snapshots" in folders:
         revision = max((path.name for path in (directory / "snapshots").iterdir()), default="REVISION")
         yield "a repository in the hub's cache", f"Give its snapshot: {directory / 'snapshots' / revision}"
@@ -68,13 +110,14 @@ def _found(directory: Path, entries: Sequence[Path]) -> Iterator[tuple[str, str]
             f"{first_few(ggufs)}, which is llama.cpp's format",
             "Give the checkpoint that it was made from: GGUF is not converted back.",
         )
-    if pickled := [name for name in files if name.endswith((".pt", ".pth")) and not name.startswith(_STATES)]:
+    if len(pickled := pickled_files(directory)) > 1:
+        chosen = shlex.quote(str(directory / pickled[0]))
         target = shlex.quote(str(directory / "pytorch_model.bin"))
         yield (
-            f"{first_few(pickled)}, but no file of weights by a name that is known",
-            f"If it is a state dict, rename it: mv {shlex.quote(str(directory / pickled[0]))} {target}",
+            f"{first_few(pickled)}, and nothing shows which of them has the weights",
+            f"Rename the one that has: mv {chosen} {target}",
         )
 
 
-def _complete(weights: Path) -> str:
-    return f"Copy config.json and the tokenizer's files to {weights}, and give that."
+_INNER = re.compile(INNER)
+_ADD_CONFIG = "--config DIR (config=...), where DIR has the model's config.json and tokenizer"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.catalog.engines import Served
-from internvl_bridge.checkpoint.model import Model, read_model
+from internvl_bridge.checkpoint.model import Model, Source, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.errors import BridgeError
 from internvl_bridge.mapping.families import Experts
@@ -64,7 +64,7 @@ class Inspection:
         return {**asdict(self), "tied": self.tied}
 
 
-def inspect(path: str | Path) -> Inspection:
+def inspect(path: str | Path, *, config: str | Path | None = None, state_dict: str | None = None) -> Inspection:
     """Describe the checkpoint directory ``path``, from its headers and its config.json.
 
     Reads tensor data in one case only: if config.json calls a model tied that stores both an output head and input
@@ -72,6 +72,8 @@ def inspect(path: str | Path) -> Inspection:
 
     Args:
         path: Directory of a checkpoint of either format.
+        config: Directory of its config.json and tokenizer, if they are not in ``path``.
+        state_dict: Which model is meant, where ``path`` holds several, such as a model and its average.
 
     Returns:
         What is known about it, and why it cannot be converted, if it cannot.
@@ -85,11 +87,11 @@ def inspect(path: str | Path) -> Inspection:
         >>> found.format, found.family, found.refusal
         ('custom', 'Qwen3', None)
     """
-    model = read_model(Path(path))
+    model = read_model(Source(Path(path), None if config is None else Path(config), state_dict))
     target = MOST_COMPATIBLE if model.format is Format.CUSTOM else CUSTOM
     try:
         check_no_fork(model.description.file)
-        check_no_adapter(model.directory)
+        check_no_adapter(model.source.weights)
         planned = plan_model(model, target, stores_copy=target == CUSTOM)
         quantization(model.description.values, planned.packed, target.format)
         head = planned.head
@@ -116,7 +118,7 @@ def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = N
         dtypes[tensor.dtype] += prod(tensor.shape)
     saved_by = model.description.values.get("transformers_version") if model.format is Format.HF else None
     return Inspection(
-        path=str(model.directory),
+        path=str(model.source.weights),
         format=model.format.value,
         container=model.weights.container,
         spelling=None if model.format is Format.CUSTOM else model.keys.name,

@@ -1,6 +1,6 @@
 """A checkpoint directory, read and understood."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,18 +9,35 @@ from internvl_bridge.checkpoint.weights import holds_weights, open_weights, whol
 from internvl_bridge.errors import BridgeError, ConfigError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.spellings import LAYOUTS, KeySpelling, spelling_in
+from internvl_bridge.mapping.several_models import model_keys_in
+from internvl_bridge.mapping.spellings import KeySpelling, spelling_in
 from internvl_bridge.mapping.tied_head import tied_head
 from internvl_bridge.metadata.config.agreement import other_heads
 from internvl_bridge.metadata.config.description import TEXT_SECTION, ModelDescription, describe
 from internvl_bridge.metadata.config.file import detect_format, read_config
 from internvl_bridge.metadata.json_files import JsonFile, as_text
+from internvl_bridge.metadata.not_a_directory import not_a_directory
 from internvl_bridge.metadata.other_format import OtherFormat, read_sidecar, reference_as_other_format
 from internvl_bridge.storage.source_shards import Checkpoint
 
 TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
-_CUSTOM_PREFIXES = ("vision_model.", "language_model.", "mlp1.")
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a checkpoint is: its ``weights``, and the ``config`` beside them or elsewhere, with the tokenizer.
+
+    ``state_dict`` names the model that is meant, where the weights are those of several.
+    """
+
+    weights: Path
+    config: Path | None = None
+    state_dict: str | None = None
+
+    @property
+    def home(self) -> Path:
+        """The directory of config.json, and of all that is not weights."""
+        return self.weights if self.config is None else self.config
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +46,24 @@ class Model:
 
     ``specs`` are those of whole tensors, even where ``weights`` are kept in pieces; ``keys`` says how they
     are spelled. ``other_format`` is what is known about it in the other format. ``remarks`` say what contradicts itself
-    on disk, and what was made of it.
+    on disk, and what was made of it. ``filled`` are the keys of tensors that are another checkpoint's: then ``parts``
+    are the two models that this one was put together from.
     """
 
-    directory: Path
+    source: Source
     description: ModelDescription
     weights: OpenedWeights
     specs: Mapping[str, TensorSpec]
     keys: KeySpelling
     other_format: OtherFormat | None
     remarks: tuple[str, ...] = ()
+    filled: tuple[str, ...] = ()
+    parts: tuple["Model", ...] = ()
+
+    @property
+    def directory(self) -> Path:
+        """Where all of it is but its weights, which most often are there, too."""
+        return self.source.home
 
     @property
     def format(self) -> Format:
@@ -58,16 +83,19 @@ class Model:
         return TORCH_NAMES[max(sizes, key=sizes.__getitem__)]
 
 
-def read_model(directory: Path, reference: Path | None = None, *, alone: bool = False) -> Model:
-    """Read headers, index, config.json and sidecar of ``directory``; no tensor data.
+def read_model(source: Source, reference: Path | None = None, *, alone: bool = False) -> Model:
+    """Read headers, index, config.json and sidecar of ``source``; no tensor data.
 
     ``reference`` is a model of the other format that states what this one's cannot; without it a
-    sidecar in ``directory`` does, unless the model stands ``alone``: then nothing is asked of the other format.
+    sidecar beside config.json does, unless the model stands ``alone``: then nothing is asked of the other format.
     Raises a BridgeError for anything that is not an InternVL checkpoint.
     """
+    directory = source.home
+    if not source.weights.is_dir():
+        raise not_a_directory(source.weights)
     config = read_config(directory)
     wanted = detect_format(config).other
-    weights = open_weights(directory, _is_model(wanted.other))
+    weights = _opened(source, wanted.other)
     specs = whole_specs(weights)
     other_format = None if alone else _other_format(directory, wanted, reference)
     named = other_format.description.family if other_format is not None else None
@@ -88,7 +116,7 @@ def read_model(directory: Path, reference: Path | None = None, *, alone: bool = 
             "Correct the one that is wrong, or give the reference that belongs to this checkpoint.",
         )
     keys = spelling_in(wanted.other, specs, description.family)
-    return Model(directory, description, weights, specs, keys, other_format, remarks)
+    return Model(source, description, weights, specs, keys, other_format, remarks)
 
 
 def _resized(description: ModelDescription, specs: Mapping[str, TensorSpec]) -> JsonFile | None:
@@ -116,22 +144,19 @@ def _on_vocabulary(stale: int, rows: int) -> str:
 
 def reopened(model: Model) -> OpenedWeights:
     """The weights of ``model`` as they are now. Raises as :func:`read_model`."""
-    return open_weights(model.directory, _is_model(model.format))
+    return _opened(model.source, model.format)
+
+
+def _opened(source: Source, format_: Format) -> OpenedWeights:
+    return open_weights(source.weights, model_keys_in(format_), source.state_dict)
 
 
 def _other_format(directory: Path, wanted: Format, reference: Path | None) -> OtherFormat | None:
     if reference is None:
         return read_sidecar(directory, wanted)
-    keys = whole_specs(open_weights(reference, _is_model(wanted))) if holds_weights(reference) else ()
+    keys = whole_specs(open_weights(reference, model_keys_in(wanted))) if holds_weights(reference) else ()
     try:
         sidecar = read_sidecar(directory, wanted)
     except BridgeError:  # the reference takes its place
         sidecar = None
     return reference_as_other_format(read_config(reference), wanted, keys, sidecar)
-
-
-def _is_model(format_: Format) -> Callable[[Collection[str]], bool]:
-    """Separates keys of a model from those of what else trainers dump."""
-    if format_ is Format.CUSTOM:
-        return lambda keys: all(key.startswith(_CUSTOM_PREFIXES) for key in keys)
-    return lambda keys: any(all(map(layout.explains, keys)) for layout in LAYOUTS)

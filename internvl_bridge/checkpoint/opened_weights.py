@@ -20,7 +20,8 @@ class OpenedWeights:
 
     ``assembly`` leads from the keys of ``checkpoint`` to those of the whole tensors; None where every tensor is whole.
     ``left_out`` names what a dump holds beside the model: optimizer states, counters. ``crcs`` are the CRC-32 that
-    files state for parts of them. ``remarks`` say what was made of its keys.
+    files state for parts of them. ``remarks`` say what was made of its keys. ``state_dict`` is the name of the state
+    dict that was chosen among several, None if none was.
     """
 
     checkpoint: Checkpoint
@@ -29,6 +30,7 @@ class OpenedWeights:
     container: str = SAFETENSORS
     crcs: Mapping[ByteRange, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    state_dict: str | None = None
 
     @property
     def has_shards(self) -> bool:

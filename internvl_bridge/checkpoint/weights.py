@@ -1,6 +1,8 @@
 """Open the weights of a directory, whatever they are kept in."""
 
-from collections.abc import Callable, Collection, Mapping
+import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,12 @@ from internvl_bridge.checkpoint.dumps.detection import (
     has_pickled_weights,
 )
 from internvl_bridge.checkpoint.opened_weights import LocatedTensor, OpenedWeights
+from internvl_bridge.errors import CheckpointError, first_few
 from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity
+from internvl_bridge.mapping.several_models import IsModel, chosen_model
 from internvl_bridge.mapping.wrapped_names import clean_names
 from internvl_bridge.planning.output_head import SameBits
+from internvl_bridge.stand_ins import INNER
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.source_shards import INDEX_FILE, has_weights, open_checkpoint
@@ -24,20 +29,69 @@ from internvl_bridge.work.progress import nothing
 INDEX_FILES = (INDEX_FILE, PICKLED_INDEX, METADATA_FILE)
 """Files that say where tensors are, in all containers."""
 
-IsModel = Callable[[Collection[str]], bool]
-"""Whether keys are those of a model, and not of something that a trainer keeps beside it."""
+_INNER = re.compile(INNER)
 
 
-def open_weights(directory: Path, is_model: IsModel) -> OpenedWeights:
+def open_weights(directory: Path, is_model: IsModel, state_dict: str | None = None) -> OpenedWeights:
     """Find every tensor of ``directory``; reads headers only.
 
-    Safetensors files come first, as in transformers; then ``pytorch_model*.bin``, then a directory of
-    torch.distributed.checkpoint: those are read through torch, which is imported only then. Raises
-    CheckpointError for what cannot be read safely or contradicts itself.
+    Safetensors files come first, as in transformers; then what ``torch.save`` has written, then a directory of
+    torch.distributed.checkpoint: those are read through torch, which is imported only then. If ``directory`` has none
+    of these, but one of the directories in it does that trainers make for weights, they are those. ``state_dict`` names
+    the model that is meant, where there are several. Raises CheckpointError for what cannot be read safely or
+    contradicts itself.
     """
-    opened = _opened(directory, is_model)
+    place = weights_place(directory)
+    opened = _opened(place, is_model, state_dict)
+    if place != directory:
+        opened = replace(opened, remarks=(f"The weights are those in {place.name}.", *opened.remarks))
     check_downloaded(shard.path for shard in opened.checkpoint.shards)
+    if opened.state_dict is None:
+        opened = _chosen(opened, is_model, state_dict)
+    if opened.state_dict is not None:
+        remark = f"The weights are those of the state dict {opened.state_dict!r}, as was asked for."
+        opened = replace(opened, remarks=(*opened.remarks, remark))
     return _clean(opened, is_model)
+
+
+def weights_place(directory: Path) -> Path:
+    """The directory that holds the weights of ``directory``: itself, or one in it that trainers make for them.
+
+    Raises CheckpointError for several.
+    """
+    if not directory.is_dir() or _is_place(directory):
+        return directory
+    inner = sorted(path for path in directory.iterdir() if _INNER.fullmatch(path.name) and path.is_dir())
+    inner = [path for path in inner if _is_place(path)]
+    if len(inner) > 1:
+        raise CheckpointError(
+            f"{directory} holds weights in several directories: {first_few([path.name for path in inner])}. Nothing "
+            f"shows which are meant.",
+            f"Give one of them: {shlex.quote(str(inner[0]))} --config {shlex.quote(str(directory))}",
+        )
+    return inner[0] if inner else directory
+
+
+def _chosen(opened: OpenedWeights, is_model: IsModel, name: str | None) -> OpenedWeights:
+    """``opened`` without the tensors of other models than the one that is called ``name``."""
+    keys = whole_specs(opened).keys()
+    if name is None and (is_model(keys) or clean_names(keys, is_model) is not None):
+        return opened
+    chosen = chosen_model(opened.checkpoint.directory, keys, is_model, name)
+    if name is None:
+        return opened
+    assembly = opened.assembly or identity(whole_specs(opened))
+    taken = {new: assembly.recipes[old] for old, new in chosen.items()}
+    others = sorted({key.partition(".")[0] for key in keys - chosen.keys()})
+    stored = {run.key for recipe in taken.values() for run in recipe.runs}
+    tensors = {key: tensor for key, tensor in opened.checkpoint.tensors.items() if key in stored}
+    return replace(
+        opened,
+        checkpoint=replace(opened.checkpoint, tensors=tensors),
+        assembly=Plan({key: assembly.sources[key] for key in tensors}, taken),
+        left_out=(*opened.left_out, *others),
+        state_dict=name,
+    )
 
 
 def _clean(opened: OpenedWeights, is_model: IsModel) -> OpenedWeights:
@@ -55,20 +109,24 @@ def _clean(opened: OpenedWeights, is_model: IsModel) -> OpenedWeights:
     )
 
 
-def _opened(directory: Path, is_model: IsModel) -> OpenedWeights:
+def _opened(directory: Path, is_model: IsModel, state_dict: str | None) -> OpenedWeights:
     if not has_weights(directory) and has_pickled_weights(directory):
         from internvl_bridge.checkpoint.dumps.pickled import open_pickled  # imports torch  # noqa: PLC0415
 
-        return open_pickled(directory)
+        return open_pickled(directory, is_model, state_dict)
     if not has_weights(directory) and has_distributed_weights(directory):
         from internvl_bridge.checkpoint.dumps.distributed import open_distributed  # imports torch  # noqa: PLC0415
 
-        return open_distributed(directory, is_model)
+        return open_distributed(directory, is_model, state_dict)
     return OpenedWeights(open_checkpoint(directory), None)
 
 
 def holds_weights(directory: Path) -> bool:
-    """Whether ``directory`` holds a checkpoint in any container, valid or not."""
+    """Whether ``directory`` holds a checkpoint in any container, valid or not, or a directory in it does."""
+    return _is_place(weights_place(directory))
+
+
+def _is_place(directory: Path) -> bool:
     return has_weights(directory) or has_pickled_weights(directory) or has_distributed_weights(directory)
 
 

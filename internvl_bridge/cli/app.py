@@ -66,7 +66,8 @@ Output = Annotated[
         show_default=False,
     ),
 ]
-_COMMON, _OUTPUT, _SAFETY, _PRINTING = "Common options", "Options for the output", "Safety", "What is printed"
+_COMMON, _INPUT, _OUTPUT = "Common options", "Options for the source", "Options for the output"
+_SAFETY, _PRINTING = "Safety", "What is printed"
 HfReference = Annotated[
     Path | None,
     typer.Option(
@@ -97,6 +98,35 @@ Tokenizer = Annotated[
         help="Where the tokenizer files are, if not in SOURCE.",
         show_default=False,
         rich_help_panel=_COMMON,
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="DIR",
+        help="Where config.json and the tokenizer are, if not beside the weights.",
+        show_default=False,
+        rich_help_panel=_INPUT,
+    ),
+]
+StateDict = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which model is meant, where the weights are those of several, for instance a model and its average.",
+        show_default=False,
+        rich_help_panel=_INPUT,
+    ),
+]
+FillFrom = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="BASE",
+        help="A checkpoint of either format. Tensors that SOURCE lacks, as a trainer saved only what it trained, are "
+        "taken from it.",
+        show_default=False,
+        rich_help_panel=_INPUT,
     ),
 ]
 SystemMessage = Annotated[
@@ -240,6 +270,9 @@ def to_hf(
     output: Output,
     reference: HfReference = None,
     tokenizer: Tokenizer = None,
+    config: Config = None,
+    state_dict: StateDict = None,
+    fill_from: FillFrom = None,
     system_message: SystemMessage = None,
     layout: LayoutChoice = "l1",
     experts: ExpertsChoice = "split",
@@ -261,6 +294,9 @@ def to_hf(
     from internvl_bridge.convert.options import Execution, Options
 
     options = Options(
+        config=config,
+        state_dict=state_dict,
+        fill_from=fill_from,
         reference=reference,
         tokenizer=tokenizer,
         system_message=system_message,
@@ -290,6 +326,9 @@ def to_custom(
     output: Output,
     reference: CustomReference = None,
     tokenizer: Tokenizer = None,
+    config: Config = None,
+    state_dict: StateDict = None,
+    fill_from: FillFrom = None,
     tied: TiedChoice = None,
     max_shard_size: MaxShardSize = None,
     order: OrderChoice = "source",
@@ -309,6 +348,9 @@ def to_custom(
     from internvl_bridge.convert.options import Execution, Options
 
     options = Options(
+        config=config,
+        state_dict=state_dict,
+        fill_from=fill_from,
         reference=reference,
         tokenizer=tokenizer,
         tied=tied,
@@ -333,6 +375,9 @@ def repair(
     source: Source,
     output: Output,
     tokenizer: Tokenizer = None,
+    config: Config = None,
+    state_dict: StateDict = None,
+    fill_from: FillFrom = None,
     system_message: SystemMessage = None,
     layout: LayoutChoice = "l1",
     experts: ExpertsChoice = "split",
@@ -354,6 +399,9 @@ def repair(
     from internvl_bridge.convert.options import Execution, Options
 
     options = Options(
+        config=config,
+        state_dict=state_dict,
+        fill_from=fill_from,
         tokenizer=tokenizer,
         system_message=system_message,
         layout=layout,
@@ -387,6 +435,9 @@ def plan(
         typer.Option(metavar="DIR", help="As for the conversion.", show_default=False, rich_help_panel=_COMMON),
     ] = None,
     tokenizer: Tokenizer = None,
+    config: Config = None,
+    state_dict: StateDict = None,
+    fill_from: FillFrom = None,
     layout: LayoutChoice = "l1",
     experts: ExpertsChoice = "split",
     tied: TiedChoice = None,
@@ -402,6 +453,9 @@ def plan(
     from internvl_bridge.convert.options import Execution, Options
 
     options = Options(
+        config=config,
+        state_dict=state_dict,
+        fill_from=fill_from,
         reference=reference,
         tokenizer=tokenizer,
         layout=layout,
@@ -449,6 +503,8 @@ def verify(
 @app.command("inspect", cls=_Command, epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint.", show_default=False)],
+    config: Config = None,
+    state_dict: StateDict = None,
     as_json: Json = False,
 ) -> None:
     """Show what a checkpoint holds, from its headers and config.json.
@@ -458,7 +514,7 @@ def inspect(
     from internvl_bridge.cli import commands
     from internvl_bridge.cli.answers import PrintOptions
 
-    commands.inspect(path, PrintOptions(as_json=as_json, verbose=False, quiet=False))
+    commands.inspect(path, config, state_dict, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
 @app.command("models", cls=_Command, epilog="Example: internvl-bridge models")

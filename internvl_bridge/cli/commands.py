@@ -73,7 +73,7 @@ def plan(
 
     def work() -> Answer:
         _check_shard_size(options, execution)
-        accepted = detect_format(read_config(source))
+        accepted = detect_format(read_config(source if options.config is None else Path(options.config)))
         wanted = accepted if repair else next(format_ for format_ in Format if format_ is not accepted)
         place = output or source.absolute().with_name(f"{source.absolute().name}-{wanted.value}")
         conversion = prepare(source, place, (Format.HF if repair else accepted, wanted), options, execution)
@@ -101,11 +101,11 @@ def verify(left: Path, right: Path | None, workers: int | None, show: PrintOptio
     answer("verify", compare_checksums if right is None else lambda: compare_tensors(right), show)
 
 
-def inspect(path: Path, show: PrintOptions) -> None:
+def inspect(path: Path, config: Path | None, state_dict: str | None, show: PrintOptions) -> None:
     """Describe a checkpoint."""
 
     def work() -> Answer:
-        found = inspect_checkpoint(path)
+        found = inspect_checkpoint(path, config=config, state_dict=state_dict)
         return Answer("inspection", found.as_json, lambda: text_reports.inspection_lines(found))
 
     answer("inspect", work, show)

@@ -15,6 +15,9 @@ def to_hf(
     source: str | Path,
     output: str | Path,
     *,
+    config: str | Path | None = None,
+    state_dict: str | None = None,
+    fill_from: str | Path | None = None,
     reference: str | Path | None = None,
     tokenizer: str | Path | None = None,
     system_message: str | None = None,
@@ -37,6 +40,9 @@ def to_hf(
     Args:
         source: Directory of the custom checkpoint.
         output: Directory to create, with its parents.
+        config: Directory of config.json and the tokenizer, if they are not in ``source``.
+        state_dict: Which model is meant, where ``source`` holds several, such as a model and its average.
+        fill_from: Directory of a checkpoint of either format. Tensors that ``source`` lacks are taken from it.
         reference: Directory of an HF checkpoint to compare the output with. Its config.json is kept where it means the
             same as that of ``source``.
         tokenizer: Directory to take the tokenizer's files from, instead of ``source``.
@@ -75,6 +81,9 @@ def to_hf(
         True
     """
     options = Options(
+        config=config,
+        state_dict=state_dict,
+        fill_from=fill_from,
         reference=reference,
         tokenizer=tokenizer,
         system_message=system_message,
@@ -91,6 +100,9 @@ def to_custom(
     source: str | Path,
     output: str | Path,
     *,
+    config: str | Path | None = None,
+    state_dict: str | None = None,
+    fill_from: str | Path | None = None,
     reference: str | Path | None = None,
     tokenizer: str | Path | None = None,
     tied: Tied | None = None,
@@ -112,6 +124,9 @@ def to_custom(
     Args:
         source: Directory of the HF checkpoint.
         output: Directory to create, with its parents.
+        config: Directory of config.json and the tokenizer, if they are not in ``source``.
+        state_dict: Which model is meant, where ``source`` holds several, such as a model and its average.
+        fill_from: Directory of a checkpoint of either format. Tensors that ``source`` lacks are taken from it.
         reference: Directory of a custom checkpoint to compare the output with. It also gives what HF cannot state, and
             its Python modules.
         tokenizer: Directory to take the tokenizer's files from, instead of ``source``.
@@ -148,6 +163,9 @@ def to_custom(
         True
     """
     options = Options(
+        config=config,
+        state_dict=state_dict,
+        fill_from=fill_from,
         reference=reference,
         tokenizer=tokenizer,
         tied=tied,
@@ -162,6 +180,9 @@ def repair(
     source: str | Path,
     output: str | Path,
     *,
+    config: str | Path | None = None,
+    state_dict: str | None = None,
+    fill_from: str | Path | None = None,
     tokenizer: str | Path | None = None,
     system_message: str | None = None,
     layout: Layout = "l1",
@@ -184,6 +205,9 @@ def repair(
     Args:
         source: Directory of the HF checkpoint.
         output: Directory to create, with its parents.
+        config: Directory of config.json and the tokenizer, if they are not in ``source``.
+        state_dict: Which model is meant, where ``source`` holds several, such as a model and its average.
+        fill_from: Directory of a checkpoint of either format. Tensors that ``source`` lacks are taken from it.
         tokenizer: Directory to take the tokenizer's files from, instead of ``source``.
         system_message: What the chat template renders for conversations without a system message. By default
             upstream's; "none" stands for none.
@@ -220,6 +244,9 @@ def repair(
         'L1'
     """
     options = Options(
+        config=config,
+        state_dict=state_dict,
+        fill_from=fill_from,
         tokenizer=tokenizer,
         system_message=system_message,
         layout=layout,

@@ -42,7 +42,7 @@ def manifest_of(directory: Path) -> tuple[Manifest | None, tuple[str, ...]]:
 
 def recorded(model: Model, manifest: Manifest | None) -> Recorded:
     """What ``manifest`` records of the weights of ``model`` that are there."""
-    if manifest is None or model.weights.assembly is not None:
+    if manifest is None or model.weights.assembly is not None or model.source.config is not None:
         return NOTHING
     written = stamp_of(model.directory / SIDECAR_FILE).modified
     tensors: dict[str, str] = {}

@@ -32,12 +32,17 @@ ACCEPTABLE = {
 """What callers may accept by name, where a refusal names it: the name, and what it is."""
 _DIRECTIONS = {"to-hf": Format.HF, "to-custom": Format.CUSTOM}
 _LONGEST_MESSAGE = 100_000
+PATHS = ("config", "fill_from", "reference", "tokenizer")
+"""Those of :class:`Options` that are directories."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What :func:`to_hf`, :func:`to_custom` and :func:`repair` let their callers choose."""
 
+    config: str | Path | None = None
+    state_dict: str | None = None
+    fill_from: str | Path | None = None
     reference: str | Path | None = None
     tokenizer: str | Path | None = None
     system_message: str | None = None

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.checkpoint.byte_ranges import in_source_shards
+from internvl_bridge.checkpoint.filling import filled
 from internvl_bridge.checkpoint.inspection import Inspection, inspection_of
-from internvl_bridge.checkpoint.model import Model, read_model
+from internvl_bridge.checkpoint.model import Model, Source, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
-from internvl_bridge.checkpoint.weights import holds_weights, stored_plan
+from internvl_bridge.checkpoint.weights import holds_weights, stored_plan, weights_place
 from internvl_bridge.convert.companions.repair import repaired_files
-from internvl_bridge.convert.companions.shared import CompanionFiles, tokenizer_home
+from internvl_bridge.convert.companions.shared import CompanionFiles, tokenizer_home, without_byte_order_marks
 from internvl_bridge.convert.companions.to_custom import custom_files
 from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.convert.companions.unconverted import unconverted_files
 from internvl_bridge.convert.integrity import Recorded, changed_small_files, manifest_of, recorded
 from internvl_bridge.convert.links import check_links, files_that_are_told
-from internvl_bridge.convert.options import Execution, Options, check_accepted, check_applies, check_options
+from internvl_bridge.convert.options import PATHS, Execution, Options, check_accepted, check_applies, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.serving import notes_on_serving, served_as
 from internvl_bridge.convert.sizes import parse_size
@@ -48,6 +49,8 @@ from internvl_bridge.storage.source_shards import INDEX_FILE
 from internvl_bridge.work.workers import check_workers
 
 _AS_USUAL = Execution()
+_CALLED = {"config": "config", "fill_from": "base", "reference": "reference", "tokenizer": "tokenizer"}
+"""What the directories that options name are to the conversion."""
 _DUMP_SHARD = "5GB"
 """The shards of an output whose source has none that could be kept."""
 
@@ -107,8 +110,10 @@ def prepare(
     """Decide everything about a conversion from the first of ``formats`` to the second and prove it; write nothing."""
     accepted, wanted = formats
     source, output = Path(source), Path(output)
-    reference = None if options.reference is None else Path(options.reference)
-    inputs = tuple(Path(place) for place in (source, reference, options.tokenizer) if place is not None)
+    given = {name: Path(place) for name in PATHS if (place := getattr(options, name)) is not None}
+    reference = given.get("reference")
+    weights = (source, *(given[name] for name in ("fill_from",) if name in given))
+    inputs = tuple(dict.fromkeys((*weights, *given.values(), *map(weights_place, weights))))
     check_options(options)
     check_accepted(execution.accept)
     check_workers(execution.workers)
@@ -116,38 +121,39 @@ def prepare(
         if place.is_dir():
             check_no_kernel_files(place)
     contents = contents_of(inputs)  # before the first of them is read: a change in between is noticed later
-    model = read_model(source, reference, alone=accepted is wanted)
+    model = read_model(Source(source, given.get("config"), options.state_dict), reference, alone=accepted is wanted)
     if model.format is not accepted:
         raise _wrong_format(model)
     _check_code(model, execution)
     if "adapter" not in execution.accept:
         check_no_adapter(source)
+    if base := given.get("fill_from"):
+        model = filled(model, read_model(Source(base), alone=True))
     check_applies(options, wanted)
-    for what, read in (("reference", reference), ("tokenizer", options.tokenizer)):
-        if read is not None:
-            check_apart(output, Path(read), what)
+    for what, read in given.items():
+        check_apart(output, read, _CALLED[what])
     check_output(source, output, overwrite=execution.overwrite)
     if execution.overwrite:
         check_replaceable(output, inputs)
     if reference is not None and holds_weights(reference):
-        read_model(reference)  # a reference that cannot be compared with must not surprise at the end
+        read_model(Source(reference))  # a reference that cannot be compared with must not surprise at the end
     spelling = chosen_spelling(wanted, options.layout, options.experts)
     planned = plan_model(model, spelling, stores_copy=_stores_copy(model, options, wanted))
     shards = _output_shards(model, planned, options)
-    home = tokenizer_home(source, reference, options.tokenizer)
+    home = tokenizer_home(model.directory, reference, options.tokenizer)
     companions = _companion_files(model, planned, options, wanted, home)
     if "links" not in execution.accept:
-        check_links(inputs, files_that_are_told({*contents, *companions.copies}, source))
+        check_links(inputs, files_that_are_told({*contents, *companions.copies}, model.directory))
     unconverted = unconverted_files(model, planned, companions, home, wanted)
     fields = fields_that_differ(model)
-    manifest, manifest_notes = manifest_of(source)
+    manifest, manifest_notes = manifest_of(model.directory)
     served = served_as(model, planned, spelling, companions, output)
     told = (
         *notes_on_source(model, fields),
         *notes_on_serving(served),
         *manifest_notes,
         *companions.notes,
-        *changed_small_files(manifest, source, contents),
+        *changed_small_files(manifest, model.directory, contents),
     )
     warnings, notes = warnings_of(told), without_warnings(told)
     return Conversion(
@@ -188,11 +194,11 @@ def _wrong_format(model: Model) -> UnsupportedModelError:
     """The refusal of a source that another command is for."""
     if model.format is Format.CUSTOM:
         return UnsupportedModelError(
-            f"{model.directory} is in the custom format.",
+            f"{model.source.weights} is in the custom format.",
             "Use 'internvl-bridge to-hf' to convert it into the HF format.",
         )
     return UnsupportedModelError(
-        f"{model.directory} is already in the HF format.",
+        f"{model.source.weights} is already in the HF format.",
         "Use 'internvl-bridge to-custom' to convert it into the custom one, or 'internvl-bridge repair' if "
         "transformers does not load it.",
     )
@@ -211,9 +217,11 @@ def _output_shards(model: Model, planned: ModelPlan, options: Options) -> tuple[
 def _companion_files(model: Model, planned: ModelPlan, options: Options, wanted: Format, home: Path) -> CompanionFiles:
     """Everything beside the weights and the sidecar; ``home`` is where the tokenizer is."""
     if wanted is Format.CUSTOM:
-        return custom_files(model, planned, home, options.reference)
-    make = hf_files if model.format is Format.CUSTOM else repaired_files
-    return make(model, planned, home, options.system_message)
+        files = custom_files(model, planned, home, options.reference)
+    else:
+        make = hf_files if model.format is Format.CUSTOM else repaired_files
+        files = make(model, planned, home, options.system_message)
+    return without_byte_order_marks(files)
 
 
 def _stores_copy(model: Model, options: Options, wanted: Format) -> bool:

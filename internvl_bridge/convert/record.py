@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge._version import __version__
-from internvl_bridge.convert.options import Execution, Options
+from internvl_bridge.convert.options import PATHS, Execution, Options
 from internvl_bridge.notes import called
 
-_PATHS = {"reference", "tokenizer"}
 
-
-def record_of(options: Options, execution: Execution, warnings: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
+def record_of(
+    options: Options, execution: Execution, filled: Sequence[str], warnings: Sequence[str], notes: Sequence[str]
+) -> dict[str, Any]:
     """The program's version, the options that were chosen and change the output, what was accepted and what was said.
+
+    ``filled`` are the keys of tensors that the source did not have.
 
     Of paths only the last name is kept: outputs are uploaded, and a path shows how a machine and its user are called.
     """
@@ -21,7 +23,8 @@ def record_of(options: Options, execution: Execution, warnings: Sequence[str], n
     chosen = {name: value for name, value in asdict(options).items() if value != usual[name]}
     return {
         "program": f"internvl-bridge {__version__}",
-        "options": {name: called(Path(value)) if name in _PATHS else value for name, value in chosen.items()},
+        "options": {name: called(Path(value)) if name in PATHS else value for name, value in chosen.items()},
+        "filled": [*filled],
         "accepted": sorted(execution.accept),
         "warnings": [*warnings],
         "notes": [*notes],

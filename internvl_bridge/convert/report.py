@@ -21,7 +21,7 @@ class ConversionReport:
     ``verification`` is None if it was not asked for; a conversion that fails it is never published. ``reference``
     compares the output with the reference's weights, for information. ``fields`` are those of config.json that change
     what a model computes and differ from the reference's, with both values. ``accepted`` names what was accepted.
-    ``engines`` are those that serve the output.
+    ``engines`` are those that serve the output. ``filled`` are the keys of tensors that the source lacked.
     """
 
     source: Path
@@ -39,6 +39,7 @@ class ConversionReport:
     fields: Mapping[str, str]
     accepted: tuple[str, ...]
     engines: tuple[str, ...]
+    filled: tuple[str, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     verification: Comparison | None
@@ -80,6 +81,7 @@ class ConversionReport:
             "fields": dict(self.fields),
             "accepted": list(self.accepted),
             "engines": list(self.engines),
+            "filled": list(self.filled),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "verification": None if self.verification is None else self.verification.as_json(),

@@ -60,7 +60,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
     shards = written.shards
     keys = tuple(key for shard in conversion.shards for key in shard.keys)
     return ConversionReport(
-        source=model.directory,
+        source=model.source.weights,
         output=output,
         format=conversion.wanted.value,
         found=conversion.found,
@@ -75,6 +75,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         fields=conversion.fields,
         accepted=tuple(sorted(conversion.execution.accept)),
         engines=conversion.engines,
+        filled=model.filled,
         warnings=(*conversion.warnings, *written.warnings),
         notes=(*conversion.notes, *written.notes, *_about_this_run(written.workspace, shards)),
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
@@ -184,7 +185,7 @@ def _sidecar(
         weights[shard.name] = WeightsRecord(planned.size, header, tensors)
     files = {shard.name: whole for shard in written.shards if (whole := _whole(shard)) is not None}
     warnings, notes = (*conversion.warnings, *written.warnings), (*conversion.notes, *written.notes)
-    record = record_of(conversion.options, conversion.execution, warnings, notes)
+    record = record_of(conversion.options, conversion.execution, conversion.model.filled, warnings, notes)
     manifest = Manifest(ALGORITHM, {**checksums, **files}, weights)
     return sidecar_text({**conversion.sidecar, RECORD: record}, manifest, text_checksum)
 

@@ -63,7 +63,7 @@ def settled_stamps(model: Model, progress: Progress) -> Stamps:
             raise changed_meanwhile(shard.path)
         report(shard.stamp.size, 1)
     moved = [shard.path for shard in shards if shard.stamp.is_touched(stamps[shard.path])]
-    if moved and model.description.may_be_tied:
+    if moved and any(part.description.may_be_tied for part in (model, *model.parts)):
         raise changed_meanwhile(moved[0])  # what its output head is was decided by data that may be another's
     if moved:
         check_headers(model)
@@ -94,9 +94,10 @@ def check_weights(model: Model, stamps: Stamps, compare: Callable[[Collection[Pa
 
 def check_headers(model: Model) -> None:
     """Raise CheckpointError unless the headers say what they said when ``model`` was read."""
-    weights = reopened(model)
-    if weights.checkpoint.tensors != model.checkpoint.tensors or weights.assembly != model.weights.assembly:
-        raise changed_meanwhile(model.directory)
+    for part in model.parts or (model,):
+        weights = reopened(part)
+        if weights.checkpoint.tensors != part.checkpoint.tensors or weights.assembly != part.weights.assembly:
+            raise changed_meanwhile(part.source.weights)
 
 
 def _content(path: Path, readers: FileReader) -> str:

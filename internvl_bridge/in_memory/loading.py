@@ -9,10 +9,11 @@ from typing import Any
 import transformers
 from huggingface_hub import snapshot_download
 
-from internvl_bridge.checkpoint.model import Model, read_model
+from internvl_bridge.checkpoint.model import Model, Source, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.checkpoint.weights import stored_plan
 from internvl_bridge.convert.companions.repair import repaired_files
+from internvl_bridge.convert.companions.shared import without_byte_order_marks
 from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.errors import DifferenceError, OptionError, first_few
 from internvl_bridge.in_memory.mapped_tensors import mapped_tensors
@@ -121,9 +122,10 @@ def _read(path_or_repo: str | Path, kwargs: dict[str, Any]) -> Model:
     options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
     folder = kwargs.pop("subfolder", "")
     if Path(path_or_repo).is_dir():
-        return read_model(Path(path_or_repo) / folder)
+        return read_model(Source(Path(path_or_repo) / folder))
     try:
-        return read_model(Path(snapshot_download(str(path_or_repo), allow_patterns=list(_WANTED), **options)) / folder)
+        place = snapshot_download(str(path_or_repo), allow_patterns=list(_WANTED), **options)
+        return read_model(Source(Path(place) / folder))
     except (OSError, ValueError) as error:
         raise OptionError(
             f"{path_or_repo} is not a directory, and cannot be loaded from the hub: {type(error).__name__}. "
@@ -144,7 +146,7 @@ def _readable(source: Model) -> KeySpelling:
 def _directory_beside(source: Model, planned: ModelPlan) -> Iterator[Path]:
     """A directory, for a while, with all files of the converted checkpoint but its weights."""
     make = hf_files if source.format is Format.CUSTOM else repaired_files
-    files = make(source, planned, source.directory, None)
+    files = without_byte_order_marks(make(source, planned, source.directory, None))
     with TemporaryDirectory(prefix="internvl-bridge-") as name:
         directory = Path(name)
         write_files(directory, files.texts, files.copies)

@@ -1,5 +1,6 @@
 """The in-memory interpreter of plans: torch state dicts, converted without touching a value."""
 
+import warnings
 from collections.abc import Mapping
 from math import sqrt
 from pathlib import Path
@@ -13,7 +14,9 @@ from internvl_bridge.mapping.family_from_keys import guessed_route
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
 from internvl_bridge.mapping.routes import plan_route
+from internvl_bridge.mapping.several_models import model_keys_in
 from internvl_bridge.mapping.spellings import chosen_spelling, spelling_in
+from internvl_bridge.mapping.wrapped_names import clean_names
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.json_files import JsonFile
 from internvl_bridge.planning.output_head import SameBits
@@ -34,8 +37,9 @@ def convert_state_dict(
 ) -> dict[str, torch.Tensor]:
     """Convert a state dict in memory; dtypes, devices and values stay as they are.
 
-    HF keys are recognised in any spelling. Every key must be understood, and every group of tensors complete. With
-    ``config``, the tensors must also be all those, and of the shapes, that it describes.
+    HF keys are recognised in any spelling. A prefix of all keys, names of training wrappers in them, and buffers that
+    config.json determines are taken out, with a warning. Every key must be understood, and every group of tensors
+    complete. With ``config``, the tensors must also be all those, and of the shapes, that it describes.
 
     Args:
         tensors: The state dict of a model of the other format.
@@ -66,12 +70,23 @@ def convert_state_dict(
     wanted = wanted_format(direction)
     options = Options(layout=layout, experts=experts, tied=tied)
     check_options(options)
+    tensors = _clean(tensors, wanted.other)
     specs = {key: spec_of(tensor) for key, tensor in tensors.items()}
     if config is None:
         plan = plan_route(guessed_route(specs, chosen_spelling(wanted, options.layout, options.experts)), specs)
     else:
         plan = _plan(described_by(config, specs), tensors, specs, wanted, options)
     return {key: gathered(recipe, tensors) for key, recipe in plan.recipes.items()}
+
+
+def _clean(tensors: StateDict, format_: Format) -> StateDict:
+    """``tensors`` under the keys of a model, where training wrappers have changed them, and without buffers."""
+    names = clean_names(tensors.keys(), model_keys_in(format_))
+    if names is None:
+        return tensors
+    left_out = [f"Left out, as no weights of the model: {first_few(names.left_out)}."] if names.left_out else []
+    warnings.warn(" ".join([*names.remarks, *left_out]), stacklevel=3)
+    return {new: tensors[old] for old, new in names.renamed.items()}
 
 
 def _plan(

@@ -1,5 +1,6 @@
 """Convert tensors one by one as they come, for trainers that push weights into a serving engine."""
 
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,9 +16,11 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.make_plan import RowLookup, explain_unknown_keys
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.routes import Route
+from internvl_bridge.mapping.several_models import IsModel, model_keys_in
 from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, chosen_spelling, spelling_in
 from internvl_bridge.mapping.tied_head import TiedHead, tied_head
 from internvl_bridge.mapping.transforms import Transform, group_into, recipes_into
+from internvl_bridge.mapping.wrapped_names import clean_name, is_buffer, prefix_of
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.planning.checked_plan import check_config, checked_plan
 from internvl_bridge.planning.output_head import OutputHead, output_head
@@ -36,12 +39,14 @@ def iter_converted(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Convert ``(key, tensor)`` pairs in any order, and yield each target as soon as its sources have come.
 
-    Holds copies of the tensors of open groups only: a query that waits for its key and value, experts that wait for the
-    others of their layer. Of a model that config.json calls tied, it also holds a copy of the embeddings. So
-    ``named_tensors`` may fill one buffer again and again. What leaves at once is not copied: it is valid until the next
-    pair is asked for, if the buffer is filled again then. A key that is not understood, or
-    not spelled as those before it, is refused when it comes. With ``config``, a tensor that never came or has another
-    shape is refused at the end. Without it, experts are refused if they come before any key that shows their family.
+    Holds copies of the tensors of open groups only: a query that waits for its key and value, experts that wait for
+    the others of their layer. Of a model that config.json calls tied, it also holds a copy of the embeddings. So
+    ``named_tensors`` may fill one buffer again and again. What leaves at once is not copied: it is valid until the
+    next pair is asked for, if the buffer is filled again then. If the first key has the prefix of a training wrapper,
+    that is taken off all of them. Buffers that config.json determines are left out. Both come with a warning. A key
+    that is not understood, or not spelled as those before it, is refused when it comes. With ``config``, a tensor that
+    never came or has another shape is refused at the end. Without it, experts are refused if they come before any key
+    that shows their family.
 
     Args:
         named_tensors: Keys and tensors of a model of the other format, on whatever device.
@@ -72,6 +77,7 @@ def iter_converted(
     wanted = wanted_format(direction)
     options = Options(layout=layout, experts=experts, tied=tied)
     check_options(options)
+    named_tensors = _clean(named_tensors, model_keys_in(wanted.other))
     if config is not None:
         return _described(named_tensors, config, wanted, options)
     target = chosen_spelling(wanted, options.layout, options.experts)
@@ -165,6 +171,34 @@ def _incomplete(waiting: Mapping[str, _Group]) -> IncompleteGroupError:
         f"{first_few(list(waiting))} never came, but {come} did, which cannot be converted without.",
         "Pass all tensors of the model.",
     )
+
+
+def _clean(named_tensors: NamedTensors, is_model: IsModel) -> NamedTensors:
+    """``named_tensors`` under the keys of a model: the first one shows what a wrapper has put before all of them."""
+    prefix: str | None = None
+    told: set[str] = set()
+    for key, tensor in named_tensors:
+        if is_buffer(key):
+            _tell_once(told, "buffer", f"{key} is left out, as are other buffers: config.json determines them.")
+            continue
+        if prefix is None:
+            prefix = prefix_of(key, is_model)
+        name = clean_name(key, prefix)
+        if name is None:
+            raise MixedSpellingError(
+                f"{key} does not begin with {prefix!r}, as the keys before it do.",
+                "Pass the tensors of one state dict.",
+            )
+        if name != key:
+            _tell_once(told, "name", f"{key} is converted as {name}, and keys like it alike.")
+        yield name, tensor
+        del tensor  # before the next one is asked for
+
+
+def _tell_once(told: set[str], what: str, text: str) -> None:
+    if what not in told:
+        told.add(what)
+        warnings.warn(text, stacklevel=2)
 
 
 def _guessable(named_tensors: NamedTensors) -> NamedTensors:

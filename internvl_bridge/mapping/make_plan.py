@@ -7,7 +7,7 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.patterns import KeyPattern
 from internvl_bridge.mapping.plan import Plan, TensorSpec, restored
 from internvl_bridge.mapping.transforms import Recipes, Transform, recipes_into, source_patterns
-from internvl_bridge.mapping.unknown_keys import explain_unknown_key
+from internvl_bridge.mapping.unknown_keys import reason_for_unknown
 
 
 def make_plan(table: Sequence[Transform], specs: Mapping[str, TensorSpec], wanted: Format) -> Plan:
@@ -96,5 +96,5 @@ class RowLookup:
 
 def explain_unknown_keys(keys: Sequence[str]) -> UnknownKeyError:
     """The refusal of keys that no transform claims: the first few, why, and what to do."""
-    reason, remedy = explain_unknown_key(keys[0])
+    reason, remedy = reason_for_unknown(keys)
     return UnknownKeyError(f"Unknown tensor {first_few(keys)}: {reason}.", remedy)

@@ -11,6 +11,10 @@ _PARTS = {
     "projector": re.compile(r"(model\.)?(mlp1|multi_modal_projector)\."),
     "language model": re.compile(r"(model\.)?language_model\."),
 }
+_FROM_BASE = (
+    "If a trainer saved only what it trained, add --fill-from BASE (fill_from=...), the checkpoint that the training "
+    "started from."
+)
 _LAYER = re.compile(r"(.*\.layers?)\.([0-9]+)\.")
 
 
@@ -26,8 +30,7 @@ def check_against(expected: Mapping[str, tuple[int, ...]], specs: Mapping[str, T
     if missing and (part := _missing_part(expected, specs)):
         raise MissingKeyError(
             f"config.json describes {part}, but the checkpoint has none of its tensors.",
-            "A trainer may have saved only what it trained. Save the whole model, or add the missing tensors from the "
-            "base model.",
+            _FROM_BASE,
         )
     if missing:
         raise MissingKeyError(
@@ -49,6 +52,18 @@ def check_against(expected: Mapping[str, tuple[int, ...]], specs: Mapping[str, T
             )
 
 
+def counted_parts(missing: Collection[str], keys: Collection[str]) -> str:
+    """The parts of a model with these ``keys`` that ``missing`` ones are of, and how many of each are missing."""
+    counts = {name: (_matches(mark, missing), _matches(mark, keys)) for name, mark in _PARTS.items()}
+    named = [f"{lacks} of {all_} tensors of the {name}" for name, (lacks, all_) in counts.items() if lacks]
+    others = [key for key in missing if not any(mark.match(key) for mark in _PARTS.values())]
+    return " and ".join([*named, *([first_few(others)] if others else [])])
+
+
+def _matches(mark: re.Pattern[str], keys: Collection[str]) -> int:
+    return sum(mark.match(key) is not None for key in keys)
+
+
 def _missing_part(expected: Collection[str], specs: Collection[str]) -> str | None:
     """The part of a model of which no tensor is there: its name, and how many tensors it has."""
     for name, mark in _PARTS.items():
@@ -65,7 +80,8 @@ def _check_layer_counts(expected: Mapping[str, object], specs: Mapping[str, obje
             raise ContradictionError(
                 f"The checkpoint has {found[stack]} layers {stack}.*, but config.json says "
                 f"num_hidden_layers is {described[stack]}.",
-                "Use the config.json that this checkpoint was saved with.",
+                "Use the config.json that this checkpoint was saved with."
+                + (f" {_FROM_BASE}" if found[stack] < described[stack] else ""),
             )
 
 
@@ -83,7 +99,7 @@ def _missing_remedy(missing: list[str]) -> str:
             "The checkpoint is incomplete: save or download it again. Only if you know that the model uses its "
             "input embeddings as output head, set tie_word_embeddings to true in config.json."
         )
-    return "The checkpoint is incomplete: save or download it again."
+    return f"The checkpoint is incomplete: save or download it again. {_FROM_BASE}"
 
 
 def _listed(keys: list[str]) -> str:

@@ -1,6 +1,7 @@
 """What a foreign tensor key most likely is, and what its owner can do about it."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -13,7 +14,7 @@ class _Cause:
 
 _QUANTISED = (
     r"(qweight|qzeros|scales|g_idx|weight_scale(_inv|_2)?|input_scale|weight_zero_point|weight_packed|weight_shape|SCB"
-    r"|weight_format|[kv]_scale|weight\.(nested_)?(absmax|quant_map)|weight\.quant_state\..*)"
+    r"|weight_format|weight_global_scale|input_global_scale|[kv]_scale|weight\.(nested_)?(absmax|quant_map)|weight\.quant_state\..*)"
 )
 _QUANTISE_LATER = "Convert the unquantised checkpoint and quantise the result."
 
@@ -22,6 +23,26 @@ _CAUSES = (
         r"(mlp2|pooling_before_gating|gating)\..*",
         "it belongs to the InternVL 'Flash' releases, whose visual router transformers does not have",
         "Use the release without '-Flash' in its name.",
+    ),
+    _Cause(
+        r".*\.(modules_to_save|original_module|token_adapter)(\..*)?",
+        "PEFT keeps it beside a module that it trains in full: the weights before and after are both here",
+        "Merge the adapter into the model before saving it (in PEFT: merge_and_unload).",
+    ),
+    _Cause(
+        r".*\._extra_state",
+        "it is the state of a layer of Transformer Engine, not a weight",
+        "Export the model with the tool of the trainer that wrote it: that leaves such states out.",
+    ),
+    _Cause(
+        r"(.*\.)?_flat_param",
+        "FSDP keeps all weights of a module in it, one after the other",
+        "Save the whole state dict (in FSDP: StateDictType.FULL_STATE_DICT), and convert that.",
+    ),
+    _Cause(
+        r"(.*\.)?(v_head|value_head|score|critic)\..*",
+        "it belongs to a head that scores answers, as value and reward models have, which InternVL does not have",
+        "Save the model without that head.",
     ),
     _Cause(
         r".*(\.base_layer\.|\.lora_[AB]\.|\.lora_embedding_|base_model\.model\.|\.lora_magnitude_vector).*",
@@ -53,13 +74,8 @@ _CAUSES = (
     ),
     _Cause(
         r"(module|_orig_mod|_fsdp_wrapped_module)\..*",
-        "the name carries the prefix of a training wrapper (DDP, torch.compile or FSDP)",
+        "the name carries the prefix of a training wrapper (DDP, torch.compile or FSDP), and other tensors do not",
         "Save the unwrapped model's state dict.",
-    ),
-    _Cause(
-        r".*rotary_emb\.inv_freq",
-        "it is a buffer that old transformers versions saved although it follows from config.json",
-        "Remove it from the checkpoint.",
     ),
 )
 _UNKNOWN = _Cause(
@@ -69,7 +85,18 @@ _UNKNOWN = _Cause(
 )
 
 
-def explain_unknown_key(key: str) -> tuple[str, str]:
-    """``(reason, remedy)`` for a key that no transform claims."""
-    cause = next((cause for cause in _CAUSES if re.fullmatch(cause.pattern, key)), _UNKNOWN)
+_MANY = _Cause(
+    ".*",
+    "they belong to neither checkpoint format of this model family",
+    "If this is an InternVL model, something has renamed its tensors: save it again under its own names, and please "
+    "report it. Other models are not converted.",
+)
+"""Of so many tensors that removing them would leave no model."""
+_FEW = 8
+
+
+def reason_for_unknown(keys: Sequence[str]) -> tuple[str, str]:
+    """``(reason, remedy)`` for keys that no transform claims."""
+    unknown = _UNKNOWN if len(keys) <= _FEW else _MANY
+    cause = next((cause for cause in _CAUSES if re.fullmatch(cause.pattern, keys[0])), unknown)
     return cause.reason, cause.remedy

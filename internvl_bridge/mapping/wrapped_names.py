@@ -1,10 +1,11 @@
 """What training wrappers and earlier versions made of a model's keys, and which of them do not belong to it."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from internvl_bridge.errors import first_few
+from internvl_bridge.mapping.several_models import IsModel
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch.compile, FSDP and activation checkpointing put between the parts of a key."""
@@ -45,14 +46,14 @@ class CleanNames:
     remarks: tuple[str, ...]
 
 
-def clean_names(keys: Collection[str], is_model: Callable[[Collection[str]], bool]) -> CleanNames | None:
+def clean_names(keys: Collection[str], is_model: IsModel) -> CleanNames | None:
     """The keys of a model behind ``keys``; None if they are such keys already, or if nothing here explains them.
 
     A prefix is taken off only if every key has it, and only what ``is_model`` accepts is a model.
     """
-    left_out = tuple(key for key in keys if f".{key}".endswith(_BUFFERS))
-    plain = {key: _unwrapped(key) for key in keys if not f".{key}".endswith(_BUFFERS)}
-    prefix = "" if is_model([*plain.values()]) else _prefix([*plain.values()], is_model)
+    left_out = tuple(key for key in keys if is_buffer(key))
+    plain = {key: _unwrapped(key) for key in keys if not is_buffer(key)}
+    prefix = _prefix([*plain.values()], is_model)
     if prefix is None:
         return None
     renamed = {key: _as_now(name.removeprefix(prefix)) for key, name in plain.items()}
@@ -66,8 +67,26 @@ def clean_names(keys: Collection[str], is_model: Callable[[Collection[str]], boo
     return CleanNames(renamed, left_out, tuple(remarks))
 
 
-def _prefix(keys: Collection[str], is_model: Callable[[Collection[str]], bool]) -> str | None:
+def is_buffer(key: str) -> bool:
+    """Whether ``key`` is that of a buffer that follows from config.json, or of a counter: of no weight."""
+    return f".{key}".endswith(_BUFFERS)
+
+
+def prefix_of(key: str, is_model: IsModel) -> str:
+    """The prefix that a wrapper has put before ``key``, which comes alone; "" if it has none that is known."""
+    return _prefix([_unwrapped(key)], is_model) or ""
+
+
+def clean_name(key: str, prefix: str) -> str | None:
+    """The key of a model behind ``key``; None if it does not begin with ``prefix``."""
+    plain = _unwrapped(key)
+    return _as_now(plain.removeprefix(prefix)) if plain.startswith(prefix) else None
+
+
+def _prefix(keys: Collection[str], is_model: IsModel) -> str | None:
     """What every key begins with, behind which ``is_model`` finds a model; the shortest such prefix."""
+    if is_model(keys):
+        return ""
     first = next(iter(keys), "")
     parts = first.split(".")[:-1]
     for count in range(1, min(len(parts), _LONGEST_PREFIX) + 1):

@@ -6,6 +6,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 from internvl_bridge.metadata.json_files import is_present
+from internvl_bridge.strict_json import without_mark
 
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -59,7 +60,7 @@ def small_texts(directory: Path, without: Collection[str], surely: Collection[st
         total += size
         if size <= _LARGEST_TEXT and total <= _LARGEST_TEXTS:
             chosen.append(path)
-    texts = {path.name: _text(path) for path in sorted(chosen)}
+    texts = {path.name: _text(path, without_bom=path.name in surely) for path in sorted(chosen)}
     return {name: text for name, text in texts.items() if text is not None}
 
 
@@ -82,10 +83,11 @@ def is_text_name(name: str) -> bool:
     return bool(plain) and len(name.encode(errors="replace")) <= _LONGEST_NAME
 
 
-def _text(path: Path) -> str | None:
+def _text(path: Path, *, without_bom: bool) -> str | None:
     """The contents of a file, None if it is not text. Raises as :func:`is_present` for a Git LFS pointer."""
     is_present(path)
+    data = path.read_bytes()
     try:
-        return path.read_bytes().decode()
+        return (without_mark(data) if without_bom else data).decode()
     except UnicodeDecodeError:
         return None

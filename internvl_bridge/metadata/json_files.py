@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError, CompanionFileError, ConfigError
-from internvl_bridge.stand_ins import POINTER_START, lfs_pointer
+from internvl_bridge.stand_ins import POINTER_START, gone, lfs_pointer
 from internvl_bridge.strict_json import parse_json_object, without_mark
 
 Config = Mapping[str, Any]
@@ -37,11 +37,13 @@ def read_json_file(path: Path) -> JsonFile:
     def malformed(reason: str) -> CheckpointError:
         return _error(path, f"{path} cannot be used: {reason}.", "Correct it or save the checkpoint again.")
 
+    if (lost := gone(path)) is not None:
+        raise _error(path, lost.reason, lost.remedy)
     if not path.is_file():
         raise _error(
             path,
             f"{path} does not exist, or is not a file.",
-            "Give the directory of a complete checkpoint. Copy the file there if a trainer wrote only the weights.",
+            "Give the directory of a complete checkpoint.",
         )
     if path.stat().st_size > LARGEST_JSON:
         raise malformed(f"it has more than {LARGEST_JSON} bytes")
@@ -71,10 +73,12 @@ def is_present(path: Path) -> bool:
         with path.open("rb") as file:
             _refuse_pointer(path, file.read(len(POINTER_START)))
         return True
+    if (lost := gone(path)) is not None:
+        raise _error(path, lost.reason, f"{lost.remedy} Or remove the link, to convert without the file.")
     if os.path.lexists(path):
         raise _error(
             path,
-            f"{path} exists, but is not a file that can be read (a link to a file that is gone?).",
+            f"{path} exists, but is not a file that can be read.",
             "Download it again, or remove it to convert without it.",
         )
     return False

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.errors import CheckpointError, first_few
-from internvl_bridge.stand_ins import other_directory
+from internvl_bridge.stand_ins import gone, other_directory
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.header import Header, read_header
@@ -96,7 +96,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     elif weight_map is None and not files:
         raise _no_weights(directory, sorted(found))
     elif missing := [name for name in named if name not in files]:
-        raise missing_shards(directory / INDEX_FILE, missing)
+        raise gone(directory / missing[0]) or missing_shards(directory / INDEX_FILE, missing)
     shards, tensors, doubles = _gathered(files, weight_map)
     if weight_map is not None:
         check_index(directory / INDEX_FILE, weight_map, {k: shards[t.shard].path.name for k, t in tensors.items()})
@@ -191,26 +191,21 @@ def has_weights(directory: Path) -> bool:
 
 
 def _no_weights(directory: Path, found: list[str]) -> CheckpointError:
-    if any(name.startswith("adapter_") for name in found):
+    adapter = [name for name in (*found, "adapter_model.bin") if name.startswith("adapter_")]
+    adapter = [name for name in adapter if (directory / name).is_file()]
+    if adapter:
         return CheckpointError(
-            f"{directory} holds an adapter ({first_few(found)}), not a whole model.",
+            f"{directory} holds an adapter ({first_few(adapter)}), not a whole model.",
             "Merge it into its base model (with peft: merge_and_unload), save that, and convert what was saved.",
         )
-    if found and (other := other_directory(directory)):
-        return other
+    lost = (gone(path) for path in sorted(directory.iterdir()) if path.suffix in {".safetensors", ".bin"})
+    if (refusal := next(filter(None, lost), None)) or (refusal := other_directory(directory)):
+        return refusal
     if found:
         return CheckpointError(
             f"{directory} holds {first_few(found)}, but neither {SINGLE_FILE} nor {INDEX_FILE}.",
             f"Rename a single file to {SINGLE_FILE}; restore the index of several.",
         )
-    pickled = sorted(path.name for path in directory.glob("*.bin") if not path.name.startswith("."))
-    if "adapter_model.bin" in pickled:
-        return _no_weights(directory, ["adapter_model.bin"])
-    if pickled:
-        return CheckpointError(
-            f"{directory} holds {first_few(pickled)}, but no safetensors file and no pytorch_model.bin.",
-            "Rename a single file of weights to pytorch_model.bin, or save the model again.",
-        )
-    return other_directory(directory) or CheckpointError(
+    return CheckpointError(
         f"{directory} holds no {SINGLE_FILE} and no {INDEX_FILE}.", "Give the directory of a checkpoint."
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from internvl_bridge.checkpoint.byte_ranges import target_tensors
-from internvl_bridge.checkpoint.model import Model, read_model
+from internvl_bridge.checkpoint.model import Model, Source, read_model
 from internvl_bridge.checkpoint.weights import open_weights, same_bits_in, stored_plan, tensor_locations, whole_specs
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan, TensorSpec, identity
@@ -51,7 +51,7 @@ def verify(
 def compare_models(left: Path, right: Path, workers: int, progress: Progress) -> Comparison:
     """As :func:`verify`."""
     if (left / CONFIG_FILE).exists() and (right / CONFIG_FILE).exists():
-        ours, theirs = read_model(left), read_model(right)
+        ours, theirs = read_model(Source(left)), read_model(Source(right))
         mine, other, plan = ours.weights, theirs.weights, _plan(ours, theirs)
     else:
         mine, other = (open_weights(path, lambda _: True) for path in (left, right))

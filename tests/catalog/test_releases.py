@@ -11,7 +11,7 @@ from support import copy_custom
 from typer.testing import CliRunner
 
 from internvl_bridge.catalog.releases import AWQ, RELEASES, Release
-from internvl_bridge.checkpoint.model import read_model
+from internvl_bridge.checkpoint.model import Source, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.cli.app import app
 from internvl_bridge.convert.companions.to_hf import hf_files
@@ -157,7 +157,7 @@ def test_a_release_is_planned_both_ways_from_its_true_shapes(release: Release, t
     specs = custom_specs(release)
     source, hf = make(release, tmp_path / "custom", specs), tmp_path / "hf"
     there = planned(source)
-    model = read_model(source)
+    model = read_model(Source(source))
     plan = plan_model(model, MOST_COMPATIBLE, stores_copy=False)
     assert plan.plan.targets == {key: TensorSpec("BF16", shape) for key, shape in release.schema.items()}
     hf.mkdir()
@@ -165,7 +165,7 @@ def test_a_release_is_planned_both_ways_from_its_true_shapes(release: Release, t
     write_files(hf, files.texts, files.copies)
     write_sparse(hf, plan.plan.targets)
     back = planned(hf)
-    home = plan_model(read_model(hf, source), CUSTOM, stores_copy=False)
+    home = plan_model(read_model(Source(hf), source), CUSTOM, stores_copy=False)
     assert home.plan.targets == specs
     assert min(there["budget"]["verified"], back["budget"]["verified"]) > 2 * release.parameters
 

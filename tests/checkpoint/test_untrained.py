@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 import internvl_bridge
 from internvl_bridge.checkpoint import untrained
-from internvl_bridge.checkpoint.model import read_model
+from internvl_bridge.checkpoint.model import Source, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.checkpoint.random_matrix import looks_random
 from internvl_bridge.checkpoint.untrained import sampled
@@ -240,7 +240,7 @@ def test_a_head_that_only_its_relation_to_the_embeddings_excuses(tmp_path: Path)
         return (math.sqrt(1 - 0.15**2) * drawn(embeddings, 1).float() + few).bfloat16()
 
     source = changed(tmp_path / "hf", UNTIED, with_head(UNTIED, hidden))
-    model = read_model(source)
+    model = read_model(Source(source))
     assert looks_random(sampled(model, HEADS[UNTIED]), 0.02)
     assert notes(source) == []
 
@@ -268,7 +268,7 @@ def test_a_custom_checkpoint_is_not_asked(tmp_path: Path):
     report = internvl_bridge.to_hf(custom, tmp_path / "hf")
     assert [note for note in said(report) if RANDOM in note] == []
     assert len(notes(tmp_path / "hf")) == 2
-    model = read_model(custom)
+    model = read_model(Source(custom))
     assert list(untrained.notes_on_untrained(model, plan_model(model, MOST_COMPATIBLE, stores_copy=False))) == []
 
 

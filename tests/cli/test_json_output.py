@@ -129,7 +129,7 @@ def test_a_refusal(tmp_path: Path):
 def test_what_ends_a_command_from_outside(
     error: type[BaseException], code: int, kind: str, source: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def failing(_path: Path) -> None:
+    def failing(_path: Path, **_: object) -> None:
         raise error
 
     monkeypatch.setattr(commands, "inspect_checkpoint", failing)

@@ -482,7 +482,7 @@ def test_a_distributed_dump_without_a_config(command: str, tmp_path: Path):
     source = copy_custom("qwen2-300m", tmp_path / "dump")
     distribute(source)
     (source / "config.json").unlink()
-    refuse(command, source, "config.json", "Copy")
+    refuse(command, source, "config.json", "--config")
 
 
 def test_a_dump_whose_config_is_of_the_other_format(tmp_path: Path):

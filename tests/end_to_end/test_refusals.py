@@ -356,7 +356,7 @@ def test_a_link_into_a_cache_whose_file_is_gone(name: str, custom: Custom):
     source = custom("qwen2-300m")
     (source / name).unlink(missing_ok=True)
     (source / name).symlink_to("../blobs/gone")
-    refuse("to-hf", source, name, "is not a file that can be read", "Download it again")
+    refuse("to-hf", source, name, "and nothing is there", "Get it again")
 
 
 @pytest.mark.parametrize("token", [[1, 2], -1, "590", True, 2**31])

@@ -112,8 +112,11 @@ def test_repair_does_not_need_one_dtype_for_queries_and_keys(custom: Custom, tmp
 
 def test_a_byte_order_mark_is_not_passed_on(custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
-    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+    names = ("config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json")
+    for name in names:
         (source / name).write_bytes(b"\xef\xbb\xbf" + (source / name).read_bytes())
     internvl_bridge.to_hf(source, tmp_path / "hf")
-    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+    for name in names:
         assert not (tmp_path / "hf" / name).read_bytes().startswith(b"\xef\xbb\xbf")
+    internvl_bridge.to_custom(tmp_path / "hf", tmp_path / "custom")
+    assert (tmp_path / "custom" / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()[3:]

@@ -258,8 +258,10 @@ DEEP_OBJECT = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 HOSTILE_TEXT = "\x1b[2J\x1b]0;owned\x07\u202egpj.exe\r\nError: none\x9b31m"
 """Escapes that clear a terminal and rename its window, text that runs backwards, a forged line."""
 
-_WORDS_OF_LINKS = dict.fromkeys(["a link in a circle", "a link to nothing"], "which is not there")
-"""What is said of links for a shard that lead to no file."""
+_WORDS_OF_LINKS = dict.fromkeys(["a link in a circle", "a link to nothing"], "and nothing is there")
+"""What is said of links that lead to no file."""
+
+_NOT_READ = "is not a file that can be read"
 
 # Things that are no regular file: reading them blocks, never ends, or fails.
 ODD_FILES: dict[str, Callable[[str], Callable[[Path], None]]] = {
@@ -731,7 +733,7 @@ _BESIDE = [
         "is not a token",
     ),
     *(
-        _tokenizer(f"{what} for {name} {base}", make(name), name, "is not a file that can be read", base=base)
+        _tokenizer(f"{what} for {name} {base}", make(name), name, _WORDS_OF_LINKS.get(what, _NOT_READ), base=base)
         for base in ("custom", "hf")
         for name in ("tokenizer.json", "generation_config.json", "chat_template.jinja", "LICENSE", "vocab.json")
         for what, make in ODD_FILES.items()
@@ -815,7 +817,7 @@ _SIDECAR = [
         Attack(
             f"{what} for {SIDECAR}",
             make(SIDECAR),
-            (SIDECAR, "is not a file that can be read"),
+            (SIDECAR, _WORDS_OF_LINKS.get(what, _NOT_READ)),
             "CompanionFileError",
             "hf",
             frozenset({"to_custom", "inspect", "verify"}),
@@ -876,7 +878,12 @@ REFUSED: list[Attack] = [
     ),
     *(Attack(name, spoil, words, base="sharded") for name, spoil, words in _INDEX),
     *(
-        Attack(f"{what} for the weights {base}", make(WEIGHTS), ("holds no model.safetensors",), base=base)
+        Attack(
+            f"{what} for the weights {base}",
+            make(WEIGHTS),
+            (_WORDS_OF_LINKS.get(what, "holds no model.safetensors"),),
+            base=base,
+        )
         for base in ("custom", "hf")
         for what, make in ODD_FILES.items()
     ),
@@ -884,7 +891,7 @@ REFUSED: list[Attack] = [
         Attack(
             f"{what} for a shard",
             make(SHARDS[1]),
-            (INDEX, SHARDS[1], _WORDS_OF_LINKS.get(what, "is there, but is not a file")),
+            (SHARDS[1], _WORDS_OF_LINKS.get(what, "is there, but is not a file")),
             base="sharded",
         )
         for what, make in ODD_FILES.items()
@@ -894,7 +901,7 @@ REFUSED: list[Attack] = [
         Attack(
             f"{what} for {CONFIG} {base}",
             make(CONFIG),
-            (CONFIG, "does not exist, or is not a file"),
+            (CONFIG, _WORDS_OF_LINKS.get(what, "does not exist, or is not a file")),
             "ConfigError",
             base,
             PLANNED,

@@ -4,7 +4,7 @@ import pytest
 
 from internvl_bridge.errors import ContradictionError, MissingKeyError
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.schema_check import check_against
+from internvl_bridge.mapping.schema_check import check_against, counted_parts
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -43,7 +43,14 @@ def test_a_missing_head_among_others_is_an_incomplete_checkpoint() -> None:
     with pytest.raises(MissingKeyError) as error:
         check({"a": (1,), "language_model.lm_head.weight": (1,)}, {})
 
-    assert error.value.remedy == "The checkpoint is incomplete: save or download it again."
+    assert error.value.remedy.startswith("The checkpoint is incomplete: save or download it again. If a trainer")
+
+
+def test_what_is_missing_is_counted_part_by_part() -> None:
+    tower = [f"vision_tower.{name}" for name in "abc"]
+    keys = [*tower, "model.language_model.x", "lm_head.weight"]
+    assert counted_parts(tower[:2], keys) == "2 of 3 tensors of the vision tower"
+    assert counted_parts([*tower, "lm_head.weight"], keys) == "3 of 3 tensors of the vision tower and lm_head.weight"
 
 
 def test_a_part_of_which_nothing_is_there_is_named_whole() -> None:

@@ -90,11 +90,13 @@ TEXT = TextDims(7, 5, 6, 1, 4, 2, 3, False, False, None)
         ("module.vision_model.encoder.layers.0.ls1", "training wrapper", "Save the unwrapped model's"),
         ("_orig_mod.mlp1.0.weight", "training wrapper", "Save the unwrapped model's"),
         ("_fsdp_wrapped_module.mlp1.0.weight", "training wrapper", "Save the unwrapped model's"),
-        (
-            "language_model.model.layers.0.self_attn.rotary_emb.inv_freq",
-            "a buffer that old transformers versions saved",
-            "Remove it",
-        ),
+        ("language_model.lm_head.modules_to_save.default.weight", "PEFT keeps it", "merge_and_unload"),
+        ("language_model.lm_head.original_module.weight", "PEFT keeps it", "merge_and_unload"),
+        ("language_model.model.embed_tokens.token_adapter.trainable_tokens_delta", "PEFT keeps it", "merge_and_unload"),
+        ("language_model.model.layers.0.mlp.up_proj.weight_global_scale", "quantised", "Convert the unquantised"),
+        ("language_model.model.layers.0.mlp.fc1._extra_state", "Transformer Engine", "Export the model"),
+        ("language_model._flat_param", "FSDP keeps all weights", "FULL_STATE_DICT"),
+        ("v_head.summary.weight", "a head that scores answers", "without that head"),
         ("language_model.model.visual_expert.weight", "neither checkpoint format", "Remove the tensor if it does not"),
         ("", "neither checkpoint format", "Remove the tensor if it does not"),
     ],
@@ -133,6 +135,14 @@ def test_an_expert_of_its_own_is_unknown_among_fused_ones() -> None:
 
     with pytest.raises(UnknownKeyError, match=rf"^Unknown tensor {key}: it belongs to neither checkpoint format"):
         make_plan(QWEN3_MOE.table(TEXT, Experts.FUSED), {key: SPEC}, TO_CUSTOM)
+
+
+def test_of_a_whole_model_no_tensor_is_to_be_removed() -> None:
+    with pytest.raises(UnknownKeyError) as error:
+        make_plan(QWEN2.table(TEXT), {f"transformer.h.{number}.w": SPEC for number in range(20)}, TO_HF)
+
+    assert "they belong to neither checkpoint format" in error.value.reason
+    assert "Remove" not in error.value.remedy
 
 
 def test_many_unknown_keys_are_counted_and_the_first_three_named() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import pytest
 
-from internvl_bridge.mapping.wrapped_names import CleanNames, clean_names
+from internvl_bridge.mapping.wrapped_names import CleanNames, clean_name, clean_names, prefix_of
 
 HEAD, TOWER = "language_model.lm_head.weight", "vision_tower.encoder.layer.3"
 
@@ -58,6 +58,13 @@ def test_names_of_wrappers_and_of_the_first_port_are_those_of_today(key: str, na
 def test_buffers_are_left_out(buffer: str) -> None:
     found = cleaned(HEAD, buffer)
     assert (found.renamed, found.left_out, found.remarks) == ({HEAD: HEAD}, (buffer,), ())
+
+
+@pytest.mark.parametrize("before", ["", "module.", "model.", "_orig_mod."])
+def test_one_key_shows_the_prefix_of_all(before: str) -> None:
+    prefix = prefix_of(f"{before}{HEAD}", is_model)
+    assert clean_name(f"{before}{TOWER}._orig_mod.mlp.up_proj.weight", prefix) == f"{TOWER}.mlp.fc1.weight"
+    assert (clean_name(HEAD, prefix) is None) == (before in {"module.", "model."})
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,9 @@ def test_any_file_of_a_tokenizer_makes_one(name: str, tmp_path: Path):
 
 def test_a_link_to_nothing_is_not_overlooked(tmp_path: Path):
     (tmp_path / "tokenizer.json").symlink_to("nowhere")
-    with pytest.raises(CompanionFileError, match=r"tokenizer\.json exists, but is not a file"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer\.json is a link to nowhere"):
         has_tokenizer(tmp_path)
-    with pytest.raises(CompanionFileError, match=r"tokenizer\.json exists, but is not a file"):
+    with pytest.raises(CompanionFileError, match=r"tokenizer\.json is a link to nowhere"):
         digest(tmp_path / "tokenizer.json")
 
 

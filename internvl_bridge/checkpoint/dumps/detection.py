@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from internvl_bridge.stand_ins import pickled_files
+
 PICKLED_FILE = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 PICKLED_FILES = "pytorch_model*.bin"
@@ -10,7 +12,19 @@ METADATA_FILE = ".metadata"
 
 def has_pickled_weights(directory: Path) -> bool:
     """Whether ``directory`` holds weights written by ``torch.save``, valid or not."""
-    return (directory / PICKLED_INDEX).exists() or any(directory.glob(PICKLED_FILES))
+    named = (directory / PICKLED_INDEX).exists() or any(path.is_file() for path in directory.glob(PICKLED_FILES))
+    return named or pickled_file(directory) is not None
+
+
+def pickled_file(directory: Path) -> str | None:
+    """The one file that holds the weights of ``directory``: by its name, or as nothing else there can.
+
+    None for several of other names: nothing shows which is meant.
+    """
+    if (directory / PICKLED_FILE).is_file():
+        return PICKLED_FILE
+    found = pickled_files(directory)
+    return found[0] if len(found) == 1 else None
 
 
 def has_distributed_weights(directory: Path) -> bool:

@@ -1,6 +1,6 @@
 """Open a directory of torch.distributed.checkpoint as one checkpoint, or refuse it. Imports torch."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -22,8 +22,9 @@ from internvl_bridge.checkpoint.dumps.distributed_metadata import (
     read_metadata,
 )
 from internvl_bridge.checkpoint.opened_weights import DISTRIBUTED, OpenedWeights
-from internvl_bridge.errors import CheckpointError, first_few
+from internvl_bridge.errors import CheckpointError
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec, whole
+from internvl_bridge.mapping.several_models import IsModel, chosen_model
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.source_shards import Checkpoint, Shard, StoredTensor
@@ -31,12 +32,6 @@ from internvl_bridge.storage.stamps import stamp_of
 
 _MOST_RUNS = 4_000_000
 """Runs of elements in a whole checkpoint; each takes some 100 bytes of memory, and twice that for a while."""
-
-
-_FIRST_SEGMENTS = frozenset(
-    {"language_model", "vision_tower", "vision_model", "multi_modal_projector", "mlp1", "lm_head", "model"}
-)
-"""With which the keys of a model start: what stands before them may be a trainer's prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +43,12 @@ class _Part:
     chunk: Chunk
 
 
-def open_distributed(directory: Path, is_model: Callable[[Collection[str]], bool]) -> OpenedWeights:
+def open_distributed(directory: Path, is_model: IsModel, state_dict: str | None = None) -> OpenedWeights:
     """Find every chunk of the model in ``directory`` as a byte range of its files; no tensor data is read.
 
     ``is_model`` says whether keys are those of a model. The shortest prefix of keys for which it is true is removed.
-    Keys with another prefix are left out, unless they are those of another model. If there is no such prefix, all
-    tensors are taken as they are.
+    Keys with another prefix are left out, unless they are those of another model: then ``state_dict`` must be the
+    prefix of the one that is meant. If there is no such prefix, all tensors are taken as they are.
 
     Raises CheckpointError unless the chunks tile every tensor, and lie where ``.metadata`` says, as it says.
     """
@@ -63,47 +58,18 @@ def open_distributed(directory: Path, is_model: Callable[[Collection[str]], bool
     contents = read_metadata(path)
     if not contents.tensors:
         raise CheckpointError(f"{path} lists no tensors.", "Give the directory in which the model's weights are.")
-    prefix = _prefix(directory, contents.tensors, is_model)
-    tensors = {key.removeprefix(prefix): _tensor(contents, key) for key in contents.tensors if key.startswith(prefix)}
+    chosen = chosen_model(directory, contents.tensors, is_model, state_dict)
+    tensors = {name: _tensor(contents, key) for key, name in chosen.items()}
     parts = _parts(path, tensors)
     assembly = None if parts.keys() == tensors.keys() else _assembly(path, tensors, parts)
-    return OpenedWeights(_checkpoint(directory, parts), assembly, _left_out(contents, prefix), DISTRIBUTED)
+    checkpoint, left_out = _checkpoint(directory, parts), _left_out(contents, chosen)
+    return OpenedWeights(checkpoint, assembly, left_out, DISTRIBUTED, state_dict=state_dict)
 
 
-def _prefix(directory: Path, keys: Collection[str], is_model: Callable[[Collection[str]], bool]) -> str:
-    prefixes = {""}
-    for key in keys:
-        segments = key.split(".")
-        for number, segment in enumerate(segments):
-            if segment in _FIRST_SEGMENTS:
-                prefixes.add("".join(f"{before}." for before in segments[:number]))
-    models: dict[str, set[str]] = {}
-    for prefix in sorted(prefixes, key=lambda prefix: (prefix.count("."), prefix)):
-        names = {key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
-        if is_model(names):
-            models[prefix] = names
-    chosen = next(iter(models), "")
-    taken = models.get(chosen, set())
-    alike = [prefix for prefix, names in models.items() if 2 * len(names & taken) > len(taken)]
-    if others := [prefix for prefix in alike if prefix != chosen]:
-        raise _several_models(directory, [chosen, *others])
-    return chosen
-
-
-def _several_models(directory: Path, prefixes: Sequence[str]) -> CheckpointError:
-    """The refusal of a dump that holds a model and, for instance, an average of it."""
-    names = [prefix.removesuffix(".") for prefix in prefixes]
-    return CheckpointError(
-        f"{directory} holds {len(names)} models with the same keys: {first_few(names)}. Nothing shows which is meant.",
-        f"Save the one that you mean alone: dcp_to_torch_save({str(directory)!r}, 'all.pt') of "
-        f"torch.distributed.checkpoint.format_utils makes one file of them all. Save its part as pytorch_model.bin.",
-    )
-
-
-def _left_out(contents: Contents, prefix: str) -> tuple[str, ...]:
+def _left_out(contents: Contents, chosen: Collection[str]) -> tuple[str, ...]:
     """First segments of what is not a tensor of the model; whole keys where the model's keys start the same way."""
-    taken = {key.partition(".")[0] for key in contents.tensors if key.startswith(prefix)}
-    others = [*(key for key in contents.tensors if not key.startswith(prefix)), *contents.others]
+    taken = {key.partition(".")[0] for key in chosen}
+    others = [*(key for key in contents.tensors if key not in chosen), *contents.others]
     firsts = {key: key.partition(".")[0] for key in others}
     return tuple(sorted({key if first in taken else first for key, first in firsts.items()}))
 

@@ -1,8 +1,9 @@
 """What the directions share: the files next to the weights as a value, and what is done alike for each."""
 
+import codecs
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from internvl_bridge.checkpoint.model import Model
@@ -29,6 +30,7 @@ from internvl_bridge.metadata.tokenizer.tokenizer_json import check_whole
 from internvl_bridge.notes import Warn, called
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
+from internvl_bridge.strict_json import without_mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,19 @@ class CompanionFiles:
     texts: Mapping[str, str]
     copies: tuple[Path, ...]
     notes: tuple[str, ...]
+
+
+def without_byte_order_marks(files: CompanionFiles) -> CompanionFiles:
+    """``files`` with texts instead of copies where a JSON file starts with a mark, which no reader of JSON accepts."""
+    marked = [path for path in files.copies if path.suffix == ".json" and _starts_with_mark(path)]
+    texts = {path.name: without_mark(path.read_bytes()).decode() for path in marked}
+    return replace(files, texts={**files.texts, **texts}, copies=tuple(p for p in files.copies if p not in marked))
+
+
+def _starts_with_mark(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(len(codecs.BOM_UTF8))
+    return start == codecs.BOM_UTF8
 
 
 def restored_tokenizer(other_format: OtherFormat | None, home: Path) -> dict[str, str]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.checkpoint.model import Model
-from internvl_bridge.checkpoint.weights import INDEX_FILES
+from internvl_bridge.checkpoint.weights import INDEX_FILES, weights_place
 from internvl_bridge.convert.companions.shared import CompanionFiles
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.metadata.files import CHAT_FILES, TOKENIZER_FILES, small_texts
+from internvl_bridge.metadata.files import CHAT_FILES, TOKENIZER_FILES, is_text_name, small_texts
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, repaired_contents, sidecar_contents
 from internvl_bridge.planning.tensor_plan import ModelPlan
 
@@ -45,4 +45,7 @@ def unconverted_files(
         sidecar = sidecar_contents(model.format, family, texts, made, head, planned.plan.recipes)
         kept = {*texts}
     there = {path.name for path in source.iterdir() if not path.name.startswith(".")}
+    there -= {weights_place(model.source.weights).name}
+    if model.source.config is not None:
+        there = {name for name in there if is_text_name(name)}  # the weights beside them are not the source's
     return UnconvertedFiles(sidecar, tuple(sorted(there - used - kept)))

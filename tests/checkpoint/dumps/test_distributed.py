@@ -313,8 +313,14 @@ def test_a_model_and_an_average_of_it_are_both_named(tmp_path):
     keys = ["mlp1.a", "mlp1.b", "vision_model.w"]
     state = {name: {key: torch.ones(1) for key in keys} for name in ("model", "ema")}
     save(tmp_path, {**state, "optim": {"state": {"mlp1.a.exp_avg": torch.ones(1)}}})
-    with pytest.raises(CheckpointError, match=r"holds 2 models with the same keys: ema, model\..*dcp_to_torch_save"):
+    with pytest.raises(CheckpointError, match=r"2 models with the same keys: model, ema\..*--state-dict model"):
         open_distributed(tmp_path, model)
+    for name, others in {"model": ("ema", "optim"), "ema": ("model", "optim")}.items():
+        chosen = open_distributed(tmp_path, model, name)
+        assert chosen.checkpoint.tensors.keys() == {*keys}
+        assert (chosen.state_dict, chosen.left_out) == (name, others)
+    with pytest.raises(CheckpointError, match=r"does not hold a state dict 'actor'. It holds model, "):
+        open_distributed(tmp_path, model, "actor")
 
 
 def test_without_a_prefix_that_fits_all_tensors_are_taken(tmp_path):

@@ -51,7 +51,7 @@ def test_an_adapter_is_not_taken_for_a_checkpoint_without_a_config(base: Any, na
 def test_weights_without_a_config_lack_only_that(weights: str, tmp_path: Path) -> None:
     (tmp_path / weights).write_bytes(b"")
     (tmp_path / "global_step500").mkdir()
-    with pytest.raises(ConfigError, match=r"config\.json does not exist.*Copy the file there"):
+    with pytest.raises(ConfigError, match=r"config\.json does not exist.*add --config DIR"):
         read_config(tmp_path)
 
 
@@ -184,8 +184,37 @@ def test_malformed_json_is_refused_with_its_path(tmp_path: Path, raw: bytes, rea
 
 
 def test_a_config_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not exist, or is not a file"):
+    with pytest.raises(ConfigError, match=r"config\.json does not exist\."):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architectures", "part"),
+    [
+        ("intern_vit_6b", ["InternVisionModel"], "a vision tower alone"),
+        ("internvl_vision", ["InternVLVisionModel"], "a vision tower alone"),
+        ("internvl", ["InternVLModel"], "a model without its output head"),
+        ("qwen3", ["Qwen3ForCausalLM"], r"a language model alone \(qwen3\)"),
+        ("internlm2", ["InternLM2ForCausalLM"], "a language model alone"),
+    ],
+)
+def test_a_part_of_a_model_is_called_one(model_type: str, architectures: list[str], part: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": architectures}))
+    with pytest.raises(UnsupportedModelError, match=f"describes {part}"):
+        detect_format(read_config(tmp_path))
+
+
+def test_a_config_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").symlink_to("../blobs/1")
+    with pytest.raises(ConfigError, match=r"config\.json is a link to ../blobs/1, and nothing is there"):
+        read_config(tmp_path)
+
+
+def test_a_config_in_the_directory_above_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "weights").mkdir()
+    with pytest.raises(ConfigError, match=f"add --config {tmp_path} .*: that is the directory above"):
+        read_config(tmp_path / "weights")
 
 
 def test_a_directory_is_no_config(tmp_path: Path) -> None:

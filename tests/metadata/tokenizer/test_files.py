@@ -111,7 +111,7 @@ def test_a_directory_or_a_dangling_link_in_its_place_is_refused_by_name(name: st
         read_tokenizer_files(tmp_path)
     (tmp_path / name).rmdir()
     (tmp_path / name).symlink_to("nowhere")
-    with pytest.raises(CompanionFileError, match=f"{name} exists, but is not a file"):
+    with pytest.raises(CompanionFileError, match=f"{name} is a link to nowhere"):
         read_tokenizer_files(tmp_path)
 
 

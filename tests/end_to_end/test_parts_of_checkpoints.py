@@ -1,0 +1,170 @@
+"""Weights that lie elsewhere, under another name, among others or without some of them become what whole ones do."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from support import edit_json, load_all, said
+
+import internvl_bridge
+from internvl_bridge.errors import CheckpointError, ContradictionError, OptionError, TensorError
+
+Custom = Callable[[str], Path]
+Tensors = dict[str, torch.Tensor]
+
+
+def without_weights(directory: Path) -> Tensors:
+    """The tensors of ``directory``, whose files are removed."""
+    tensors = load_all(directory)
+    for path in directory.glob("*.safetensors*"):
+        path.unlink()
+    return tensors
+
+
+def replace_weights(directory: Path, keep: Callable[[str], bool]) -> Tensors:
+    """Leave in ``directory`` the tensors that ``keep`` says; all of them are returned."""
+    tensors = without_weights(directory)
+    kept = {key: tensor for key, tensor in tensors.items() if keep(key)}
+    save_file(kept, directory / "model.safetensors", metadata={"format": "pt"})
+    return tensors
+
+
+@pytest.mark.parametrize("place", ["weights", "pytorch_model_fsdp_0", "pytorch_model.bin"])
+def test_weights_one_level_down_are_read(place: str, custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "plain")
+    tensors = without_weights(source)
+    (source / place).mkdir()
+    save_file(tensors, source / place / "model.safetensors")
+    report = internvl_bridge.to_hf(source, tmp_path / "hf")
+    assert f"The weights are those in {place}." in report.notes
+    assert report.left_behind == ()
+    assert internvl_bridge.verify(tmp_path / "plain", tmp_path / "hf").identical
+    assert internvl_bridge.verify(source, tmp_path / "hf").identical
+
+
+def test_of_several_directories_of_weights_one_must_be_given(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    tensors = without_weights(source)
+    for number in (0, 1):
+        (source / f"pytorch_model_fsdp_{number}").mkdir()
+        save_file(tensors, source / f"pytorch_model_fsdp_{number}" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"{source}/pytorch_model_fsdp_0 --config {source}"):
+        internvl_bridge.to_hf(source, tmp_path / "hf")
+    report = internvl_bridge.to_hf(source / "pytorch_model_fsdp_1", tmp_path / "hf", config=source)
+    assert report.source == source / "pytorch_model_fsdp_1"
+    assert internvl_bridge.inspect(source / "pytorch_model_fsdp_1", config=source).refusal is None
+    assert (tmp_path / "hf" / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize("name", ["last.pt", "model.pth", "pytorch_model_fsdp.bin"])
+def test_the_only_file_that_can_hold_the_weights_is_read(name: str, custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "plain")
+    torch.save(without_weights(source), source / name)
+    torch.save({"step": 1}, source / "optimizer.pt")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    assert internvl_bridge.verify(tmp_path / "plain", tmp_path / "hf").identical
+
+
+@pytest.mark.parametrize("container", ["nested", "prefixes", "safetensors"])
+def test_of_a_model_and_its_average_the_chosen_one_is_converted(container: str, custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "plain")
+    model = without_weights(source)
+    models = {"model": {key: t + 1 for key, t in model.items()}, "ema": model}
+    flat = {f"{name}.{key}": t for name, tensors in models.items() for key, t in tensors.items()}
+    if container == "safetensors":
+        save_file(flat, source / "model.safetensors")
+    else:
+        torch.save({**models, "epoch": 3} if container == "nested" else flat, source / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="holds 2 models with the same keys: model, ema"):
+        internvl_bridge.to_hf(source, tmp_path / "hf")
+    with pytest.raises(CheckpointError, match="does not hold a state dict 'emma'"):
+        internvl_bridge.to_hf(source, tmp_path / "hf", state_dict="emma")
+    report = internvl_bridge.to_hf(source, tmp_path / "hf", state_dict="ema")
+    assert internvl_bridge.verify(tmp_path / "plain", tmp_path / "hf").identical
+    assert "The weights are those of the state dict 'ema', as was asked for." in report.notes
+    assert any("Left out, as no weights of the model: model" in note for note in report.notes)
+    found = internvl_bridge.inspect(source, state_dict="ema")
+    assert found.parameters == sum(tensor.numel() for tensor in model.values())
+
+
+@pytest.mark.parametrize("base", ["custom", "hf"])
+@pytest.mark.parametrize("part", ["vision_model.", "mlp1.", "language_model.model.layers.0."])
+def test_what_a_trainer_left_out_is_taken_from_the_base(part: str, base: str, custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    partial = tmp_path / "partial"
+    internvl_bridge.to_custom(tmp_path / "hf", partial)
+    tensors = replace_weights(partial, lambda key: not key.startswith(part))
+    with pytest.raises(TensorError, match="--fill-from BASE"):
+        internvl_bridge.to_hf(partial, tmp_path / "filled")
+    report = internvl_bridge.to_hf(
+        partial, tmp_path / "filled", fill_from=source if base == "custom" else tmp_path / "hf"
+    )
+    assert sorted(report.filled) == sorted(key for key in tensors if key.startswith(part))
+    assert any("partial lacks" in note for note in said(report))
+    record = json.loads((tmp_path / "filled" / "internvl_bridge.json").read_text())["conversion"]
+    assert record["filled"] == [*report.filled]
+    assert internvl_bridge.verify(tmp_path / "hf", tmp_path / "filled").identical
+
+
+def test_what_was_trained_is_never_the_bases(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    (tmp_path / "hf" / "internvl_bridge.json").unlink()
+    trained = tmp_path / "trained"
+    internvl_bridge.repair(tmp_path / "hf", trained)
+    tensors = {key: tensor + 1 for key, tensor in without_weights(trained).items() if "vision_tower" not in key}
+    torch.save(tensors, trained / "pytorch_model.bin")
+    internvl_bridge.repair(trained, tmp_path / "filled", fill_from=source)
+    filled, base = load_all(tmp_path / "filled"), load_all(tmp_path / "hf")
+    assert {key: t for key, t in filled.items() if "vision_tower" not in key}.keys() == tensors.keys()
+    for key, tensor in filled.items():
+        assert torch.equal(tensor, tensors[key] if key in tensors else base[key])
+
+
+def test_a_base_of_another_model_and_one_without_need_are_refused(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    with pytest.raises(OptionError, match=r"lacks no tensor that .* Leave out --fill-from"):
+        internvl_bridge.to_hf(source, tmp_path / "x", fill_from=tmp_path / "hf")
+    replace_weights(source, lambda key: not key.startswith("mlp1."))
+    with pytest.raises(ContradictionError, match="describe two different models"):
+        internvl_bridge.to_hf(source, tmp_path / "x", fill_from=custom("llama-6b"))
+    edit_json(source / "config.json", lambda config: config["vision_config"].update(num_hidden_layers=1))
+    with pytest.raises(ContradictionError, match="their vision towers have other sizes"):
+        internvl_bridge.to_hf(source, tmp_path / "x", fill_from=tmp_path / "hf")
+
+
+def test_a_base_that_changes_meanwhile_is_noticed(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    replace_weights(source, lambda key: not key.startswith("mlp1."))
+    weights = tmp_path / "hf" / "model.safetensors"
+
+    def change(task: str, _size: int, _files: int) -> Callable[[int, int], None]:
+        if task.startswith("Converting"):
+            weights.write_bytes(weights.read_bytes()[:-2] + b"ab")
+        return lambda _done, _finished: None
+
+    with pytest.raises(CheckpointError, match=f"{weights} was changed while"):
+        internvl_bridge.to_hf(source, tmp_path / "filled", fill_from=tmp_path / "hf", progress=change)
+    assert not (tmp_path / "filled").exists()
+
+
+@pytest.mark.parametrize("kind", ["mixed", "other"])
+def test_a_note_says_what_loaders_make_of_dtypes(kind: str, custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    dtype = json.loads((source / "config.json").read_text())["torch_dtype"]
+    other = torch.float16 if dtype == "float32" else torch.float32
+    tensors = without_weights(source)
+    changed = {key: t.to(other) if kind == "other" or key == "mlp1.0.weight" else t for key, t in tensors.items()}
+    save_file(changed, source / "model.safetensors", metadata={"format": "pt"})
+    report = internvl_bridge.to_hf(source, tmp_path / "hf")
+    expected = f"makes them all {dtype}" if kind == "mixed" else f"What loads the output makes them {dtype}"
+    assert any(expected in note for note in report.notes)
