@@ -36,7 +36,7 @@ test-exhaustive: .venv/ready
 
 # The same models in transformers 4.57, the 4.x that people still run.
 test-matrix: .venv-4/ready
-	$(BIN4)/python -m pytest $(IN_PARALLEL) tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/in_memory/test_loading.py
+	$(BIN4)/python -m pytest $(IN_PARALLEL) tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/end_to_end/test_adapters_in_peft.py tests/in_memory/test_loading.py
 
 # What serving engines make of outputs, by their own code. Not part of "make test": it downloads what they are.
 test-engines: .venv-engines/ready
@@ -96,7 +96,7 @@ python:
 	@echo "Installing internvl-bridge and transformers 4 into .venv-4."
 	@$(PYTHON) -m venv .venv-4
 	@$(BIN4)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
-	@PYTHONWARNINGS=ignore $(BIN4)/python $(PIP_INSTALL) --constraint constraints-4.txt --editable . pytest pytest-xdist hypothesis pillow protobuf sentencepiece
+	@PYTHONWARNINGS=ignore $(BIN4)/python $(PIP_INSTALL) --constraint constraints-4.txt --editable . pytest pytest-xdist hypothesis peft pillow protobuf sentencepiece
 	@$(BIN4)/python $(PIP_INSTALL) --constraint constraints-4.txt --no-deps torchvision
 	@touch $@
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from internvl_bridge._version import __version__
 
 if TYPE_CHECKING:
+    from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection, inspect_adapter
     from internvl_bridge.checkpoint.inspection import Inspection, inspect
     from internvl_bridge.convert.api import repair, to_custom, to_hf
     from internvl_bridge.convert.report import ConversionReport
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
         TensorError,
         UnsupportedModelError,
     )
+    from internvl_bridge.in_memory.adapters import convert_adapter_state_dict
     from internvl_bridge.in_memory.loading import load_pretrained, load_processor
     from internvl_bridge.in_memory.state_dict import compute_l2_distance, convert_state_dict
     from internvl_bridge.in_memory.streaming import iter_converted
+    from internvl_bridge.verification.adapters import AdapterComparison, verify_adapters
     from internvl_bridge.verification.checksums import ChecksumReport, verify_checksums
     from internvl_bridge.verification.directories import verify
     from internvl_bridge.verification.tensors import Comparison
 
 _HOMES = {
+    "AdapterComparison": "verification.adapters",
+    "AdapterInspection": "checkpoint.adapter_inspection",
     "BridgeError": "errors",
     "CheckpointError": "errors",
     "ChecksumReport": "verification.checksums",
@@ -42,8 +47,10 @@ _HOMES = {
     "TensorError": "errors",
     "UnsupportedModelError": "errors",
     "compute_l2_distance": "in_memory.state_dict",
+    "convert_adapter_state_dict": "in_memory.adapters",
     "convert_state_dict": "in_memory.state_dict",
     "inspect": "checkpoint.inspection",
+    "inspect_adapter": "checkpoint.adapter_inspection",
     "iter_converted": "in_memory.streaming",
     "load_pretrained": "in_memory.loading",
     "load_processor": "in_memory.loading",
@@ -51,10 +58,13 @@ _HOMES = {
     "to_custom": "convert.api",
     "to_hf": "convert.api",
     "verify": "verification.directories",
+    "verify_adapters": "verification.adapters",
     "verify_checksums": "verification.checksums",
 }
 
 __all__ = [
+    "AdapterComparison",
+    "AdapterInspection",
     "BridgeError",
     "CheckpointError",
     "ChecksumReport",
@@ -68,8 +78,10 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "compute_l2_distance",
+    "convert_adapter_state_dict",
     "convert_state_dict",
     "inspect",
+    "inspect_adapter",
     "iter_converted",
     "load_pretrained",
     "load_processor",
@@ -77,6 +89,7 @@ __all__ = [
     "to_custom",
     "to_hf",
     "verify",
+    "verify_adapters",
     "verify_checksums",
 ]
 

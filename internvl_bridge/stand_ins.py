@@ -31,18 +31,21 @@ _OTHERS = (
         "custom_checkpoint",
     ),
     *("mp_rank_", "zero_pp_rank_", "bf16_zero_", "model_world_size_", "optim_world_size_", "extra_state_world_size_"),
-    *("model_optim_rng", "adapter_model", "common", "latest"),
+    *("model_optim_rng", "adapter_model", "common", "latest", "optim", "ema", "value_head", "v_head", "reward"),
+    *("dl_state_dict", "state", "loss_scaler", "grad_scaler", "trainer_state", "vit", "meta", "args"),
 )
 """How the names begin of what trainers keep beside weights, and of parts of a save."""
+_AVERAGE = re.compile(r"(^|[_.-])ema([_.-]|$)")
 _SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.")
-_CONFIG = "config.json"
+CONFIG = "config.json"
 _DEEPSPEED, _VERL = re.compile("global_step[0-9]+"), re.compile("global_step_[0-9]+")
 
 
 def pickled_files(directory: Path) -> list[str]:
     """The files of ``directory`` of any name that torch.save may have written as whole weights."""
     found = [path.name for path in directory.glob("*") if path.suffix in _PICKLED and path.is_file()]
-    return sorted(name for name in found if not name.startswith((".", *_OTHERS)) and not _SHARD.search(name))
+    found = [name for name in found if not name.startswith((".", *_OTHERS)) and not _AVERAGE.search(name)]
+    return [] if any(map(_SHARD.search, found)) else sorted(found)
 
 
 def other_directory(directory: Path) -> CheckpointError | None:
@@ -77,7 +80,7 @@ def _found(directory: Path, entries: Sequence[Path]) -> Iterator[tuple[str, str]
     steps = [name for name in folders if _DEEPSPEED.fullmatch(name)]
     if "zero_to_fp32.py" in files or steps:
         join = f"cd {place} && python zero_to_fp32.py . weights --safe_serialization"
-        then = "Then give this directory again" if _CONFIG in files else f"Then add {_ADD_CONFIG}"
+        then = "Then give this directory again" if CONFIG in files else f"Then add {_ADD_CONFIG}"
         yield (
             f"a checkpoint of DeepSpeed ({first_few([*steps, 'zero_to_fp32.py'])}), whose weights lie in parts",
             f"Put them together: {join}. {then}: its weights/ is read.",
@@ -92,14 +95,20 @@ def _found(directory: Path, entries: Sequence[Path]) -> Iterator[tuple[str, str]
             f"Merge them: {merge}. Then give MERGED.",
         )
     inner = [name for name in folders if _INNER.fullmatch(name) and any((directory / name).iterdir())]
-    if inner and _CONFIG not in files:
+    if inner and CONFIG not in files:
         yield f"its weights one level down, in {first_few(inner)}, but no config.json", f"Add {_ADD_CONFIG}."
     if saves := [name for name in folders if name.startswith("checkpoint-")]:
         last = max(saves, key=lambda name: (len(name), name))  # checkpoint-900 comes before checkpoint-1000
-        yield f"the checkpoints of a trainer ({first_few(saves)})", f"Give one of them: {directory / last}"
+        yield (
+            f"the checkpoints of a trainer ({first_few(saves)})",
+            f"Give one of them: {shlex.quote(str(directory / last))}",
+        )
     if "snapshots" in folders:
         revision = max((path.name for path in (directory / "snapshots").iterdir()), default="REVISION")
-        yield "a repository in the hub's cache", f"Give its snapshot: {directory / 'snapshots' / revision}"
+        yield (
+            "a repository in the hub's cache",
+            f"Give its snapshot: {shlex.quote(str(directory / 'snapshots' / revision))}",
+        )
     if ranks := [name for name in folders if name.startswith(("mp_rank_", "iter_"))]:
         yield (
             f"a checkpoint of Megatron ({first_few(ranks)})",

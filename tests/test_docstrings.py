@@ -2,12 +2,15 @@
 
 import doctest
 import inspect
+import json
 import re
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
+from adapters import lora_config, random_adapter, weights_of
+from safetensors.torch import save_file
 from support import copy_custom
 
 import internvl_bridge
@@ -35,10 +38,21 @@ def test_a_public_function_explains_itself(name: str):
     assert f"{function.__module__}.{name}" in EXAMPLES
 
 
+def save_adapter(directory: Path) -> None:
+    directory.mkdir()
+    save_file(
+        random_adapter(weights_of("qwen3-300m", "custom"), rank_of=lambda _: 4), directory / "adapter_model.safetensors"
+    )
+    (directory / "adapter_config.json").write_text(json.dumps(lora_config(r=4)))
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_as_it_is_written(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     copy_custom("qwen3-300m", tmp_path / "InternVL3_5-8B")
     internvl_bridge.to_hf(tmp_path / "InternVL3_5-8B", tmp_path / "my-finetune-HF")
+    if "my-lora" in EXAMPLES[name].docstring:
+        save_adapter(tmp_path / "my-lora")
+        internvl_bridge.to_hf(tmp_path / "my-lora", tmp_path / "my-lora-HF", base=tmp_path / "InternVL3_5-8B")
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
     doctest.DocTestRunner().run(EXAMPLES[name], out=told.append)

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_public_names_are_exactly_these():
     assert sorted(internvl_bridge.__all__) == [
+        "AdapterComparison",
+        "AdapterInspection",
         "BridgeError",
         "CheckpointError",
         "ChecksumReport",
@@ -32,8 +34,10 @@ def test_the_public_names_are_exactly_these():
         "UnsupportedModelError",
         "__version__",
         "compute_l2_distance",
+        "convert_adapter_state_dict",
         "convert_state_dict",
         "inspect",
+        "inspect_adapter",
         "iter_converted",
         "load_pretrained",
         "load_processor",
@@ -41,6 +45,7 @@ def test_the_public_names_are_exactly_these():
         "to_custom",
         "to_hf",
         "verify",
+        "verify_adapters",
         "verify_checksums",
     ]
 

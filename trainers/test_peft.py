@@ -9,7 +9,7 @@ import torch
 from start import Start, same_weights
 
 import internvl_bridge
-from internvl_bridge.errors import CheckpointError, UnknownKeyError, UnsupportedModelError
+from internvl_bridge.errors import UnknownKeyError, UnsupportedModelError
 
 
 def trained(start: Start) -> Any:
@@ -23,12 +23,20 @@ def trained(start: Start) -> Any:
     return model
 
 
-def test_an_adapter_is_called_one_and_its_merged_model_is_converted(start: Start, tmp_path: Path):
+def test_an_adapter_is_converted_both_ways_and_loads_again(start: Start, tmp_path: Path):
     model = trained(start)
     model.save_pretrained(tmp_path / "adapter")
-    with pytest.raises(CheckpointError, match=r"is an adapter of .*, 'LORA', rank 2, not a whole checkpoint"):
-        internvl_bridge.to_custom(tmp_path / "adapter", tmp_path / "x")
-    merged = model.merge_and_unload()
+    internvl_bridge.to_custom(tmp_path / "adapter", tmp_path / "custom-adapter")
+    internvl_bridge.to_hf(tmp_path / "custom-adapter", tmp_path / "again", base=start.custom)
+    assert internvl_bridge.verify_adapters(tmp_path / "custom-adapter", tmp_path / "adapter", base=start.hf).identical
+    loaded = peft.PeftModel.from_pretrained(start.model(), tmp_path / "again").state_dict()
+    before = model.state_dict()
+    assert loaded.keys() == before.keys()
+    assert all(torch.equal(loaded[key], before[key]) for key in before)
+
+
+def test_what_an_adapter_was_merged_into_is_converted(start: Start, tmp_path: Path):
+    merged = trained(start).merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
     internvl_bridge.to_custom(
         tmp_path / "merged", tmp_path / "custom-trained", reference=start.custom, tokenizer=start.hf

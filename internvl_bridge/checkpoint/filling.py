@@ -1,19 +1,20 @@
 """Add to a model the tensors that it lacks, from a checkpoint of either format that has them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.checkpoint.opened_weights import OpenedWeights
 from internvl_bridge.checkpoint.weights import stored_plan, whole_specs
-from internvl_bridge.errors import ContradictionError, OptionError
+from internvl_bridge.errors import ContradictionError, OptionError, UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.packing import MXFP4, packing_in
 from internvl_bridge.mapping.plan import Plan, Recipe, Run, identity
 from internvl_bridge.mapping.schema_check import counted_parts
-from internvl_bridge.metadata.config.agreement import other_heads
+from internvl_bridge.metadata.config.agreement import differing_fields, other_heads
 from internvl_bridge.metadata.config.description import ModelDescription, describe
-from internvl_bridge.notes import called
+from internvl_bridge.notes import Warn, called
 from internvl_bridge.storage.source_shards import Checkpoint
 
 
@@ -26,8 +27,15 @@ def filled(model: Model, base: Model) -> Model:
     _check_alike(model, base)
     planned = plan_model(base, model.keys, stores_copy=False)
     missing = [key for key in planned.plan.recipes if key not in model.specs]
-    if model.description.may_be_tied and planned.tie.head in missing:
-        missing.remove(planned.tie.head)  # the embeddings of the model serve
+    tie, told = planned.tie, [*_notes_on_fields(model, base)]
+    if model.description.may_be_tied and tie.head in missing and tie.embeddings not in missing:
+        missing.remove(tie.head)  # the embeddings of the model serve
+        told.append(
+            Warn(
+                f"{called(base.directory)} has an output head of its own. It is not taken: config.json calls "
+                f"the model tied, so that its own embeddings serve."
+            )
+        )
     if not missing:
         raise OptionError(
             f"{model.source.weights} lacks no tensor that {base.directory} has.", "Leave out --fill-from."
@@ -45,14 +53,32 @@ def filled(model: Model, base: Model) -> Model:
         description=describe(model.description.file, specs, family),
         weights=weights,
         specs=specs,
-        remarks=(*model.remarks, remark),
+        remarks=(*model.remarks, remark, *told),
         filled=tuple(missing),
         parts=(model, base),
     )
 
 
+_LANGUAGE = ("language_model.", "model.language_model.")
+
+
+def _notes_on_fields(model: Model, base: Model) -> Iterator[str]:
+    if fields := differing_fields(model.description, base.description):
+        values = ", ".join(f"{name} ({both})" for name, both in fields.items())
+        yield Warn(
+            f"config.json and that of {called(base.directory)} disagree about what the model computes: {values}."
+        )
+
+
 def _check_alike(model: Model, base: Model) -> None:
     ours, theirs = model.description, base.description
+    packed = [packing_in(part.specs) not in {None, MXFP4} for part in (model, base)]
+    if packed[0] != packed[1] and any(key.startswith(_LANGUAGE) for key in model.specs):
+        which = base if packed[1] else model
+        raise UnsupportedModelError(
+            f"{which.source.weights} is quantised, and the other one of the two is not.",
+            "Give --fill-from the checkpoint that the training started from.",
+        )
     if problem := _difference(ours, theirs):
         raise ContradictionError(
             f"{ours.file.path} and {theirs.file.path} describe two different models: {problem}.",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from internvl_bridge.checkpoint.opened_weights import OpenedWeights
 from internvl_bridge.checkpoint.weights import holds_weights, open_weights, whole_specs
-from internvl_bridge.errors import BridgeError, ConfigError
+from internvl_bridge.errors import BridgeError, CheckpointError, ConfigError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.several_models import model_keys_in
@@ -117,6 +117,18 @@ def read_model(source: Source, reference: Path | None = None, *, alone: bool = F
         )
     keys = spelling_in(wanted.other, specs, description.family)
     return Model(source, description, weights, specs, keys, other_format, remarks)
+
+
+def read_other(directory: Path, what: str) -> Model:
+    """As :func:`read_model`, for a directory that is ``what`` beside the source: nothing chooses a part of it."""
+    try:
+        return read_model(Source(directory), alone=True)
+    except CheckpointError as error:
+        if "--state-dict" not in error.remedy and "--config" not in error.remedy:
+            raise
+        raise CheckpointError(
+            f"For {what}: {error.reason}", "Give a directory that holds config.json and the weights of one model."
+        ) from error
 
 
 def _resized(description: ModelDescription, specs: Mapping[str, TensorSpec]) -> JsonFile | None:

@@ -11,15 +11,16 @@ from internvl_bridge.checkpoint.dumps.detection import (
     METADATA_FILE,
     PICKLED_INDEX,
     has_distributed_weights,
+    has_named_pickled_weights,
     has_pickled_weights,
 )
-from internvl_bridge.checkpoint.opened_weights import LocatedTensor, OpenedWeights
+from internvl_bridge.checkpoint.opened_weights import PICKLED, LocatedTensor, OpenedWeights
 from internvl_bridge.errors import CheckpointError, first_few
 from internvl_bridge.mapping.plan import Plan, TensorSpec, compose, identity
 from internvl_bridge.mapping.several_models import IsModel, chosen_model
 from internvl_bridge.mapping.wrapped_names import clean_names
 from internvl_bridge.planning.output_head import SameBits
-from internvl_bridge.stand_ins import INNER
+from internvl_bridge.stand_ins import CONFIG, INNER
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.source_shards import INDEX_FILE, has_weights, open_checkpoint
@@ -44,7 +45,10 @@ def open_weights(directory: Path, is_model: IsModel, state_dict: str | None = No
     place = weights_place(directory)
     opened = _opened(place, is_model, state_dict)
     if place != directory:
-        opened = replace(opened, remarks=(f"The weights are those in {place.name}.", *opened.remarks))
+        opened = replace(opened, remarks=(_on_place(place), *opened.remarks))
+    elif opened.container == PICKLED and not has_named_pickled_weights(place):
+        remark = f"The weights are those in {opened.checkpoint.shards[0].path.name}, the only file that can hold them."
+        opened = replace(opened, remarks=(remark, *opened.remarks))
     check_downloaded(shard.path for shard in opened.checkpoint.shards)
     if opened.state_dict is None:
         opened = _chosen(opened, is_model, state_dict)
@@ -59,7 +63,9 @@ def weights_place(directory: Path) -> Path:
 
     Raises CheckpointError for several.
     """
-    if not directory.is_dir() or _is_place(directory):
+    if not directory.is_dir() or has_weights(directory) or has_named_pickled_weights(directory):
+        return directory
+    if has_distributed_weights(directory):
         return directory
     inner = sorted(path for path in directory.iterdir() if _INNER.fullmatch(path.name) and path.is_dir())
     inner = [path for path in inner if _is_place(path)]
@@ -72,12 +78,17 @@ def weights_place(directory: Path) -> Path:
     return inner[0] if inner else directory
 
 
+def _on_place(place: Path) -> str:
+    own = f" {CONFIG} there is not used: the one above is." if (place / CONFIG).exists() else ""
+    return f"The weights are those in {place.name}.{own}"
+
+
 def _chosen(opened: OpenedWeights, is_model: IsModel, name: str | None) -> OpenedWeights:
     """``opened`` without the tensors of other models than the one that is called ``name``."""
     keys = whole_specs(opened).keys()
     if name is None and (is_model(keys) or clean_names(keys, is_model) is not None):
         return opened
-    chosen = chosen_model(opened.checkpoint.directory, keys, is_model, name)
+    chosen = chosen_model(opened.checkpoint.directory, keys, is_model, name, leaves_out=name is not None)
     if name is None:
         return opened
     assembly = opened.assembly or identity(whole_specs(opened))

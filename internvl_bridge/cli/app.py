@@ -56,7 +56,10 @@ app = typer.Typer(
 
 
 Source = Annotated[
-    Path, typer.Argument(metavar="SOURCE", help="Directory of the checkpoint to convert.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="SOURCE", help="Directory of the checkpoint, or of the LoRA adapter, to convert.", show_default=False
+    ),
 ]
 Output = Annotated[
     Path,
@@ -67,7 +70,7 @@ Output = Annotated[
     ),
 ]
 _COMMON, _INPUT, _OUTPUT = "Common options", "Options for the source", "Options for the output"
-_SAFETY, _PRINTING = "Safety", "What is printed"
+_ADAPTERS, _SAFETY, _PRINTING = "Options for adapters", "Safety", "What is printed"
 HfReference = Annotated[
     Path | None,
     typer.Option(
@@ -127,6 +130,32 @@ FillFrom = Annotated[
         "taken from it.",
         show_default=False,
         rich_help_panel=_INPUT,
+    ),
+]
+Base = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="BASE",
+        help="The base model of an adapter, of either format: its config.json and headers are read.",
+        show_default="the one that adapter_config.json names",
+        rich_help_panel=_ADAPTERS,
+    ),
+]
+TargetBase = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="The base model in the output's format, for adapter_config.json.",
+        show_default="what is there",
+        rich_help_panel=_ADAPTERS,
+    ),
+]
+Transformers = Annotated[
+    int,
+    typer.Option(
+        metavar="4|5",
+        help="The major version of transformers that an HF adapter of experts is for.",
+        rich_help_panel=_ADAPTERS,
     ),
 ]
 SystemMessage = Annotated[
@@ -262,7 +291,8 @@ Quiet = Annotated[
     help="Convert a custom checkpoint into one that transformers loads.\n\n"
     "SOURCE is a directory with config.json (model_type internvl_chat), safetensors files and the "
     "tokenizer. OUTPUT loads with AutoModelForImageTextToText and AutoProcessor, without remote code: it has the "
-    "processor, the chat template and the generation config that SOURCE's own files imply.",
+    "processor, the chat template and the generation config that SOURCE's own files imply.\n\n"
+    "SOURCE can also be a LoRA adapter, with --base.",
     epilog="Example: internvl-bridge to-hf ./InternVL3_5-8B ./InternVL3_5-8B-HF",
 )
 def to_hf(
@@ -273,6 +303,9 @@ def to_hf(
     config: Config = None,
     state_dict: StateDict = None,
     fill_from: FillFrom = None,
+    base: Base = None,
+    target_base: TargetBase = None,
+    transformers: Transformers = 5,
     system_message: SystemMessage = None,
     layout: LayoutChoice = "l1",
     experts: ExpertsChoice = "split",
@@ -297,6 +330,9 @@ def to_hf(
         config=config,
         state_dict=state_dict,
         fill_from=fill_from,
+        base=base,
+        target_base=target_base,
+        transformers=transformers,
         reference=reference,
         tokenizer=tokenizer,
         system_message=system_message,
@@ -318,7 +354,8 @@ def to_hf(
     "version of transformers or a trainer has written: safetensors, pytorch_model*.bin or "
     "torch.distributed.checkpoint. What HF's config.json cannot say comes from --reference, else from the sidecar "
     "internvl_bridge.json that to-hf left in SOURCE. Without these, it comes from the chat template and the image "
-    "processor, else from defaults that are printed.",
+    "processor, else from defaults that are printed.\n\n"
+    "SOURCE can also be a LoRA adapter, with --base.",
     epilog="Example: internvl-bridge to-custom ./my-finetune-HF ./my-finetune --reference ./InternVL3_5-8B",
 )
 def to_custom(
@@ -329,6 +366,9 @@ def to_custom(
     config: Config = None,
     state_dict: StateDict = None,
     fill_from: FillFrom = None,
+    base: Base = None,
+    target_base: TargetBase = None,
+    transformers: Transformers = 5,
     tied: TiedChoice = None,
     max_shard_size: MaxShardSize = None,
     order: OrderChoice = "source",
@@ -351,6 +391,9 @@ def to_custom(
         config=config,
         state_dict=state_dict,
         fill_from=fill_from,
+        base=base,
+        target_base=target_base,
+        transformers=transformers,
         reference=reference,
         tokenizer=tokenizer,
         tied=tied,
@@ -378,6 +421,9 @@ def repair(
     config: Config = None,
     state_dict: StateDict = None,
     fill_from: FillFrom = None,
+    base: Base = None,
+    target_base: TargetBase = None,
+    transformers: Transformers = 5,
     system_message: SystemMessage = None,
     layout: LayoutChoice = "l1",
     experts: ExpertsChoice = "split",
@@ -402,6 +448,9 @@ def repair(
         config=config,
         state_dict=state_dict,
         fill_from=fill_from,
+        base=base,
+        target_base=target_base,
+        transformers=transformers,
         tokenizer=tokenizer,
         system_message=system_message,
         layout=layout,
@@ -438,6 +487,9 @@ def plan(
     config: Config = None,
     state_dict: StateDict = None,
     fill_from: FillFrom = None,
+    base: Base = None,
+    target_base: TargetBase = None,
+    transformers: Transformers = 5,
     layout: LayoutChoice = "l1",
     experts: ExpertsChoice = "split",
     tied: TiedChoice = None,
@@ -456,6 +508,9 @@ def plan(
         config=config,
         state_dict=state_dict,
         fill_from=fill_from,
+        base=base,
+        target_base=target_base,
+        transformers=transformers,
         reference=reference,
         tokenizer=tokenizer,
         layout=layout,
@@ -479,13 +534,16 @@ def plan(
     epilog="Example: internvl-bridge verify ./InternVL3_5-8B ./InternVL3_5-8B-HF",
 )
 def verify(
-    left: Annotated[Path, typer.Argument(metavar="LEFT", help="Directory of a checkpoint.", show_default=False)],
+    left: Annotated[
+        Path, typer.Argument(metavar="LEFT", help="Directory of a checkpoint or adapter.", show_default=False)
+    ],
     right: Annotated[
         Path | None, typer.Argument(metavar="RIGHT", help="Directory of another one.", show_default=False)
     ] = None,
     checksums: Annotated[
         bool, typer.Option("--checksums", help="Compare LEFT with its own checksums, without a RIGHT.")
     ] = False,
+    base: Base = None,
     workers: Workers = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -497,14 +555,17 @@ def verify(
 
     if checksums == (right is not None):
         raise typer.BadParameter("give either RIGHT or --checksums", param_hint="RIGHT")
-    commands.verify(left, right, workers, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
+    commands.verify(left, right, workers, base, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
 
 
 @app.command("inspect", cls=_Command, epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint.", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint or adapter.", show_default=False)
+    ],
     config: Config = None,
     state_dict: StateDict = None,
+    base: Base = None,
     as_json: Json = False,
 ) -> None:
     """Show what a checkpoint holds, from its headers and config.json.
@@ -514,7 +575,7 @@ def inspect(
     from internvl_bridge.cli import commands
     from internvl_bridge.cli.answers import PrintOptions
 
-    commands.inspect(path, config, state_dict, PrintOptions(as_json=as_json, verbose=False, quiet=False))
+    commands.inspect(path, config, state_dict, base, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
 @app.command("models", cls=_Command, epilog="Example: internvl-bridge models")

@@ -4,17 +4,21 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from internvl_bridge.checkpoint.adapter_inspection import inspect_adapter
+from internvl_bridge.checkpoint.adapters import is_adapter_directory
 from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
-from internvl_bridge.cli import text_reports
+from internvl_bridge.cli import adapter_reports, text_reports
 from internvl_bridge.cli.abandoned_reports import abandoned_as_json, abandoned_lines
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
 from internvl_bridge.cli.release_reports import release_lines, releases_as_json
 from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
+from internvl_bridge.convert.adapters import AdapterConversion, prepare_adapter
 from internvl_bridge.convert.disk_budget import Budget, budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import Conversion, prepare
 from internvl_bridge.convert.run import carry_out
+from internvl_bridge.convert.run_adapter import budget_of_adapter, carry_out_adapter
 from internvl_bridge.convert.sizes import human_size, parse_size
 from internvl_bridge.errors import BridgeError, OptionError
 from internvl_bridge.mapping.formats import Format
@@ -46,6 +50,8 @@ def convert(
     """Carry ``command`` out, one of those that convert, or say what it would do."""
 
     def work() -> Answer:
+        if is_adapter_directory(source):
+            return _convert_adapter(source, output, _FORMATS[command], options, execution, show)
         _check_shard_size(options, execution)
         conversion = prepare(source, output, _FORMATS[command], options, execution)
         _warn(conversion.warnings)
@@ -72,6 +78,8 @@ def plan(
     """Say what converting ``source`` into the other format, or a repair, would do and cost."""
 
     def work() -> Answer:
+        if is_adapter_directory(source):
+            return _plan_adapter(source, output, options, execution, repair=repair)
         _check_shard_size(options, execution)
         accepted = detect_format(read_config(source if options.config is None else Path(options.config)))
         wanted = accepted if repair else next(format_ for format_ in Format if format_ is not accepted)
@@ -83,7 +91,44 @@ def plan(
     answer("plan", work, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
-def verify(left: Path, right: Path | None, workers: int | None, show: PrintOptions) -> None:
+def _convert_adapter(
+    source: Path,
+    output: Path,
+    formats: tuple[Format, Format],
+    options: Options,
+    execution: Execution,
+    show: PrintOptions,
+) -> Answer:
+    conversion = prepare_adapter(source, output, formats, options, execution)
+    _warn(conversion.warnings)
+    if show.dry_run:
+        return _planned_adapter(conversion)
+    with progress_bar(quiet=show.quiet) as progress:
+        report = carry_out_adapter(conversion, progress)
+    return Answer("conversion", report.as_json, lambda: text_reports.conversion_lines(report, verbose=show.verbose))
+
+
+def _plan_adapter(source: Path, output: Path | None, options: Options, execution: Execution, *, repair: bool) -> Answer:
+    found = inspect_adapter(source, base=options.base)
+    accepted = Format.CUSTOM if found.format == Format.CUSTOM.value and not repair else Format.HF
+    wanted = Format.HF if repair else accepted.other
+    place = output or source.absolute().with_name(f"{source.absolute().name}-{wanted.value}")
+    conversion = prepare_adapter(source, place, (accepted, wanted), options, execution)
+    _warn(conversion.warnings)
+    return _planned_adapter(conversion)
+
+
+def _planned_adapter(conversion: AdapterConversion) -> Answer:
+    budget = budget_of_adapter(conversion)
+    return Answer(
+        "adapter_plan",
+        lambda: adapter_reports.adapter_plan_as_json(conversion, budget),
+        lambda: adapter_reports.adapter_plan_lines(conversion, budget),
+        refusal=_lack_of_room(budget, conversion.output),
+    )
+
+
+def verify(left: Path, right: Path | None, workers: int | None, base: Path | None, show: PrintOptions) -> None:
     """Compare two checkpoints, or the files of one with their checksums."""
 
     def compare_checksums() -> Answer:
@@ -93,6 +138,8 @@ def verify(left: Path, right: Path | None, workers: int | None, show: PrintOptio
         return Answer("checksums", found.as_json, lambda: lines, 0 if found.intact else DIFFERS)
 
     def compare_tensors(other: Path) -> Answer:
+        if is_adapter_directory(left) and is_adapter_directory(other):
+            return _compare_adapters(left, other, base, verbose=show.verbose)
         with progress_bar(quiet=show.quiet) as progress:
             found = verify_checkpoints(left, other, workers=workers, progress=progress)
         lines = text_reports.comparison_lines(found, verbose=show.verbose)
@@ -101,10 +148,25 @@ def verify(left: Path, right: Path | None, workers: int | None, show: PrintOptio
     answer("verify", compare_checksums if right is None else lambda: compare_tensors(right), show)
 
 
-def inspect(path: Path, config: Path | None, state_dict: str | None, show: PrintOptions) -> None:
-    """Describe a checkpoint."""
+def _compare_adapters(left: Path, right: Path, base: Path | None, *, verbose: bool) -> Answer:
+    from internvl_bridge.verification.adapters import verify_adapters  # imports torch  # noqa: PLC0415
+
+    found = verify_adapters(left, right, base=base)
+    return Answer(
+        "adapter_comparison",
+        found.as_json,
+        lambda: adapter_reports.adapter_comparison_lines(found, verbose=verbose),
+        0 if found.identical else DIFFERS,
+    )
+
+
+def inspect(path: Path, config: Path | None, state_dict: str | None, base: Path | None, show: PrintOptions) -> None:
+    """Describe a checkpoint, or an adapter."""
 
     def work() -> Answer:
+        if is_adapter_directory(path):
+            adapter = inspect_adapter(path, base=base)
+            return Answer("adapter", adapter.as_json, lambda: adapter_reports.adapter_lines(adapter))
         found = inspect_checkpoint(path, config=config, state_dict=state_dict)
         return Answer("inspection", found.as_json, lambda: text_reports.inspection_lines(found))
 

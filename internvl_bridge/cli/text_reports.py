@@ -6,7 +6,9 @@ from dataclasses import asdict
 from math import prod
 from pathlib import Path
 
+from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection
 from internvl_bridge.checkpoint.inspection import Inspection
+from internvl_bridge.cli.adapter_reports import adapter_summary
 from internvl_bridge.convert.disk_budget import Budget
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.report import ConversionReport
@@ -32,7 +34,7 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
     """What a conversion did, line by line."""
     done = "Repaired" if report.found.format == report.format else "Converted"
     yield f"{done} {report.source} into {report.output} ({report.format} format, {report.family})."
-    yield f"  Found: {inspection_summary(report.found)}."
+    yield f"  Found: {_summary(report.found)}."
     weights = [name for name in report.files if name.endswith(".safetensors")]
     others = [name for name in report.files if name not in weights]
     yield f"  {report.tensors} tensors, {human_size(report.bytes)} in {len(weights)} file(s); {', '.join(others)}"
@@ -48,15 +50,16 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
             f"  Resumed: {len(report.kept)} file(s) that an earlier run had finished were compared with the source "
             f"and kept."
         )
-    yield f"  Served by: {engines_text(report.engines)}. docs/serving.md says how each was tried."
+    if isinstance(report.found, Inspection):
+        yield f"  Served by: {engines_text(report.engines)}. docs/serving.md says how each was tried."
     if report.left_behind:
         yield f"  Left behind: {', '.join(report.left_behind)}"
     if report.verification is None:
         yield "  Not verified (--no-verify)."
     else:
         yield (
-            f"  Verified: read back and compared with the source; every bit is equal. L2 distance 0 for each "
-            f"of the {len(report.verification.equal)} tensors, {report.verification.l2:g} over all."
+            f"  Verified: read back and compared with {_compared(report.found)}; every bit is equal. L2 distance 0 for "
+            f"each of the {len(report.verification.equal)} tensors, {report.verification.l2:g} over all."
         )
         if verbose:
             yield from _zero_distances(report.verification)
@@ -67,6 +70,14 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
         yield f"  {len(report.warnings)} warning(s), see above; they are in {SIDECAR_FILE}, too."
     for note in report.notes:
         yield f"  Note: {note}"
+
+
+def _compared(found: Inspection | AdapterInspection) -> str:
+    return "the source" if isinstance(found, Inspection) else "tensors that were made once more"
+
+
+def _summary(found: Inspection | AdapterInspection) -> str:
+    return adapter_summary(found) if isinstance(found, AdapterInspection) else inspection_summary(found)
 
 
 def inspection_summary(found: Inspection) -> str:
@@ -128,7 +139,7 @@ def plan_lines(conversion: Conversion, budget: Budget) -> Iterator[str]:
     """What a conversion would do, line by line; layers and experts that go alike share a line."""
     model = conversion.model
     yield (
-        f"Would convert {model.directory} ({model.format.value}, {model.description.family.name}) into "
+        f"Would convert {model.source.weights} ({model.format.value}, {model.description.family.name}) into "
         f"{conversion.output} ({conversion.wanted.value}). Proved: converting back restores every tensor."
     )
     yield f"Found: {inspection_summary(conversion.found)}."
@@ -139,14 +150,15 @@ def plan_lines(conversion: Conversion, budget: Budget) -> Iterator[str]:
         yield f"  {shard.name}: {len(shard.keys)} tensors, {human_size(shard.size)}"
     for name in sorted({*conversion.files} - {shard.name for shard in conversion.shards}):
         yield f"  {name}"
-    yield from _budget_lines(budget)
+    yield from budget_lines(budget)
     if conversion.left_behind:
         yield f"Would leave behind: {', '.join(conversion.left_behind)}"
     for note in conversion.notes:
         yield f"Note: {note}"
 
 
-def _budget_lines(budget: Budget) -> Iterator[str]:
+def budget_lines(budget: Budget) -> Iterator[str]:
+    """What the disk would have to do, line by line."""
     yield (
         f"Would read {human_size(budget.read)}, write {human_size(budget.written)} and clone "
         f"{human_size(budget.cloned)} (shared with the source on disk). Would also read {human_size(budget.verified)} "
@@ -160,7 +172,7 @@ def _budget_lines(budget: Budget) -> Iterator[str]:
 def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
     """The whole plan as JSON values; runs are ``[source key, first element, past the last]``."""
     return {
-        "source": str(conversion.model.directory),
+        "source": str(conversion.model.source.weights),
         "output": str(conversion.output),
         "format": conversion.wanted.value,
         "family": conversion.model.description.family.name,

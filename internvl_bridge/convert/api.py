@@ -2,11 +2,15 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
+from internvl_bridge.checkpoint.adapters import is_adapter_directory
+from internvl_bridge.convert.adapters import prepare_adapter
 from internvl_bridge.convert.options import Execution, ExpertsOption, Layout, Options, Order, Tied
 from internvl_bridge.convert.prepare import prepare
 from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.convert.run import carry_out
+from internvl_bridge.convert.run_adapter import carry_out_adapter
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.work.progress import Progress, silent
 
@@ -30,6 +34,9 @@ def to_hf(
     overwrite: bool = False,
     restart: bool = False,
     accept: Collection[str] = (),
+    base: str | Path | None = None,
+    target_base: str | None = None,
+    transformers: Literal[4, 5] = 5,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Convert the custom checkpoint ``source`` into a directory that transformers loads.
@@ -60,6 +67,10 @@ def to_hf(
             complete.
         restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
         accept: Names with which refusals say that they can be lifted.
+        base: For an adapter: directory of its base model, of either format. By default the one that its
+            adapter_config.json names.
+        target_base: For an adapter: the path of the base model that the output's adapter_config.json names.
+        transformers: For an adapter that changes experts: the major version that it is for, 4 or 5.
         progress: Called with the name of a task, its size in bytes and its number of files. What it returns is called
             with the numbers of bytes done and of files finished since the last call.
 
@@ -91,9 +102,12 @@ def to_hf(
         experts=experts,
         max_shard_size=max_shard_size,
         order=order,
+        base=base,
+        target_base=target_base,
+        transformers=transformers,
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
-    return carry_out(prepare(source, output, (Format.CUSTOM, Format.HF), options, execution), progress)
+    return _converted(source, output, (Format.CUSTOM, Format.HF), options, execution, progress)
 
 
 def to_custom(
@@ -113,6 +127,9 @@ def to_custom(
     overwrite: bool = False,
     restart: bool = False,
     accept: Collection[str] = (),
+    base: str | Path | None = None,
+    target_base: str | None = None,
+    transformers: Literal[4, 5] = 5,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Convert the HF checkpoint ``source`` into the custom format of InternVL's own training code.
@@ -142,6 +159,10 @@ def to_custom(
             complete.
         restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
         accept: Names with which refusals say that they can be lifted.
+        base: For an adapter: directory of its base model, of either format. By default the one that its
+            adapter_config.json names.
+        target_base: For an adapter: the path of the base model that the output's adapter_config.json names.
+        transformers: For an adapter that changes experts: the major version that it is for, 4 or 5.
         progress: Called with the name of a task, its size in bytes and its number of files. What it returns is called
             with the numbers of bytes done and of files finished since the last call.
 
@@ -171,9 +192,12 @@ def to_custom(
         tied=tied,
         max_shard_size=max_shard_size,
         order=order,
+        base=base,
+        target_base=target_base,
+        transformers=transformers,
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
-    return carry_out(prepare(source, output, (Format.HF, Format.CUSTOM), options, execution), progress)
+    return _converted(source, output, (Format.HF, Format.CUSTOM), options, execution, progress)
 
 
 def repair(
@@ -194,6 +218,9 @@ def repair(
     overwrite: bool = False,
     restart: bool = False,
     accept: Collection[str] = (),
+    base: str | Path | None = None,
+    target_base: str | None = None,
+    transformers: Literal[4, 5] = 5,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Make the HF checkpoint ``source``, in any spelling, one that every transformers from 4.52 on loads.
@@ -223,6 +250,10 @@ def repair(
             complete.
         restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
         accept: Names with which refusals say that they can be lifted.
+        base: For an adapter: directory of its base model, of either format. By default the one that its
+            adapter_config.json names.
+        target_base: For an adapter: the path of the base model that the output's adapter_config.json names.
+        transformers: For an adapter that changes experts: the major version that it is for, 4 or 5.
         progress: Called with the name of a task, its size in bytes and its number of files. What it returns is called
             with the numbers of bytes done and of files finished since the last call.
 
@@ -253,6 +284,22 @@ def repair(
         experts=experts,
         max_shard_size=max_shard_size,
         order=order,
+        base=base,
+        target_base=target_base,
+        transformers=transformers,
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
-    return carry_out(prepare(source, output, (Format.HF, Format.HF), options, execution), progress)
+    return _converted(source, output, (Format.HF, Format.HF), options, execution, progress)
+
+
+def _converted(
+    source: str | Path,
+    output: str | Path,
+    formats: tuple[Format, Format],
+    options: Options,
+    execution: Execution,
+    progress: Progress,
+) -> ConversionReport:
+    if is_adapter_directory(Path(source)):
+        return carry_out_adapter(prepare_adapter(Path(source), Path(output), formats, options, execution), progress)
+    return carry_out(prepare(source, output, formats, options, execution), progress)

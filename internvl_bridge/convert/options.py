@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -31,8 +31,9 @@ ACCEPTABLE = {
 }
 """What callers may accept by name, where a refusal names it: the name, and what it is."""
 _DIRECTIONS = {"to-hf": Format.HF, "to-custom": Format.CUSTOM}
+_OF_ADAPTERS = {"base", "target_base", "transformers"}
 _LONGEST_MESSAGE = 100_000
-PATHS = ("config", "fill_from", "reference", "tokenizer")
+PATHS = ("config", "fill_from", "reference", "tokenizer", "base")
 """Those of :class:`Options` that are directories."""
 
 
@@ -51,6 +52,9 @@ class Options:
     tied: Tied | None = None
     max_shard_size: int | str | None = None
     order: Order = "source"
+    base: str | Path | None = None
+    target_base: str | None = None
+    transformers: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,20 @@ def check_options(options: Options) -> None:
             f"The system message is not valid Unicode, or has more than {_LONGEST_MESSAGE} characters.",
             "State a shorter one, in the encoding of this system.",
         )
+
+
+def check_kind(options: Options, *, is_adapter: bool) -> None:
+    """Raise OptionError for a choice of whole checkpoints where there is an adapter, or the other way round."""
+    usual = Options()
+    for name in (option.name for option in fields(Options)):
+        if (name in _OF_ADAPTERS) is not is_adapter and getattr(options, name) != getattr(usual, name):
+            kinds = ("whole checkpoints", "an adapter") if is_adapter else ("adapters", "a whole checkpoint")
+            raise OptionError(
+                f"{name} is a choice for {kinds[0]} only, and this is {kinds[1]}.",
+                f"Leave out --{name.replace('_', '-')}.",
+            )
+    if options.transformers not in {4, 5}:
+        raise OptionError(f"{options.transformers!r} is not a choice for transformers.", "Use 4 or 5.")
 
 
 def check_accepted(names: Collection[str]) -> None:

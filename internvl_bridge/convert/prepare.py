@@ -8,7 +8,7 @@ from typing import Any
 from internvl_bridge.checkpoint.byte_ranges import in_source_shards
 from internvl_bridge.checkpoint.filling import filled
 from internvl_bridge.checkpoint.inspection import Inspection, inspection_of
-from internvl_bridge.checkpoint.model import Model, Source, read_model
+from internvl_bridge.checkpoint.model import Model, Source, read_model, read_other
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.checkpoint.weights import holds_weights, stored_plan, weights_place
 from internvl_bridge.convert.companions.repair import repaired_files
@@ -18,7 +18,15 @@ from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.convert.companions.unconverted import unconverted_files
 from internvl_bridge.convert.integrity import Recorded, changed_small_files, manifest_of, recorded
 from internvl_bridge.convert.links import check_links, files_that_are_told
-from internvl_bridge.convert.options import PATHS, Execution, Options, check_accepted, check_applies, check_options
+from internvl_bridge.convert.options import (
+    PATHS,
+    Execution,
+    Options,
+    check_accepted,
+    check_applies,
+    check_kind,
+    check_options,
+)
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.serving import notes_on_serving, served_as
 from internvl_bridge.convert.sizes import parse_size
@@ -49,7 +57,7 @@ from internvl_bridge.storage.source_shards import INDEX_FILE
 from internvl_bridge.work.workers import check_workers
 
 _AS_USUAL = Execution()
-_CALLED = {"config": "config", "fill_from": "base", "reference": "reference", "tokenizer": "tokenizer"}
+_CALLED = {"config": "config", "fill_from": "base", "reference": "reference", "tokenizer": "tokenizer", "base": "base"}
 """What the directories that options name are to the conversion."""
 _DUMP_SHARD = "5GB"
 """The shards of an output whose source has none that could be kept."""
@@ -115,28 +123,24 @@ def prepare(
     weights = (source, *(given[name] for name in ("fill_from",) if name in given))
     inputs = tuple(dict.fromkeys((*weights, *given.values(), *map(weights_place, weights))))
     check_options(options)
+    check_kind(options, is_adapter=False)
     check_accepted(execution.accept)
     check_workers(execution.workers)
     for place in inputs:
         if place.is_dir():
             check_no_kernel_files(place)
     contents = contents_of(inputs)  # before the first of them is read: a change in between is noticed later
-    model = read_model(Source(source, given.get("config"), options.state_dict), reference, alone=accepted is wanted)
-    if model.format is not accepted:
-        raise _wrong_format(model)
-    _check_code(model, execution)
-    if "adapter" not in execution.accept:
-        check_no_adapter(source)
-    if base := given.get("fill_from"):
-        model = filled(model, read_model(Source(base), alone=True))
+    model = _read(Source(source, given.get("config"), options.state_dict), given, accepted, wanted, execution)
     check_applies(options, wanted)
     for what, read in given.items():
         check_apart(output, read, _CALLED[what])
+    for place in map(weights_place, weights):
+        check_apart(output, place, "source")
     check_output(source, output, overwrite=execution.overwrite)
     if execution.overwrite:
         check_replaceable(output, inputs)
     if reference is not None and holds_weights(reference):
-        read_model(Source(reference))  # a reference that cannot be compared with must not surprise at the end
+        read_other(reference, "--reference")  # a reference that cannot be compared with must not surprise at the end
     spelling = chosen_spelling(wanted, options.layout, options.experts)
     planned = plan_model(model, spelling, stores_copy=_stores_copy(model, options, wanted))
     shards = _output_shards(model, planned, options)
@@ -179,6 +183,29 @@ def prepare(
         options=options,
         execution=execution,
     )
+
+
+def _read(source: Source, given: Mapping[str, Path], accepted: Format, wanted: Format, execution: Execution) -> Model:
+    """The source, with what it lacks from its base. Raises a BridgeError for what is not accepted of either."""
+    model = read_model(source, given.get("reference"), alone=accepted is wanted)
+    if model.format is not accepted:
+        raise _wrong_format(model)
+    _check_code(model, execution)
+    _check_adapter(source.weights, execution)
+    base = given.get("fill_from")
+    if base is None:
+        return model
+    other = read_other(base, "--fill-from")
+    _check_code(other, execution)
+    _check_adapter(base, execution)
+    return filled(model, other)
+
+
+def _check_adapter(directory: Path, execution: Execution) -> None:
+    """Refuse an adapter beside weights, unless it is accepted."""
+    if "adapter" not in execution.accept:
+        for place in dict.fromkeys((directory, weights_place(directory))):
+            check_no_adapter(place)
 
 
 def _check_code(model: Model, execution: Execution) -> None:

@@ -23,7 +23,9 @@ def record_of(
     chosen = {name: value for name, value in asdict(options).items() if value != usual[name]}
     return {
         "program": f"internvl-bridge {__version__}",
-        "options": {name: called(Path(value)) if name in PATHS else value for name, value in chosen.items()},
+        "options": {
+            name: called(Path(value)) if name in {*PATHS, "target_base"} else value for name, value in chosen.items()
+        },
         "filled": [*filled],
         "accepted": sorted(execution.accept),
         "warnings": [*warnings],

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection
 from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.verification.tensors import Comparison
 
@@ -28,7 +29,7 @@ class ConversionReport:
     output: Path
     format: str
     family: str
-    found: Inspection
+    found: Inspection | AdapterInspection
     tensors: int
     bytes: int
     cloned: int

@@ -18,8 +18,9 @@ from internvl_bridge.convert.record import record_of
 from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.convert.source_watch import Stamps, check_contents, check_untouched, check_weights, settled_stamps
 from internvl_bridge.convert.tensor_places import ShardPlaces, checksums_at, places_in
+from internvl_bridge.convert.write_small_files import write_companions, write_sidecar
 from internvl_bridge.convert.write_weights import compare_shards, shard_jobs, write_shards
-from internvl_bridge.errors import BridgeError, CheckpointError, DifferenceError
+from internvl_bridge.errors import BridgeError, CheckpointError
 from internvl_bridge.metadata.sidecar import RECORD, SIDECAR_FILE, Manifest, WeightsRecord, sidecar_text
 from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of, text_checksum
@@ -28,16 +29,13 @@ from internvl_bridge.storage.inventory import Entry, check_inventory
 from internvl_bridge.storage.local_files import uncached
 from internvl_bridge.storage.permissions import Permissions, permissions_of
 from internvl_bridge.storage.publishing import publishing
-from internvl_bridge.storage.reading import FileReader, file_checksum
-from internvl_bridge.storage.shard_jobs import DAMAGED, WrittenShard
-from internvl_bridge.storage.small_files import json_pieces, write_bytes, write_files, write_json
-from internvl_bridge.storage.source_shards import INDEX_FILE
-from internvl_bridge.storage.stamps import Stamp, check_unchanged
+from internvl_bridge.storage.shard_jobs import WrittenShard
+from internvl_bridge.storage.stamps import check_unchanged
 from internvl_bridge.storage.workspace import Workspace, keep_only
 from internvl_bridge.verification.directories import compare_models
 from internvl_bridge.verification.tensors import Comparison
 from internvl_bridge.work.interrupts import interrupts_held
-from internvl_bridge.work.progress import Progress, nothing, silent, stoppable
+from internvl_bridge.work.progress import Progress, silent, stoppable
 from internvl_bridge.work.workers import check_workers
 
 
@@ -105,7 +103,9 @@ def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]
         keep_only(workspace, {shard.name for shard in conversion.shards})
         check_room(budget_of(conversion, workspace.journal.finished), output)
         stamps = settled_stamps(model, progress)
-        checksums, stamps_of_small = _write_companions(conversion, workspace, check)
+        checksums, stamps_of_small = write_companions(
+            workspace, conversion.texts, conversion.copies, conversion.index, check
+        )
         sources = model.checkpoint.tensors if conversion.recorded.tensors else {}
         crcs = {} if "checksums" in execution.accept else model.weights.crcs
         places = places_in(conversion.shards, sources, crcs)
@@ -113,7 +113,7 @@ def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]
         told = _compare_with_record(conversion, shards, places, check)
         written = Written(workspace, shards, warnings_of(told), without_warnings(told))
         text = _sidecar(conversion, written, checksums, places)
-        sidecar = Entry(_write_sidecar(workspace, text), text_checksum(text))
+        sidecar = Entry(write_sidecar(workspace, text), text_checksum(text))
         check_contents(conversion.inputs, conversion.contents)
         with _nothing_kept(workspace):
             check_unchanged(stamps.items())
@@ -161,19 +161,6 @@ def _whole(shard: WrittenShard) -> str | None:
     return None if shard.checksums is None else shard.checksums.whole
 
 
-def _write_sidecar(workspace: Workspace, text: str) -> Stamp:
-    """Write the sidecar, and read it back; what it was before that."""
-    workspace.check()
-    path, target = workspace.files / SIDECAR_FILE, workspace.target
-    write_bytes(path, text.encode(), target)
-    stamp = target.stamp(path)
-    with FileReader(target) as reader:
-        made = file_checksum(path, reader, nothing)
-    if made != text_checksum(text):
-        raise DifferenceError(f"{SIDECAR_FILE} is not what was to be written.", DAMAGED)
-    return stamp
-
-
 def _sidecar(
     conversion: Conversion, written: Written, checksums: Mapping[str, str], places: Sequence[ShardPlaces]
 ) -> str:
@@ -188,33 +175,6 @@ def _sidecar(
     record = record_of(conversion.options, conversion.execution, conversion.model.filled, warnings, notes)
     manifest = Manifest(ALGORITHM, {**checksums, **files}, weights)
     return sidecar_text({**conversion.sidecar, RECORD: record}, manifest, text_checksum)
-
-
-def _write_companions(
-    conversion: Conversion, workspace: Workspace, check: Callable[[], None]
-) -> tuple[dict[str, str], dict[str, Stamp]]:
-    """Write all but weights and sidecar, and read them back; by name, their checksums, and what they were before."""
-    directory, target = workspace.files, workspace.target
-
-    def check_both() -> None:
-        check()
-        workspace.check()
-
-    write_files(directory, conversion.texts, conversion.copies, check_both, target)
-    workspace.check()
-    if conversion.index is not None:
-        write_json(directory / INDEX_FILE, conversion.index, target)
-    meant = {name: checksum_of([text.encode()]) for name, text in conversion.texts.items()}
-    if conversion.index is not None:
-        meant[INDEX_FILE] = checksum_of(piece.encode() for piece in json_pieces(conversion.index))
-    with FileReader() as reader:
-        meant |= {path.name: file_checksum(path, reader, nothing) for path in conversion.copies}
-    with FileReader(target) as reader:
-        stamps = {name: target.stamp(directory / name) for name in meant}
-        made = {name: file_checksum(directory / name, reader, nothing) for name in meant}
-    if wrong := [name for name in meant if made[name] != meant[name]]:
-        raise DifferenceError(f"{wrong[0]} is not what was to be written.", DAMAGED)
-    return made, stamps
 
 
 def _permissions(conversion: Conversion) -> Permissions:

@@ -6,6 +6,7 @@ from pathlib import Path
 from internvl_bridge.checkpoint.model import Model, reopened
 from internvl_bridge.checkpoint.weights import INDEX_FILES
 from internvl_bridge.errors import DifferenceError
+from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.files import LEGAL_FILES, TOKENIZER_FILES
 from internvl_bridge.metadata.json_files import CONFIG_FILE
@@ -17,6 +18,7 @@ from internvl_bridge.work.progress import Progress, nothing
 
 _SMALL_FILES = (
     CONFIG_FILE,
+    ADAPTER_CONFIG,
     GENERATION_FILE,
     SIDECAR_FILE,
     *INDEX_FILES,

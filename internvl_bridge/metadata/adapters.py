@@ -1,5 +1,6 @@
 """Recognise an adapter, alone or beside the weights that it changes."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def lone_adapter(directory: Path) -> CheckpointError | None:
     return CheckpointError(
         f"{directory} is an adapter{of_base}{_described(config)}, not a whole checkpoint: it holds the changes of a "
         f"fine-tune alone.",
-        f"Merge it into its base model with the library that trained it ({_MERGE}), and give the merged directory.",
+        f"Convert it as what it is: internvl-bridge to-hf {shlex.quote(str(directory))} OUTPUT --base BASE, or "
+        f"to-custom. Where a whole checkpoint is needed, merge it first ({_MERGE}), and give the merged directory.",
     )
 
 
@@ -40,7 +42,7 @@ def check_no_adapter(directory: Path) -> None:
         f"{directory} holds an adapter ({first_few(found)}{described}) beside a whole checkpoint. Nothing shows "
         f"whether the weights have it merged. If not, they are the base model without the fine-tune.",
         f"If it is not merged, merge it ({_MERGE}) and give the merged directory. If it is, or is not wanted, add "
-        f"--accept adapter (accept={{'adapter'}}).",
+        f"--accept adapter (accept={{'adapter'}}). To convert the adapter alone, give a directory with its files only.",
     )
 
 

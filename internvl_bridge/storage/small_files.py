@@ -16,6 +16,11 @@ def write_bytes(path: Path, data: bytes, files: FileSystem = LOCAL) -> None:
     _write(path, [data], files)
 
 
+def write_pieces(path: Path, pieces: Iterable[bytes | bytearray], files: FileSystem = LOCAL) -> None:
+    """Create ``path`` in ``files`` with all ``pieces``, one after the other, and make it durable."""
+    _write(path, pieces, files)
+
+
 def copy_file(source: Path, target: Path, files: FileSystem = LOCAL) -> None:
     """Create ``target`` in ``files`` with the contents of ``source``, of any size, and make it durable."""
     _write(target, _contents(source), files)
@@ -68,7 +73,7 @@ def _blocks(pieces: Iterable[str]) -> Iterator[bytes]:
     yield bytes(block)
 
 
-def _write(path: Path, blocks: Iterable[bytes | memoryview], files: FileSystem) -> None:
+def _write(path: Path, blocks: Iterable[bytes | bytearray | memoryview], files: FileSystem) -> None:
     with files.create(path) as sink:
         offset = 0
         for block in blocks:

@@ -1,5 +1,6 @@
 """Open a directory of safetensors files as one checkpoint, or refuse it."""
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,6 +105,12 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     return Checkpoint(directory, shards, tensors, index_metadata, (*remarks, *doubles, *left))
 
 
+def open_file(path: Path) -> Checkpoint:
+    """The tensors of one safetensors file, whatever its name. Raises CheckpointError if it is malformed."""
+    shards, tensors, _ = _gathered({path.name: _read(path)}, None)
+    return Checkpoint(path.parent, shards, tensors, {})
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
     """A file whose header was read, and what it was before that."""
@@ -196,7 +203,8 @@ def _no_weights(directory: Path, found: list[str]) -> CheckpointError:
     if adapter:
         return CheckpointError(
             f"{directory} holds an adapter ({first_few(adapter)}), not a whole model.",
-            "Merge it into its base model (with peft: merge_and_unload), save that, and convert what was saved.",
+            f"Convert it as what it is: internvl-bridge to-hf {shlex.quote(str(directory))} OUTPUT --base BASE, or "
+            f"to-custom. Its adapter_config.json must be there, too.",
         )
     lost = (gone(path) for path in sorted(directory.iterdir()) if path.suffix in {".safetensors", ".bin"})
     if (refusal := next(filter(None, lost), None)) or (refusal := other_directory(directory)):

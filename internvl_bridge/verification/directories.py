@@ -6,6 +6,7 @@ from pathlib import Path
 from internvl_bridge.checkpoint.byte_ranges import target_tensors
 from internvl_bridge.checkpoint.model import Model, Source, read_model
 from internvl_bridge.checkpoint.weights import open_weights, same_bits_in, stored_plan, tensor_locations, whole_specs
+from internvl_bridge.errors import CheckpointError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan, TensorSpec, identity
 from internvl_bridge.mapping.routes import Route, plan_route
@@ -51,7 +52,7 @@ def verify(
 def compare_models(left: Path, right: Path, workers: int, progress: Progress) -> Comparison:
     """As :func:`verify`."""
     if (left / CONFIG_FILE).exists() and (right / CONFIG_FILE).exists():
-        ours, theirs = read_model(Source(left)), read_model(Source(right))
+        ours, theirs = _read(left), _read(right)
         mine, other, plan = ours.weights, theirs.weights, _plan(ours, theirs)
     else:
         mine, other = (open_weights(path, lambda _: True) for path in (left, right))
@@ -59,6 +60,15 @@ def compare_models(left: Path, right: Path, workers: int, progress: Progress) ->
     expected = target_tensors(stored_plan(plan, mine), mine.checkpoint)
     report = progress("Comparing", mine.checkpoint.data_bytes, len(other.checkpoint.shards))
     return compare(expected, tensor_locations(other), workers, report)
+
+
+def _read(directory: Path) -> Model:
+    try:
+        return read_model(Source(directory))
+    except CheckpointError as error:
+        if "--state-dict" not in error.remedy and "--config" not in error.remedy:
+            raise
+        raise CheckpointError(error.reason, "Compare directories that hold config.json and one model.") from error
 
 
 def _plan(ours: Model, theirs: Model) -> Plan:

@@ -391,8 +391,8 @@ def test_a_conversion_that_must_not_hang_up_does_not(custom: Custom, tmp_path: P
 def test_an_interrupt_that_comes_too_late_says_that_the_output_is_complete(custom: Custom, tmp_path: Path):
     source, output = custom("qwen2-300m"), tmp_path / "hf"
     script = (
-        "import os, signal\nfrom internvl_bridge.convert import run\nfrom internvl_bridge.__main__ import main\n"
-        "write = run.write_bytes\n"
+        "import os, signal\nfrom internvl_bridge.convert import write_small_files as run\n"
+        "from internvl_bridge.__main__ import main\nwrite = run.write_bytes\n"
         "def late(path, data, files):\n    write(path, data, files)\n"
         "    if path.name == 'internvl_bridge.json':\n        os.kill(os.getpid(), signal.SIGINT)\n"
         "run.write_bytes = late\nmain()\n"

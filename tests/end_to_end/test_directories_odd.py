@@ -495,7 +495,7 @@ def test_an_adapter_is_refused(as_hf: bool, hf: Path, tmp_path: Path):
     convert = internvl_bridge.to_custom if as_hf else internvl_bridge.to_hf
     refused(
         lambda: convert(source, tmp_path / "out"),
-        *(str(source), "holds an adapter (adapter_model.safetensors), not a whole model", "Merge it"),
+        *(str(source), "holds an adapter (adapter_model.safetensors), not a whole model", "Convert it"),
     )
 
 

@@ -1,6 +1,7 @@
 """Weights that lie elsewhere, under another name, among others or without some of them become what whole ones do."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,14 @@ from safetensors.torch import save_file
 from support import edit_json, load_all, said
 
 import internvl_bridge
-from internvl_bridge.errors import CheckpointError, ContradictionError, OptionError, TensorError
+from internvl_bridge.errors import (
+    CheckpointError,
+    ContradictionError,
+    OptionError,
+    OutputError,
+    TensorError,
+    UnsupportedModelError,
+)
 
 Custom = Callable[[str], Path]
 Tensors = dict[str, torch.Tensor]
@@ -155,6 +163,109 @@ def test_a_base_that_changes_meanwhile_is_noticed(custom: Custom, tmp_path: Path
     with pytest.raises(CheckpointError, match=f"{weights} was changed while"):
         internvl_bridge.to_hf(source, tmp_path / "filled", fill_from=tmp_path / "hf", progress=change)
     assert not (tmp_path / "filled").exists()
+
+
+@pytest.mark.parametrize("spoiled", ["head", "state", "nested"])
+def test_an_average_is_not_taken_because_the_model_has_one_more_entry(spoiled: str, custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    model = without_weights(source)
+    others = {"head": {"value_head.weight": torch.ones(3)}, "state": {"_extra_state": None}, "nested": {}}
+    held = {**model, **others[spoiled]}
+    torch.save({"model": {"actor": held} if spoiled == "nested" else held, "ema": model}, source / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="holds 2 models with the same keys: model, ema"):
+        internvl_bridge.to_hf(source, tmp_path / "hf")
+
+
+def test_a_model_and_an_average_within_one_state_dict_can_be_chosen(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "plain")
+    model = without_weights(source)
+    average = {f"ema.{key}": tensor + 1 for key, tensor in model.items()}
+    state = {**{f"model.{key}": tensor for key, tensor in model.items()}, **average}
+    torch.save({"state_dict": state, "epoch": 1}, source / "last.ckpt.pt")
+    with pytest.raises(CheckpointError, match="--state-dict model "):
+        internvl_bridge.to_hf(source, tmp_path / "hf")
+    internvl_bridge.to_hf(source, tmp_path / "hf", state_dict="model")
+    assert internvl_bridge.verify(tmp_path / "plain", tmp_path / "hf").identical
+
+
+@pytest.mark.parametrize("beside", ["model/model.safetensors", "model_world_size_2_rank_0.pt", "x-00001-of-00002.bin"])
+def test_a_file_of_another_name_is_not_taken_beside_weights_of_a_trainer(beside: str, custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    tensors = without_weights(source)
+    torch.save({key: tensor + 1 for key, tensor in tensors.items()}, source / "other.pt")
+    (source / beside).parent.mkdir(exist_ok=True)
+    if beside.startswith("model/"):
+        save_file(tensors, source / beside)
+        internvl_bridge.to_hf(source, tmp_path / "hf")
+        assert internvl_bridge.verify(source, tmp_path / "hf").identical
+    else:
+        torch.save({}, source / beside)
+        with pytest.raises(CheckpointError):
+            internvl_bridge.to_hf(source, tmp_path / "hf")
+
+
+def test_weights_behind_a_link_are_not_overwritten(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    real = tmp_path / "real"
+    real.mkdir()
+    (source / "model.safetensors").rename(real / "model.safetensors")
+    (real / "config.json").write_bytes((source / "config.json").read_bytes())
+    (source / "model").symlink_to(real)
+    before = (real / "model.safetensors").read_bytes()
+    with pytest.raises(OutputError, match="does not change its source"):
+        internvl_bridge.to_hf(source, real, overwrite=True)
+    with pytest.raises(OutputError, match="lies inside"):
+        internvl_bridge.to_hf(source, real / "hf")
+    assert (real / "model.safetensors").read_bytes() == before
+
+
+def test_an_adapter_beside_the_base_is_refused_as_beside_the_source(custom: Custom, tmp_path: Path):
+    source, base = custom("qwen2-300m"), tmp_path / "base"
+    internvl_bridge.to_hf(source, base)
+    replace_weights(source, lambda key: not key.startswith("mlp1."))
+    save_file({"base_model.model.x.lora_A.weight": torch.ones(1)}, base / "adapter_model.safetensors")
+    with pytest.raises(UnsupportedModelError, match=f"{base} holds an adapter"):
+        internvl_bridge.to_hf(source, tmp_path / "hf", fill_from=base)
+    assert internvl_bridge.to_hf(source, tmp_path / "hf", fill_from=base, accept={"adapter"}).filled
+
+
+@pytest.mark.parametrize("lacks", ["embeddings", "nothing else"])
+def test_a_head_of_the_bases_own_is_taken_with_its_embeddings_only(lacks: str, custom: Custom, tmp_path: Path):
+    head, embeddings = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
+    base, source = custom("qwen3-300m-tied"), tmp_path / "source"
+    shutil.copytree(base, source)
+    tensors = load_all(base)
+    own = {**tensors, head: tensors[embeddings] + 1}
+    save_file(own, base / "model.safetensors", metadata={"format": "pt"})
+    replace_weights(
+        source, lambda key: not key.startswith("mlp1.") and not (lacks == "embeddings" and key == embeddings)
+    )
+    report = internvl_bridge.to_hf(source, tmp_path / "hf", fill_from=base)
+    assert (head in report.filled) == (lacks == "embeddings")
+    assert any("has an output head of its own. It is not taken" in note for note in said(report)) == (
+        lacks != "embeddings"
+    )
+
+
+def test_a_base_that_computes_something_else_is_a_warning(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "base")
+    edit_json(source / "config.json", lambda config: config["llm_config"].update(rms_norm_eps=1e-3))
+    replace_weights(source, lambda key: not key.startswith("mlp1."))
+    report = internvl_bridge.to_hf(source, tmp_path / "hf", fill_from=tmp_path / "base")
+    assert any("disagree about what the model computes: text_config.rms_norm_eps" in w for w in report.warnings)
+
+
+def test_of_a_base_with_two_models_nothing_is_chosen_by_an_option_of_the_source(custom: Custom, tmp_path: Path):
+    source, base = custom("qwen2-300m"), tmp_path / "base"
+    shutil.copytree(source, base)
+    model = without_weights(base)
+    torch.save({"model": model, "ema": model}, base / "pytorch_model.bin")
+    replace_weights(source, lambda key: not key.startswith("mlp1."))
+    with pytest.raises(CheckpointError, match=r"For --fill-from: .*the weights of one model") as error:
+        internvl_bridge.to_hf(source, tmp_path / "hf", fill_from=base)
+    assert "--state-dict" not in error.value.remedy
 
 
 @pytest.mark.parametrize("kind", ["mixed", "other"])

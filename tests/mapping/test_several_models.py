@@ -54,6 +54,25 @@ def test_any_prefix_can_be_chosen_by_name() -> None:
     assert chosen_model("x", keys, CUSTOM, "odd") == {"odd.a": "a", "odd.b": "b"}
 
 
+def test_parts_behind_several_prefixes_are_named_and_states_of_optimizers_are_not() -> None:
+    keys = ["a.mlp1.0.weight", "model.vision_model.a", "optim.state.mlp1.0.weight.exp_avg"]
+    with pytest.raises(CheckpointError, match=r"x holds parts of a model under several names: a, model\."):
+        chosen_model("x", keys, CUSTOM, None)
+    assert chosen_model("x", [keys[0], keys[2]], CUSTOM, None) == {keys[0]: "mlp1.0.weight"}
+
+
+def test_what_is_left_may_share_a_little() -> None:
+    keys = [*under("model."), "other.mlp1.0.weight"]
+    assert chosen_model("x", keys, CUSTOM, None).keys() == {*under("model.")}
+
+
+def test_a_second_copy_at_the_top_is_named() -> None:
+    keys = [*under("model."), *KEYS, "value_head.weight"]
+    with pytest.raises(CheckpointError, match=r"x holds 2 models with the same keys: model, \."):
+        chosen_model("x", keys, CUSTOM, None)
+    assert chosen_model("x", keys, CUSTOM, ".") == {key: key for key in (*KEYS, "value_head.weight")}
+
+
 def test_the_refusal_counts_and_names_all() -> None:
     assert "holds 3 models with the same keys: b, a_ema, critic." in str(several_models("x", ["a_ema", "critic", "b"]))
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import internvl_bridge
 from internvl_bridge.cli.app import app
-from internvl_bridge.convert import run as conversion
+from internvl_bridge.convert import write_small_files as conversion
 from internvl_bridge.errors import CheckpointError, DifferenceError
 from internvl_bridge.metadata.sidecar import OF_EVERY_OUTPUT
 from internvl_bridge.storage import shard_jobs, small_files

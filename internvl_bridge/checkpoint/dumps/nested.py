@@ -1,6 +1,6 @@
 """The state dict of the model in what ``torch.save`` has written, which can hold much beside it. Imports torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,20 @@ from typing import Any
 import torch
 
 from internvl_bridge.errors import CheckpointError, shown
-from internvl_bridge.mapping.several_models import TOP, IsModel, not_there, several_models
+from internvl_bridge.mapping.several_models import (
+    TOP,
+    IsModel,
+    is_of_optimizer,
+    is_of_other_use,
+    not_there,
+    several_models,
+    several_parts,
+)
 from internvl_bridge.mapping.wrapped_names import clean_names
 
 _USUAL = ("state_dict", "model", "module")
 """Under what trainers put the state dict, beside optimizers and counters."""
+_DEEPEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +54,11 @@ def chosen_state_dict(path: Path, content: object, is_model: IsModel, name: str 
 
 
 def _named(path: Path, nested: Mapping[str, object], name: str) -> str | None:
-    """The nested state dict called ``name``; None where nothing is nested: then it is a prefix of keys."""
+    """The nested state dict called ``name``. If it is in the only one there, or nothing is nested, it is a prefix."""
     if name in nested:
         return name
-    if not nested or name == TOP:
-        return None
+    if len(nested) < 2 or name == TOP:
+        return next(iter(nested), None)
     raise not_there(path, name, nested)
 
 
@@ -59,7 +68,42 @@ def _only(path: Path, nested: Mapping[str, Any], content: Mapping[Any, Any], is_
     found = models or [key for key in _USUAL if isinstance(content.get(key), dict)]
     if len(found) > 1:
         raise several_models(path, found)
-    return found[0] if found else None
+    if not found:
+        return None
+    ends = {_end(key) for key in content[found[0]]}
+    alike, parts = [], []
+    for name, value in content.items():
+        if name == found[0] or is_of_optimizer(str(name)):
+            continue
+        keys = [key for key in _tensor_keys(value) if not is_of_optimizer(key)]
+        is_average = is_of_other_use(found[0]) and 2 * len(keys) > len(
+            ends
+        )  # and the other, in whatever spelling, is not
+        if is_average or 2 * len(ends.intersection(map(_end, keys))) > len(ends):
+            alike.append(str(name))
+        elif any(is_model([key]) for key in keys) and ends.isdisjoint(map(_end, keys)):
+            parts.append(str(name))
+    if alike:
+        raise several_models(path, [found[0], *alike])
+    if parts:
+        raise several_parts(path, [found[0], *parts])
+    return found[0]
+
+
+def _tensor_keys(value: object, prefix: str = "", depth: int = 0) -> Iterator[str]:
+    """The keys of all tensors in ``value``, however they are nested."""
+    if not isinstance(value, dict) or depth > _DEEPEST:
+        return
+    for key, inner in value.items():
+        if isinstance(inner, torch.Tensor):
+            yield f"{prefix}{key}"
+        else:
+            yield from _tensor_keys(inner, f"{prefix}{key}.", depth + 1)
+
+
+def _end(key: str) -> str:
+    """What of a key no wrapper changes."""
+    return ".".join(key.split(".")[-3:])
 
 
 def _is_state_dict(value: object) -> bool:

@@ -58,8 +58,18 @@ def open_pickled(directory: Path, is_model: IsModel, state_dict: str | None = No
         taken = found.chosen.name
     if weight_map is not None:
         check_index(directory / PICKLED_INDEX, weight_map, {key: names[t.shard] for key, t in tensors.items()})
-    checkpoint, named = Checkpoint(directory, shards, tensors, index_metadata), None if state_dict is None else taken
+    checkpoint, named = (
+        Checkpoint(directory, shards, tensors, index_metadata),
+        state_dict if taken == state_dict else None,
+    )
     return OpenedWeights(checkpoint, None, tuple(left_out), PICKLED, crcs, state_dict=named)
+
+
+def open_pickled_file(path: Path) -> Checkpoint:
+    """The tensors of one file that ``torch.save`` has written. Raises CheckpointError as :func:`open_pickled`."""
+    shard = Shard(path, {}, stamp_of(path))
+    choose = partial(chosen_state_dict, is_model=lambda _: False, name=None)
+    return Checkpoint(path.parent, (shard,), _read_file(path, 0, FakeTensorMode(), choose).tensors, {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,22 +291,12 @@ def test_the_prefix_of_a_trainer_is_taken_away(tmp_path, prefix):
     assert dump.left_out == tuple(sorted({"optim", "step"} | ({f"{prefix}_extra_state"} if prefix else set())))
 
 
-def test_the_shortest_prefix_wins_and_is_asked_for_first(tmp_path):
-    asked = []
-
-    def is_model(keys: Collection[str]) -> bool:
-        asked.append(sorted(keys))
-        return model(keys)
-
-    state = {"model.model.mlp1.w": torch.ones(1), "model.language_model.w": torch.zeros(1)}
-    dump = open_distributed(save(tmp_path, state), is_model)
-    assert asked == [
-        ["model.language_model.w", "model.model.mlp1.w"],
-        ["language_model.w", "model.mlp1.w"],
-        ["mlp1.w"],
-    ]
-    assert list(dump.checkpoint.tensors) == ["mlp1.w"]
-    assert dump.left_out == ("model.language_model.w",)
+def test_parts_behind_two_prefixes_are_both_named(tmp_path):
+    state = {"a.mlp1.w": torch.ones(1), "model.language_model.w": torch.zeros(1), "optim.mlp1.w.exp_avg": torch.ones(1)}
+    save(tmp_path, state)
+    with pytest.raises(CheckpointError, match=r"holds parts of a model under several names: a, model\."):
+        open_distributed(tmp_path, model)
+    assert [*open_distributed(tmp_path, model, "model").checkpoint.tensors] == ["language_model.w"]
 
 
 def test_a_model_and_an_average_of_it_are_both_named(tmp_path):
