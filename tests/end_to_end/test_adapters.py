@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ from typer.testing import CliRunner
 
 import internvl_bridge
 from internvl_bridge.cli.app import app
+from internvl_bridge.convert import run_adapter
 from internvl_bridge.errors import (
     CheckpointError,
     ContradictionError,
+    DifferenceError,
     OptionError,
     OutputError,
     UnknownKeyError,
     UnsupportedModelError,
 )
+from internvl_bridge.storage.local_files import LocalFiles
 
 Custom = Callable[[str], Path]
 FACTORS = "adapter_model.safetensors"
@@ -106,12 +109,27 @@ def test_a_sidecar_that_was_changed_restores_no_config(adapter: Path, custom: Cu
 
     def forge(sidecar: dict[str, Any]) -> None:
         config = json.loads(sidecar["adapter"]["config"])
-        sidecar["adapter"]["config"] = json.dumps({**config, "target_modules": ["gate_proj"]})
+        sidecar["adapter"]["config"] = json.dumps({**config, "fan_in_fan_out": True})
 
     edit_json(tmp_path / "custom" / "internvl_bridge.json", forge)
     convert(tmp_path / "custom", tmp_path / "back", base)
     made = json.loads((tmp_path / "back" / "adapter_config.json").read_text())
-    assert len(made["target_modules"]) == 28
+    assert (made["fan_in_fan_out"], len(made["target_modules"])) == (False, 28)
+
+
+def test_factors_that_are_written_wrongly_are_not_published(
+    adapter: Path, custom: Custom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    base, write = custom("qwen2-300m"), run_adapter.write_pieces
+
+    def wrong(path: Path, pieces: Iterable[bytes], files: LocalFiles) -> None:
+        *others, last = pieces
+        write(path, [*others, bytes(len(last))], files)
+
+    monkeypatch.setattr(run_adapter, "write_pieces", wrong)
+    with pytest.raises(DifferenceError, match=r"adapter_model\.safetensors is not what was to be written"):
+        internvl_bridge.to_custom(adapter, tmp_path / "custom", base=base)
+    assert not (tmp_path / "custom").exists()
 
 
 @pytest.mark.parametrize("differs", ["scaling", "indices", "vectors"])

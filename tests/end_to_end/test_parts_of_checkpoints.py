@@ -165,6 +165,21 @@ def test_a_base_that_changes_meanwhile_is_noticed(custom: Custom, tmp_path: Path
     assert not (tmp_path / "filled").exists()
 
 
+def test_a_base_that_is_only_touched_meanwhile_is_read_again(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    replace_weights(source, lambda key: not key.startswith("mlp1."))
+    weights = tmp_path / "hf" / "model.safetensors"
+
+    def touch(task: str, _size: int, _files: int) -> Callable[[int, int], None]:
+        if task.startswith("Converting"):
+            weights.chmod(0o600)
+        return lambda _done, _finished: None
+
+    internvl_bridge.to_hf(source, tmp_path / "filled", fill_from=tmp_path / "hf", progress=touch)
+    assert internvl_bridge.verify(tmp_path / "hf", tmp_path / "filled").identical
+
+
 @pytest.mark.parametrize("spoiled", ["head", "state", "nested"])
 def test_an_average_is_not_taken_because_the_model_has_one_more_entry(spoiled: str, custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
