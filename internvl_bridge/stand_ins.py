@@ -8,8 +8,9 @@ from pathlib import Path
 
 from internvl_bridge.errors import CheckpointError, first_few
 
-INNER = r"pytorch_model_fsdp(_[0-9]+)?|weights|model|pytorch_model\.bin"
+INNER = re.compile(r"pytorch_model_fsdp(_[0-9]+)?|weights|model|pytorch_model\.bin")
 """The directories that accelerate, XTuner, other trainers and DeepSpeed's zero_to_fp32.py make for weights."""
+_REPOSITORY = re.compile("models--(.+?)--(.+)")
 POINTER_START = b"version https://git-lfs"
 
 
@@ -69,9 +70,6 @@ def gone(path: Path) -> CheckpointError | None:
     )
 
 
-_REPOSITORY = re.compile("models--(.+?)--(.+)")
-
-
 def _found(directory: Path, entries: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """What is there, and what to type."""
     place = shlex.quote(str(directory))
@@ -94,7 +92,7 @@ def _found(directory: Path, entries: Sequence[Path]) -> Iterator[tuple[str, str]
             f"a checkpoint of verl ({first_few(parts or saves)}), whose weights lie in parts",
             f"Merge them: {merge}. Then give MERGED.",
         )
-    inner = [name for name in folders if _INNER.fullmatch(name) and any((directory / name).iterdir())]
+    inner = [name for name in folders if INNER.fullmatch(name) and any((directory / name).iterdir())]
     if inner and CONFIG not in files:
         yield f"its weights one level down, in {first_few(inner)}, but no config.json", f"Add {_ADD_CONFIG}."
     if saves := [name for name in folders if name.startswith("checkpoint-")]:
@@ -128,5 +126,4 @@ def _found(directory: Path, entries: Sequence[Path]) -> Iterator[tuple[str, str]
         )
 
 
-_INNER = re.compile(INNER)
 _ADD_CONFIG = "--config DIR (config=...), where DIR has the model's config.json and tokenizer"

@@ -17,6 +17,8 @@ from internvl_bridge.metadata.config.description import ModelDescription, descri
 from internvl_bridge.notes import Warn, called
 from internvl_bridge.storage.source_shards import Checkpoint
 
+_LANGUAGE = ("language_model.", "model.language_model.")
+
 
 def filled(model: Model, base: Model) -> Model:
     """``model`` with those tensors of ``base`` that it does not have, under the names that it would have for them.
@@ -57,9 +59,6 @@ def filled(model: Model, base: Model) -> Model:
         filled=tuple(missing),
         parts=(model, base),
     )
-
-
-_LANGUAGE = ("language_model.", "model.language_model.")
 
 
 def _notes_on_fields(model: Model, base: Model) -> Iterator[str]:

@@ -8,7 +8,7 @@ import torch
 
 from internvl_bridge.checkpoint.torch_dtypes import TORCH_DTYPES
 from internvl_bridge.errors import ContradictionError, UnsupportedModelError
-from internvl_bridge.mapping.lora.factors import Block, FactorRecipe, Region
+from internvl_bridge.mapping.lora.factors import MERGE, Block, FactorRecipe, Region
 from internvl_bridge.mapping.lora.lifting import Columns, Findings, fusions, splits
 from internvl_bridge.mapping.lora.stored import Adapter, Matrix
 from internvl_bridge.mapping.plan import Plan, Recipe
@@ -69,11 +69,8 @@ def look_at_values(
         lora = adapter.matrices[source]
         b = taken(tensor_of(lora.b.key).detach(), lora.b)
         columns = None if b.is_meta else _block_columns(b, parts, ranks.get(source))
-        loses_vectors = (
-            bool(lora.rows) and columns is not None and any(stop == start for start, stop in columns.values())
-        )
-        if columns is not None and not loses_vectors:
-            blocks[source] = columns
+        if columns is not None and not (lora.rows and any(stop == start for start, stop in columns.values())):
+            blocks[source] = columns  # a part without columns would lose its vectors
     shared = [
         target
         for target, sources in fusions(adapter, plan).items()
@@ -138,7 +135,7 @@ def _scaled(part: torch.Tensor, block: Block) -> torch.Tensor:
     if not torch.equal(scaled * 2.0**-block.exponent, part):
         raise UnsupportedModelError(
             f"{block.source.key} has values that are too small to be scaled by 2 to the {block.exponent} exactly.",
-            "Merge the adapter into its base model (in PEFT: merge_and_unload), and convert what that saves.",
+            MERGE,
         )
     return scaled
 

@@ -1,6 +1,5 @@
 """Open the weights of a directory, whatever they are kept in."""
 
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,8 +28,6 @@ from internvl_bridge.work.progress import nothing
 
 INDEX_FILES = (INDEX_FILE, PICKLED_INDEX, METADATA_FILE)
 """Files that say where tensors are, in all containers."""
-
-_INNER = re.compile(INNER)
 
 
 def open_weights(directory: Path, is_model: IsModel, state_dict: str | None = None) -> OpenedWeights:
@@ -67,7 +64,7 @@ def weights_place(directory: Path) -> Path:
         return directory
     if has_distributed_weights(directory):
         return directory
-    inner = sorted(path for path in directory.iterdir() if _INNER.fullmatch(path.name) and path.is_dir())
+    inner = sorted(path for path in directory.iterdir() if INNER.fullmatch(path.name) and path.is_dir())
     inner = [path for path in inner if _is_place(path)]
     if len(inner) > 1:
         raise CheckpointError(

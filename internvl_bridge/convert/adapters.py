@@ -1,5 +1,6 @@
 """Decide everything about the conversion of an adapter, before anything is written."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +20,14 @@ from internvl_bridge.convert.links import check_links, files_that_are_told
 from internvl_bridge.convert.options import Execution, Options, check_accepted, check_kind
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.source_watch import Contents, contents_of
-from internvl_bridge.errors import BridgeError, first_few
+from internvl_bridge.errors import BridgeError, first_few, shown
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.lora.stored import Matrix
 from internvl_bridge.metadata.adapter_config import checked_config, selects
 from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
 from internvl_bridge.metadata.files import LEGAL_FILES, TOKENIZER_FILES, present, text_digest
 from internvl_bridge.metadata.json_files import JsonFile, as_text, parse_shallow_object, read_json_file
+from internvl_bridge.metadata.kernel_files import check_no_kernel_files
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, is_as_written
 from internvl_bridge.notes import warnings_of, without_warnings
@@ -81,11 +83,12 @@ def prepare_adapter(
     accepted, wanted = formats
     check_kind(options, is_adapter=True)
     check_accepted(execution.accept)
-    stated = None if options.base is None else Path(options.base)
+    check_no_kernel_files(source)
+    before = contents_of([source])  # before it is read: a change in between is noticed later
     adapter = read_adapter(source)
-    base = base_of(adapter, stated)
+    base = base_of(adapter, None if options.base is None else Path(options.base))
     inputs = (source, base)
-    contents = contents_of(inputs)
+    contents = {**before, **contents_of([base])}
     description = described_base(base, adapter)
     for what, read in (("source", source), ("base", base)):
         check_apart(output, read, what)
@@ -111,6 +114,8 @@ def prepare_adapter(
         },
     }
     told = [*plan.notes, *_others(source)]
+    if accepted is not wanted:
+        told += _notes_on_base(adapter.config.values, config)
     used = {ADAPTER_CONFIG, SIDECAR_FILE, adapter.checkpoint.shards[0].path.name, *(path.name for path in copies)}
     there = {path.name for path in source.iterdir() if not path.name.startswith(".")}
     return AdapterConversion(
@@ -205,6 +210,16 @@ def _selects_the_same(values: Mapping[str, Any], plan: AdapterPlan) -> bool:
     fields = ("modules_to_save", "trainable_token_indices", "target_parameters")
     alike = all(bool(values.get(name)) == bool(plan.config.get(name)) for name in fields)
     return chosen == {*plan.packed.modules} and alike and values.get("bias") == plan.config.get("bias")
+
+
+def _notes_on_base(before: Mapping[str, Any], config: str) -> Iterator[str]:
+    """That the output names the same base model as the source, which is of the other format."""
+    named = before.get("base_model_name_or_path")
+    if named == json.loads(config).get("base_model_name_or_path"):
+        yield (
+            f"adapter_config.json still names {shown(named)} as base model. Give --target-base to name the one in the "
+            f"other format."
+        )
 
 
 def _others(source: Path) -> Iterator[str]:

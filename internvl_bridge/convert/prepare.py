@@ -120,7 +120,7 @@ def prepare(
     source, output = Path(source), Path(output)
     given = {name: Path(place) for name in PATHS if (place := getattr(options, name)) is not None}
     reference = given.get("reference")
-    weights = (source, *(given[name] for name in ("fill_from",) if name in given))
+    weights = (source, given["fill_from"]) if "fill_from" in given else (source,)
     inputs = tuple(dict.fromkeys((*weights, *given.values(), *map(weights_place, weights))))
     check_options(options)
     check_kind(options, is_adapter=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedModelError, first_few, shown
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.mapping.lora.factors import Scaling
+from internvl_bridge.mapping.lora.factors import MERGE, Scaling
 from internvl_bridge.mapping.lora.packing import PackedAdapter
 from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
 from internvl_bridge.metadata.json_files import Config, JsonFile, read_json_file
@@ -98,7 +98,7 @@ def checked_config(file: JsonFile) -> AdapterConfig:
     kind = values.get("peft_type")
     if kind != "LORA":
         raise UnsupportedModelError(
-            f"{file.path} has peft_type {shown(kind)}. Only LoRA (with rsLoRA, DoRA) is converted.", _MERGE
+            f"{file.path} has peft_type {shown(kind)}. Only LoRA (with rsLoRA, DoRA) is converted.", MERGE
         )
     begin = values.get("init_lora_weights")
     if isinstance(begin, str) and begin.lower().startswith(_CHANGES_BASE):
@@ -110,7 +110,7 @@ def checked_config(file: JsonFile) -> AdapterConfig:
         )
     configs = [name for name in values if name.endswith("_config") and name not in _HARMLESS_CONFIGS]
     if found := [name for name in (*_UNKNOWN_WAYS, *configs) if values.get(name)]:
-        raise UnsupportedModelError(f"{file.path} uses {first_few(found)}, which is not converted.", _MERGE)
+        raise UnsupportedModelError(f"{file.path} uses {first_few(found)}, which is not converted.", MERGE)
     for name, is_right in _CHECKS.items():
         if not is_right(values.get(name)):
             raise ConfigError(
@@ -152,15 +152,8 @@ def converted_config(
     return values
 
 
-def notes_on_config(
-    config: AdapterConfig, converted: Mapping[str, Any], target: Format, path: str | None
-) -> Iterator[str]:
+def notes_on_config(config: AdapterConfig, converted: Mapping[str, Any], target: Format) -> Iterator[str]:
     """What the owner of the adapter should know about its config."""
-    if path is None:
-        yield (
-            f"adapter_config.json still names {shown(config.values.get('base_model_name_or_path'))} as base model. "
-            f"Give --target-base to name the one in the other format."
-        )
     if target is Format.CUSTOM and config.values.get("task_type") == "CAUSAL_LM":
         yield Warn(
             "task_type is CAUSAL_LM, for which PEFT asks the base model for prepare_inputs_for_generation. "
@@ -168,9 +161,6 @@ def notes_on_config(
         )
     if converted.get("lora_dropout") != config.values.get("lora_dropout"):
         yield "lora_dropout is 0 in the output: PEFT does not know it for target_parameters. Inference does not use it."
-
-
-_MERGE = "Merge the adapter into its base model (in PEFT: merge_and_unload), and convert what that saves."
 
 
 def _is_count(value: object) -> bool:

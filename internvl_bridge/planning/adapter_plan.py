@@ -94,7 +94,7 @@ def plan_adapter(
     _check_router(packed, there)
     made = converted_config(config, packed, plan.targets, target.format, target.base)
     notes = (
-        *notes_on_config(config, made, target.format, target.base),
+        *notes_on_config(config, made, target.format),
         *_notes_on_ranks(adapter, packed),
         *_notes_on_experts(packed, there, target.transformers),
         *_notes_on_family(base, target),

@@ -57,6 +57,7 @@ def test_there_and_back_is_byte_for_byte_the_same(source: Path, base_format: str
         base = tmp_path / "base-hf"
     there = convert(source, tmp_path / "there", base)
     assert there.ok
+    assert any("still names" in note for note in there.notes)
     assert there.tensors == len(load_file(tmp_path / "there" / "adapter_model.safetensors"))
     convert(tmp_path / "there", tmp_path / "back", base)
     before, after = files_of(source), files_of(tmp_path / "back")
@@ -214,7 +215,8 @@ def test_pickled_factors_are_read(adapter: Path, custom: Custom, tmp_path: Path)
 
 def test_repair_writes_the_keys_that_peft_loads(custom: Custom, tmp_path: Path):
     source, base = DATA / "adapters" / "samples" / "tf_add_adapter", custom("qwen2-300m")
-    internvl_bridge.repair(source, tmp_path / "repaired", base=base)
+    report = internvl_bridge.repair(source, tmp_path / "repaired", base=base)
+    assert not any("still names" in note for note in report.notes)
     keys = load_file(tmp_path / "repaired" / "adapter_model.safetensors").keys()
     assert all(key.startswith(f"{P}model.") for key in keys)
     assert internvl_bridge.verify_adapters(source, tmp_path / "repaired", base=base).identical

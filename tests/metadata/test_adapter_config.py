@@ -107,12 +107,11 @@ def test_a_config_is_read_from_its_directory(tmp_path: Path) -> None:
 
 def test_what_the_owner_should_know_is_said() -> None:
     config = checked(task_type="CAUSAL_LM")
-    notes = [*notes_on_config(config, {**config.values, "lora_dropout": 0.0}, Format.CUSTOM, None)]
-    assert "still names 'base' as base model" in notes[0]
-    assert isinstance(notes[1], Warn)
-    assert "prepare_inputs_for_generation" in notes[1]
-    assert "lora_dropout is 0" in notes[2]
-    assert [*notes_on_config(config, config.values, Format.HF, "other")] == []
+    notes = [*notes_on_config(config, {**config.values, "lora_dropout": 0.0}, Format.CUSTOM)]
+    assert isinstance(notes[0], Warn)
+    assert "prepare_inputs_for_generation" in notes[0]
+    assert "lora_dropout is 0" in notes[1]
+    assert [*notes_on_config(config, config.values, Format.HF)] == []
 
 
 def test_the_base_and_its_class_are_those_of_the_target() -> None:

@@ -58,10 +58,8 @@ def open_pickled(directory: Path, is_model: IsModel, state_dict: str | None = No
         taken = found.chosen.name
     if weight_map is not None:
         check_index(directory / PICKLED_INDEX, weight_map, {key: names[t.shard] for key, t in tensors.items()})
-    checkpoint, named = (
-        Checkpoint(directory, shards, tensors, index_metadata),
-        state_dict if taken == state_dict else None,
-    )
+    checkpoint = Checkpoint(directory, shards, tensors, index_metadata)
+    named = state_dict if taken == state_dict else None  # else it is a prefix of keys
     return OpenedWeights(checkpoint, None, tuple(left_out), PICKLED, crcs, state_dict=named)
 
 

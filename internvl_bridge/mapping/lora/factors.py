@@ -9,6 +9,9 @@ from math import isclose
 
 from internvl_bridge.mapping.lora.keys import Part
 
+MERGE = "Merge the adapter into its base model (in PEFT: merge_and_unload), and convert what that saves."
+"""What to do with an adapter that the other format cannot say exactly."""
+
 
 @dataclass(frozen=True, slots=True)
 class Region:

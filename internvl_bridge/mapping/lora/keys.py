@@ -5,7 +5,6 @@ of the adapter out. (The source is peft 0.21, utils/save_and_load.py.)
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -67,11 +66,6 @@ def key_of(name: AdapterKey) -> str:
         module, _, parameter = name.name.rpartition(".")
         return PREFIX + (f"{module}.base_layer.{parameter}" if name.depth else name.name)
     return f"{PREFIX}{name.name}{'.base_layer' * name.depth}.{name.part.value}"
-
-
-def is_adapter(keys: Iterable[str]) -> bool:
-    """Whether any of ``keys`` is that of a factor, or of what else only adapters have."""
-    return any(parsed_key(key).part is not Part.WHOLE for key in keys)
 
 
 def _without_prefix(key: str) -> str:

@@ -11,13 +11,10 @@ from fractions import Fraction
 from math import log2
 
 from internvl_bridge.errors import ContradictionError, UnsupportedModelError, first_few
-from internvl_bridge.mapping.lora.factors import Lora, Region, Scaling
+from internvl_bridge.mapping.lora.factors import MERGE, Lora, Region, Scaling
 from internvl_bridge.mapping.lora.keys import Part
 from internvl_bridge.mapping.lora.stored import Adapter, Matrix, Renamed, Specs
 from internvl_bridge.mapping.plan import Plan, Recipe
-
-_MERGE = "Merge the adapter into its base model (in PEFT: merge_and_unload), and convert what that saves."
-
 
 Columns = Mapping[Matrix, tuple[int, int]]
 """Which columns ``[start, stop)`` of a B belong to each of the target matrices that it is split into."""
@@ -222,7 +219,7 @@ def _lifted(target: Matrix, rows: Sequence[_Rows], adapter: Adapter, plan: Plan,
         raise UnsupportedModelError(
             f"The adapter changes {first_few([source.key for source in parts])} with DoRA, but not "
             f"{first_few(absent)}. {target.key} is made of all of them, and DoRA would change the others, too.",
-            _MERGE,
+            MERGE,
         )
     shape = plan.recipes[target.key].spec.shape
     a = {offsets[source]: Placed(lora.a, offsets[source]) for source, lora in reversed(parts.items())}
@@ -238,7 +235,7 @@ def _common_scaling(target: Matrix, parts: Mapping[Matrix, Lora]) -> tuple[Scali
         raise UnsupportedModelError(
             f"{target.key} is made of parts that the adapter scales differently: {odd[0].key} by "
             f"{parts[odd[0]].scaling.value:g}, others by {largest.value:g}. One scaling for all would have to round.",
-            _MERGE,
+            MERGE,
         )
     return largest, {source: -int(log2(ratio.denominator)) for source, ratio in ratios.items()}
 
@@ -260,7 +257,7 @@ def _lifted_whole(adapter: Adapter, plan: Plan, adapted: set[str]) -> dict[str, 
             raise UnsupportedModelError(
                 f"The adapter replaces {first_few(sorted(have))} as a whole, and {key} is made of "
                 f"{first_few(sorted(needed - have))}, too.",
-                _MERGE,
+                MERGE,
             )
         weight = f"{key.rpartition('.')[0]}.weight"
         found[key] = recipe, weight in adapted

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from internvl_bridge.errors import ContradictionError, UnsupportedModelError, first_few
-from internvl_bridge.mapping.lora.factors import Block, FactorRecipe, Region, Scaling
+from internvl_bridge.mapping.lora.factors import MERGE, Block, FactorRecipe, Region, Scaling
 from internvl_bridge.mapping.lora.keys import AdapterKey, Part, key_of, parsed_key
 from internvl_bridge.mapping.lora.lifting import LiftedAdapter, LiftedLora, Placed
 from internvl_bridge.mapping.lora.stored import STACKED, Orientation, Specs, expert_lora
@@ -131,7 +131,7 @@ def _stacked_scaling(key: str, experts: Iterable[LiftedLora]) -> Scaling:
     if len({scaling.value for scaling in scalings}) > 1:
         raise UnsupportedModelError(
             f"{key} holds all experts, and the adapter scales them differently. One scaling would have to round.",
-            "Merge the adapter into its base model (in PEFT: merge_and_unload), and convert what that saves.",
+            MERGE,
         )
     return max(scalings, key=lambda scaling: scaling.rank)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from internvl_bridge.mapping.lora.keys import AdapterKey, Part, is_adapter, key_of, parsed_key
+from internvl_bridge.mapping.lora.keys import AdapterKey, Part, key_of, parsed_key
 
 P = "base_model.model."
 
@@ -41,8 +41,3 @@ def test_the_name_of_the_usual_adapter_says_nothing(part: Part) -> None:
 
 def test_magnitudes_were_once_called_weights() -> None:
     assert parsed_key(f"{P}a.lora_magnitude_vector.weight") == AdapterKey("a", Part.MAGNITUDE)
-
-
-def test_only_factors_make_an_adapter() -> None:
-    assert is_adapter([f"{P}a.weight", f"{P}a.lora_A.weight"])
-    assert not is_adapter([f"{P}a.weight", "lora.weight"])
