@@ -36,7 +36,7 @@ test-exhaustive: .venv/ready
 
 # The same models in transformers 4.57, the 4.x that people still run.
 test-matrix: .venv-4/ready
-	$(BIN4)/python -m pytest $(IN_PARALLEL) tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/end_to_end/test_adapters_in_peft.py tests/in_memory/test_loading.py
+	$(BIN4)/python -m pytest $(IN_PARALLEL) tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/end_to_end/test_adapters_in_peft.py tests/end_to_end/test_merging_in_peft.py tests/in_memory/test_loading.py
 
 # What serving engines make of outputs, by their own code. Not part of "make test": it downloads what they are.
 test-engines: .venv-engines/ready

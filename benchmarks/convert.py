@@ -124,6 +124,9 @@ def conversions(directory: Path, size: str, rounds: int) -> list[str]:
     run(sys.executable, "examples/synthetic.py", str(custom), "--preset", size)
     convert("to-hf", custom, hf)
     shared = shares_blocks(directory)
+    adapter = directory / "adapter"
+    run(sys.executable, "benchmarks/adapter.py", str(custom), str(adapter))
+    merging = ("--adapter", str(adapter))
     plain = (sys.executable, "benchmarks/plain.py", str(custom), str(output))
     works: dict[str, tuple[Path, Callable[[], Cost]]] = {
         "cp": (custom, lambda: synced("cp", "-r", "--reflink=never", str(custom), str(output))),
@@ -131,6 +134,8 @@ def conversions(directory: Path, size: str, rounds: int) -> list[str]:
         "to-hf, verified": (custom, lambda: convert("to-hf", custom, output)),
         "plain": (custom, lambda: synced(*plain)),
         "dd": (custom, lambda: zeros(output, sum(path.stat().st_size for path in custom.iterdir()))),
+        "merge": (custom, lambda: convert("merge", custom, output, *merging, "--no-verify")),
+        "merge, verified": (custom, lambda: convert("merge", custom, output, *merging)),
         "to-custom": (hf, lambda: convert("to-custom", hf, output, "--no-verify")),
         "to-custom, verified": (hf, lambda: convert("to-custom", hf, output)),
     }
@@ -142,7 +147,9 @@ def conversions(directory: Path, size: str, rounds: int) -> list[str]:
             costs[name].append(fresh(source, output, work))
     shutil.rmtree(custom)
     shutil.rmtree(hf)
+    shutil.rmtree(adapter)
     cp, limit = costs["cp"], "0.10" if shared else _LIMITS[size]
+    merging_limit = "2.00" if size == "8b" else "-"  # less than that is mostly the start of torch
     reflink = [row(f"{size}: `cp -r --reflink`, then sync", costs["reflink"], cp, "-")] if shared else []
     return [
         row(f"{size}: `cp -r`, then sync", cp, cp, "1"),
@@ -152,6 +159,8 @@ def conversions(directory: Path, size: str, rounds: int) -> list[str]:
         row(f"{size}: `to-custom --no-verify` : cp", costs["to-custom"], cp, limit),
         row(f"{size}: `to-hf`, verified : cp", costs["to-hf, verified"], cp, "1.30"),
         row(f"{size}: `to-custom`, verified : cp", costs["to-custom, verified"], cp, "1.30"),
+        row(f"{size}: `merge --no-verify` of all-linear, rank 16 : `dd`", costs["merge"], costs["dd"], merging_limit),
+        row(f"{size}: `merge`, verified : `dd`", costs["merge, verified"], costs["dd"], "-"),
         row(f"{size}: safetensors and torch, synced : cp", costs["plain"], cp, "-"),
         row(f"{size}: that : `to-hf --no-verify`", costs["plain"], costs["to-hf"], "at least 5"),
         row(f"{size}: `to-hf --no-verify` : `dd`", costs["to-hf"], costs["dd"], "-"),

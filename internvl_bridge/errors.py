@@ -15,7 +15,8 @@
     │   ├── DuplicateKeyError       two tensors for one key
     │   ├── IncompleteGroupError    a part of a fused tensor is missing
     │   ├── MissingKeyError         a tensor that config.json describes is missing
-    │   └── ContradictionError      a shape or dtype contradicts config.json or its group
+    │   ├── ContradictionError      a shape or dtype contradicts config.json or its group
+    │   └── OutOfRangeError         a number that a dtype cannot hold would have to be stored in it
     ├── OutputError                 the output cannot be made, or must not be
     ├── DifferenceError             what was written is not what was read
     └── ProofError                  a defect of this program, found before anything was written
@@ -120,6 +121,10 @@ class MissingKeyError(TensorError):
 
 class ContradictionError(TensorError):
     """A tensor's existence, shape or dtype contradicts config.json or its own group."""
+
+
+class OutOfRangeError(TensorError):
+    """A computed number is not finite in the dtype that it is to be stored in."""
 
 
 class OutputError(BridgeError):

@@ -101,6 +101,12 @@ def _found(directory: Path, entries: Sequence[Path]) -> Iterator[tuple[str, str]
             f"the checkpoints of a trainer ({first_few(saves)})",
             f"Give one of them: {shlex.quote(str(directory / last))}",
         )
+    if {"base", "adapter"} <= {*folders} and (directory / "base" / CONFIG).is_file():
+        base, adapter = (shlex.quote(str(directory / name)) for name in ("base", "adapter"))
+        yield (
+            "a base model and an adapter, as extract makes them",
+            f"Give one of them, {base}, or merge both: internvl-bridge merge {base} OUTPUT --adapter {adapter}",
+        )
     if "snapshots" in folders:
         revision = max((path.name for path in (directory / "snapshots").iterdir()), default="REVISION")
         yield (

@@ -12,6 +12,7 @@ import pytest
 from adapters import lora_config, random_adapter, weights_of
 from safetensors.torch import save_file
 from support import copy_custom
+from wrapped import save_as_trainer
 
 import internvl_bridge
 
@@ -53,6 +54,8 @@ def test_an_example_runs_as_it_is_written(name: str, tmp_path: Path, monkeypatch
     if "my-lora" in EXAMPLES[name].docstring:
         save_adapter(tmp_path / "my-lora")
         internvl_bridge.to_hf(tmp_path / "my-lora", tmp_path / "my-lora-HF", base=tmp_path / "InternVL3_5-8B")
+    if "my-trained" in EXAMPLES[name].docstring:
+        save_as_trainer(tmp_path / "InternVL3_5-8B", tmp_path / "my-trained")
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
     doctest.DocTestRunner().run(EXAMPLES[name], out=told.append)

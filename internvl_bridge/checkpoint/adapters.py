@@ -16,6 +16,7 @@ from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.config.file import read_config
 from internvl_bridge.metadata.json_files import CONFIG_FILE, is_present
+from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.source_shards import Checkpoint, open_file
 
 ADAPTER_FILE, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
@@ -24,12 +25,16 @@ _TOWER = "vit.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class AdapterOnDisk:
-    """An adapter directory: its config, and the tensors of its one file of factors."""
+    """An adapter directory: its config, and the tensors of its one file of factors.
+
+    ``crcs`` are the CRC-32 that the file states for parts of it.
+    """
 
     directory: Path
     config: AdapterConfig
     checkpoint: Checkpoint
     specs: Mapping[str, TensorSpec]
+    crcs: Mapping[ByteRange, int]
 
 
 def is_adapter_directory(directory: Path) -> bool:
@@ -52,12 +57,14 @@ def read_adapter(directory: Path) -> AdapterOnDisk:
             f"adapter alone would lose it.",
             "Merge both into the base model (in ms-swift: swift export --merge_lora true), and convert that.",
         )
+    crcs: Mapping[ByteRange, int] = {}
     if is_present(directory / ADAPTER_FILE):
         checkpoint = open_file(directory / ADAPTER_FILE)
     elif is_present(directory / PICKLED_ADAPTER):
         from internvl_bridge.checkpoint.dumps.pickled import open_pickled_file  # imports torch  # noqa: PLC0415
 
-        checkpoint = open_pickled_file(directory / PICKLED_ADAPTER)
+        opened = open_pickled_file(directory / PICKLED_ADAPTER)
+        checkpoint, crcs = opened.checkpoint, opened.crcs
     else:
         raise CheckpointError(
             f"{directory} holds neither {ADAPTER_FILE} nor {PICKLED_ADAPTER}.", "Give the directory of an adapter."
@@ -68,7 +75,7 @@ def read_adapter(directory: Path) -> AdapterOnDisk:
             f"{odd} in {checkpoint.shards[0].path} has dtype {specs[odd].dtype}, which factors do not have.",
             "Save the adapter again in float32, float16 or bfloat16.",
         )
-    return AdapterOnDisk(directory, config, checkpoint, specs)
+    return AdapterOnDisk(directory, config, checkpoint, specs, crcs)
 
 
 def base_of(adapter: AdapterOnDisk, stated: Path | None) -> Path:

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from internvl_bridge.checkpoint.opened_weights import OpenedWeights
+from internvl_bridge.checkpoint.unwrapping import base_weights
 from internvl_bridge.checkpoint.weights import holds_weights, open_weights, whole_specs
 from internvl_bridge.errors import BridgeError, CheckpointError, ConfigError
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.lora.wrapped import is_wrapped, name_in_base
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.several_models import model_keys_in
+from internvl_bridge.mapping.several_models import IsModel, model_keys_in
 from internvl_bridge.mapping.spellings import KeySpelling, spelling_in
 from internvl_bridge.mapping.tied_head import tied_head
 from internvl_bridge.metadata.config.agreement import other_heads
@@ -47,7 +49,8 @@ class Model:
     ``specs`` are those of whole tensors, even where ``weights`` are kept in pieces; ``keys`` says how they
     are spelled. ``other_format`` is what is known about it in the other format. ``remarks`` say what contradicts itself
     on disk, and what was made of it. ``filled`` are the keys of tensors that are another checkpoint's: then ``parts``
-    are the two models that this one was put together from.
+    are the two models that this one was put together from. ``is_unwrapped``: an adapter lies beside its weights, which
+    were told apart from it.
     """
 
     source: Source
@@ -59,6 +62,7 @@ class Model:
     remarks: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
     parts: tuple["Model", ...] = ()
+    is_unwrapped: bool = False
 
     @property
     def directory(self) -> Path:
@@ -83,11 +87,12 @@ class Model:
         return TORCH_NAMES[max(sizes, key=sizes.__getitem__)]
 
 
-def read_model(source: Source, reference: Path | None = None, *, alone: bool = False) -> Model:
+def read_model(source: Source, reference: Path | None = None, *, alone: bool = False, unwrap: bool = False) -> Model:
     """Read headers, index, config.json and sidecar of ``source``; no tensor data.
 
     ``reference`` is a model of the other format that states what this one's cannot; without it a
     sidecar beside config.json does, unless the model stands ``alone``: then nothing is asked of the other format.
+    ``unwrap``: if PEFT has wrapped the model, its base model is read.
     Raises a BridgeError for anything that is not an InternVL checkpoint.
     """
     directory = source.home
@@ -96,6 +101,9 @@ def read_model(source: Source, reference: Path | None = None, *, alone: bool = F
     config = read_config(directory)
     wanted = detect_format(config).other
     weights = _opened(source, wanted.other)
+    is_unwrapped = unwrap and is_wrapped(whole_specs(weights))
+    if is_unwrapped:
+        weights = base_weights(weights)
     specs = whole_specs(weights)
     other_format = None if alone else _other_format(directory, wanted, reference)
     named = other_format.description.family if other_format is not None else None
@@ -116,7 +124,7 @@ def read_model(source: Source, reference: Path | None = None, *, alone: bool = F
             "Correct the one that is wrong, or give the reference that belongs to this checkpoint.",
         )
     keys = spelling_in(wanted.other, specs, description.family)
-    return Model(source, description, weights, specs, keys, other_format, remarks)
+    return Model(source, description, weights, specs, keys, other_format, remarks, is_unwrapped=is_unwrapped)
 
 
 def read_other(directory: Path, what: str) -> Model:
@@ -156,11 +164,23 @@ def _on_vocabulary(stale: int, rows: int) -> str:
 
 def reopened(model: Model) -> OpenedWeights:
     """The weights of ``model`` as they are now. Raises as :func:`read_model`."""
+    weights = _opened(model.source, model.format)
+    return base_weights(weights) if model.is_unwrapped else weights
+
+
+def opened_as_stored(model: Model) -> OpenedWeights:
+    """The weights of ``model``, with those of an adapter that lie beside them."""
     return _opened(model.source, model.format)
 
 
 def _opened(source: Source, format_: Format) -> OpenedWeights:
-    return open_weights(source.weights, model_keys_in(format_), source.state_dict)
+    return open_weights(source.weights, _model_keys_in(format_), source.state_dict)
+
+
+def _model_keys_in(format_: Format) -> IsModel:
+    """As :func:`model_keys_in`, also for those of a model that PEFT has wrapped."""
+    is_model = model_keys_in(format_)
+    return lambda keys: is_model(keys) or (is_wrapped(keys) and is_model([*map(name_in_base, keys)]))
 
 
 def _other_format(directory: Path, wanted: Format, reference: Path | None) -> OtherFormat | None:

@@ -1,10 +1,16 @@
 """Plan the conversion of a checkpoint on disk: only there the bits of its output head can be read."""
 
-from internvl_bridge.checkpoint.model import TORCH_NAMES, Model
-from internvl_bridge.checkpoint.weights import same_bits_in
+import shlex
+
+from internvl_bridge.checkpoint.model import TORCH_NAMES, Model, opened_as_stored
+from internvl_bridge.checkpoint.weights import same_bits_in, whole_specs
 from internvl_bridge.errors import UnsupportedModelError
+from internvl_bridge.mapping.lora.wrapped import is_wrapped
 from internvl_bridge.mapping.packing import Packed, packed_dtypes
 from internvl_bridge.mapping.spellings import KeySpelling
+from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
+from internvl_bridge.metadata.json_files import is_present
+from internvl_bridge.metadata.trained_lora import states_ranks
 from internvl_bridge.planning.tensor_plan import ModelPlan, plan_tensors
 
 
@@ -14,10 +20,29 @@ def plan_model(model: Model, target: KeySpelling, *, stores_copy: bool) -> Model
     Reads its embeddings if only their bits show whether the output head is a copy of them. Raises
     UnsupportedModelError, too, for dtypes that weights do not have.
     """
+    if is_wrapped(model.specs):
+        raise not_merged(model)
     same_bits, route = same_bits_in(model.weights), (model.keys, target)
     planned = plan_tensors(model.description, model.specs, route, same_bits, stores_copy=stores_copy)
     check_dtypes(model, planned.packed)
     return planned
+
+
+def not_merged(model: Model) -> UnsupportedModelError:
+    """The refusal of a model that PEFT has wrapped, with the commands that make whole checkpoints of it."""
+    found = [key for key in whole_specs(opened_as_stored(model)) if is_wrapped([key])]
+    source = shlex.quote(str(model.source.weights))
+    more = [] if model.source.config is None else ["--config", str(model.source.config)]
+    more += [] if model.source.state_dict is None else ["--state-dict", model.source.state_dict]
+    known = states_ranks(model.description.values) or is_present(model.directory / ADAPTER_CONFIG)
+    options = "".join(f" {shlex.quote(word)}" for word in more) + ("" if known else " --alpha ALPHA")
+    alpha = "" if known else " ALPHA is the lora_alpha of the training, which nothing here states."
+    return UnsupportedModelError(
+        f"{model.source.weights} holds a LoRA adapter that is not merged into its base weights: {found[0]} and "
+        f"{len(found) - 1} more.",
+        f"Merge it, and convert the result: internvl-bridge merge {source} MERGED{options}. Or make an adapter and its "
+        f"base model of it: internvl-bridge extract {source} PARTS{options}.{alpha}",
+    )
 
 
 def check_dtypes(model: Model, packed: Packed | None) -> None:

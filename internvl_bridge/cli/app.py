@@ -11,41 +11,49 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from internvl_bridge._version import __version__
-from internvl_bridge.convert.options import ExpertsOption, Layout, Order, Tied
+from internvl_bridge.cli import arithmetic_app
+from internvl_bridge.cli.arguments import (
+    COMMON_PANEL,
+    SAFETY_PANEL,
+    Accept,
+    Base,
+    Config,
+    CustomReference,
+    DryRun,
+    ExpertsChoice,
+    FillFrom,
+    HfReference,
+    Json,
+    LayoutChoice,
+    MaxShardSize,
+    OrderChoice,
+    Output,
+    Overwrite,
+    Quiet,
+    Restart,
+    Source,
+    StateDict,
+    SystemMessage,
+    TargetBase,
+    TiedChoice,
+    Tokenizer,
+    Transformers,
+    Verbose,
+    Verify,
+    Workers,
+)
+from internvl_bridge.cli.flags import Command, Group
 
 _PROGRAM = "internvl-bridge"
 _UsageError: Any = typer.BadParameter.__mro__[1]
 """What Click raises for arguments that it cannot use; where it is defined depends on the version of Typer."""
 
 
-class _Command(TyperCommand):
-    """A command whose help shows flags without a value."""
-
-    def get_params(self, ctx: Any) -> Any:
-        return _flags_without_value(super().get_params(ctx))
-
-
-class _Group(TyperGroup):
-    """The program itself, whose help does so, too."""
-
-    def get_params(self, ctx: Any) -> Any:
-        return _flags_without_value(super().get_params(ctx))
-
-
-def _flags_without_value(parameters: Any) -> Any:
-    """``parameters``, also those that Typer adds, where it would show the type of a flag as its value."""
-    for parameter in parameters:
-        if getattr(parameter, "is_flag", False):
-            parameter.metavar = " "
-    return parameters
-
-
 app = typer.Typer(
     name=_PROGRAM,
-    cls=_Group,
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,239 +63,9 @@ app = typer.Typer(
 )
 
 
-Source = Annotated[
-    Path,
-    typer.Argument(
-        metavar="SOURCE", help="Directory of the checkpoint, or of the LoRA adapter, to convert.", show_default=False
-    ),
-]
-Output = Annotated[
-    Path,
-    typer.Argument(
-        metavar="OUTPUT",
-        help="Directory to create, with its parents. It appears complete and verified, or not at all.",
-        show_default=False,
-    ),
-]
-_COMMON, _INPUT, _OUTPUT = "Common options", "Options for the source", "Options for the output"
-_ADAPTERS, _SAFETY, _PRINTING = "Options for adapters", "Safety", "What is printed"
-HfReference = Annotated[
-    Path | None,
-    typer.Option(
-        "--reference",
-        metavar="DIR",
-        help="An HF checkpoint to compare the output with: prints missing (only in the output) and unexpected (only in "
-        "the reference) keys and the L2 distance. Its config.json is kept where it means the same as SOURCE's.",
-        show_default=False,
-        rich_help_panel=_COMMON,
-    ),
-]
-CustomReference = Annotated[
-    Path | None,
-    typer.Option(
-        "--reference",
-        metavar="DIR",
-        help="A custom checkpoint to compare the output with: prints missing (only in the output) and unexpected (only "
-        "in the reference) keys and the L2 distance. It also gives what the HF format cannot state (template, tiling, "
-        "InternLM2 or Llama names), and its *.py files.",
-        show_default=False,
-        rich_help_panel=_COMMON,
-    ),
-]
-Tokenizer = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Where the tokenizer files are, if not in SOURCE.",
-        show_default=False,
-        rich_help_panel=_COMMON,
-    ),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="DIR",
-        help="Where config.json and the tokenizer are, if not beside the weights.",
-        show_default=False,
-        rich_help_panel=_INPUT,
-    ),
-]
-StateDict = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Which model is meant, where the weights are those of several, for instance a model and its average.",
-        show_default=False,
-        rich_help_panel=_INPUT,
-    ),
-]
-FillFrom = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="BASE",
-        help="A checkpoint of either format. Tensors that SOURCE lacks, as a trainer saved only what it trained, are "
-        "taken from it.",
-        show_default=False,
-        rich_help_panel=_INPUT,
-    ),
-]
-Base = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="BASE",
-        help="The base model of an adapter, of either format: its config.json and headers are read.",
-        show_default="the one that adapter_config.json names",
-        rich_help_panel=_ADAPTERS,
-    ),
-]
-TargetBase = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH",
-        help="The base model in the output's format, for adapter_config.json.",
-        show_default="what is there",
-        rich_help_panel=_ADAPTERS,
-    ),
-]
-Transformers = Annotated[
-    int,
-    typer.Option(
-        metavar="4|5",
-        help="The major version of transformers that an HF adapter of experts is for.",
-        rich_help_panel=_ADAPTERS,
-    ),
-]
-SystemMessage = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TEXT|none",
-        help="System message that the chat template renders for conversations without one.",
-        show_default="upstream's",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-LayoutChoice = Annotated[
-    Layout,
-    typer.Option(
-        case_sensitive=False,
-        metavar="l1|l2",
-        help="Keys of the output: l1 is what all versions of transformers read, l2 what model.state_dict() has.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-ExpertsChoice = Annotated[
-    ExpertsOption,
-    typer.Option(
-        case_sensitive=False,
-        metavar="split|fused",
-        help="Experts of Qwen3-MoE in the output. split: one tensor for each expert. All versions of transformers read "
-        "it, but 5.0 to 5.3 lose the experts. fused: one tensor for all experts of a layer. Versions from 5.0 on read "
-        "it. Other models have one way.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-TiedChoice = Annotated[
-    Tied | None,
-    typer.Option(
-        case_sensitive=False,
-        metavar="copy|keep",
-        help="If SOURCE's input embeddings serve as output head: write a copy of them as the head, or keep them tied, "
-        "without a head.",
-        show_default="copy, or as in the sidecar",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-MaxShardSize = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Size of the files of weights, for instance 5GB, 5G or 800MiB.",
-        show_default="the source's shards",
-        rich_help_panel=_COMMON,
-    ),
-]
-OrderChoice = Annotated[
-    Order,
-    typer.Option(
-        case_sensitive=False,
-        metavar="source|name",
-        help="Order of the tensors in a file: the source's, or by name, as safetensors does.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-Verify = Annotated[
-    bool,
-    typer.Option(
-        "--verify/--no-verify",
-        help="Read the output back and compare it with the source.",
-        rich_help_panel=_SAFETY,
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Files to write or read at a time.",
-        show_default="one for each core, at most four",
-        rich_help_panel=_COMMON,
-    ),
-]
-Overwrite = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite",
-        help="Replace OUTPUT, if it is a checkpoint and holds nothing else, once the new one is complete.",
-        rich_help_panel=_SAFETY,
-    ),
-]
-Restart = Annotated[
-    bool,
-    typer.Option(
-        "--restart",
-        help="Start over, where a run that was stopped has left OUTPUT.partial to go on with.",
-        rich_help_panel=_SAFETY,
-    ),
-]
-Accept = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--accept",
-        metavar="NAME",
-        help="Do what would be refused; the refusal says which NAME lifts it. Can be given several times.",
-        show_default=False,
-        rich_help_panel=_SAFETY,
-    ),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run",
-        help="Print the plan and what it would write, and stop.",
-        rich_help_panel=_SAFETY,
-    ),
-]
-Json = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        help="Print one JSON object for programs: the result, or the error.",
-        rich_help_panel=_PRINTING,
-    ),
-]
-Verbose = Annotated[
-    bool,
-    typer.Option("--verbose", "-v", help="List every tensor with its L2 distance.", rich_help_panel=_PRINTING),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="Print nothing but errors and warnings.", rich_help_panel=_PRINTING),
-]
-
-
 @app.command(
     "to-hf",
-    cls=_Command,
+    cls=Command,
     help="Convert a custom checkpoint into one that transformers loads.\n\n"
     "SOURCE is a directory with config.json (model_type internvl_chat), safetensors files and the "
     "tokenizer. OUTPUT loads with AutoModelForImageTextToText and AutoProcessor, without remote code: it has the "
@@ -348,7 +126,7 @@ def to_hf(
 
 @app.command(
     "to-custom",
-    cls=_Command,
+    cls=Command,
     help="Convert a transformers (HF) checkpoint into InternVL's own custom format.\n\n"
     "SOURCE is a directory with config.json (model_type internvl) and the weights. They can be in any spelling that a "
     "version of transformers or a trainer has written: safetensors, pytorch_model*.bin or "
@@ -407,7 +185,7 @@ def to_custom(
 
 @app.command(
     "repair",
-    cls=_Command,
+    cls=Command,
     help="Make an HF checkpoint one that every transformers from 4.52 on loads.\n\n"
     "SOURCE is a directory with config.json (model_type internvl) and the weights. They can be in any spelling that a "
     "version of transformers or a trainer has written. OUTPUT has the keys that all versions read, and one tensor per "
@@ -465,7 +243,7 @@ def repair(
 
 @app.command(
     "plan",
-    cls=_Command,
+    cls=Command,
     help="Show what converting SOURCE would do and cost, from its headers alone.\n\n"
     "Prints how every tensor is made, the files, and the bytes that would be read, written and cloned. Also prints how "
     "much room is needed. A custom checkpoint would become an HF one and the other way round; --repair plans that "
@@ -481,7 +259,7 @@ def plan(
     repair: Annotated[bool, typer.Option("--repair", help="Plan a repair of an HF checkpoint.")] = False,
     reference: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="As for the conversion.", show_default=False, rich_help_panel=_COMMON),
+        typer.Option(metavar="DIR", help="As for the conversion.", show_default=False, rich_help_panel=COMMON_PANEL),
     ] = None,
     tokenizer: Tokenizer = None,
     config: Config = None,
@@ -525,7 +303,7 @@ def plan(
 
 @app.command(
     "verify",
-    cls=_Command,
+    cls=Command,
     help="Compare the weights of two checkpoints, of the same or of different formats, bit for bit.\n\n"
     "Prints the L2 distance of every tensor that differs, and the distance over all. Also prints which tensors are "
     "missing (only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). With --checksums, LEFT "
@@ -558,7 +336,7 @@ def verify(
     commands.verify(left, right, workers, base, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
 
 
-@app.command("inspect", cls=_Command, epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")
+@app.command("inspect", cls=Command, epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")
 def inspect(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint or adapter.", show_default=False)
@@ -578,7 +356,7 @@ def inspect(
     commands.inspect(path, config, state_dict, base, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
-@app.command("models", cls=_Command, epilog="Example: internvl-bridge models")
+@app.command("models", cls=Command, epilog="Example: internvl-bridge models")
 def models(as_json: Json = False) -> None:
     """Show the released models, which of them convert, and what to know about each.
 
@@ -591,7 +369,7 @@ def models(as_json: Json = False) -> None:
 
 @app.command(
     "clean",
-    cls=_Command,
+    cls=Command,
     help="List the unfinished outputs in a directory that no run works on any more.\n\n"
     "Prints the age and the size of each, and the command that goes on with it. With --yes they are removed. What a "
     "run works on and what belongs to another user is left alone. So is what may be the only copy of an output.",
@@ -602,13 +380,16 @@ def clean(
         Path,
         typer.Argument(metavar="DIRECTORY", help="Where outputs were to be made.", show_default=False),
     ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove them.", rich_help_panel=_SAFETY)] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove them.", rich_help_panel=SAFETY_PANEL)] = False,
     as_json: Json = False,
 ) -> None:
     """List what runs have left unfinished, or remove it."""
     from internvl_bridge.cli import commands
 
     commands.clean(directory, remove=yes, as_json=as_json)
+
+
+arithmetic_app.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

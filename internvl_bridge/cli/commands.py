@@ -52,16 +52,16 @@ def convert(
     def work() -> Answer:
         if is_adapter_directory(source):
             return _convert_adapter(source, output, _FORMATS[command], options, execution, show)
-        _check_shard_size(options, execution)
+        check_shard_size(options, execution)
         conversion = prepare(source, output, _FORMATS[command], options, execution)
-        _warn(conversion.warnings)
+        say_warnings(conversion.warnings)
         if show.dry_run:
-            return _plan(conversion)
+            return planned(conversion)
         if not show.quiet:
-            _announce(conversion)
+            announce(conversion)
         with progress_bar(quiet=show.quiet) as progress:
             report = carry_out(conversion, progress)
-        _warn(report.warnings[len(conversion.warnings) :])  # what only the bytes show
+        say_warnings(report.warnings[len(conversion.warnings) :])  # what only the bytes show
         return Answer(
             "conversion",
             report.as_json,
@@ -80,13 +80,13 @@ def plan(
     def work() -> Answer:
         if is_adapter_directory(source):
             return _plan_adapter(source, output, options, execution, repair=repair)
-        _check_shard_size(options, execution)
+        check_shard_size(options, execution)
         accepted = detect_format(read_config(source if options.config is None else Path(options.config)))
         wanted = accepted if repair else next(format_ for format_ in Format if format_ is not accepted)
         place = output or source.absolute().with_name(f"{source.absolute().name}-{wanted.value}")
         conversion = prepare(source, place, (Format.HF if repair else accepted, wanted), options, execution)
-        _warn(conversion.warnings)
-        return _plan(conversion)
+        say_warnings(conversion.warnings)
+        return planned(conversion)
 
     answer("plan", work, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
@@ -100,7 +100,7 @@ def _convert_adapter(
     show: PrintOptions,
 ) -> Answer:
     conversion = prepare_adapter(source, output, formats, options, execution)
-    _warn(conversion.warnings)
+    say_warnings(conversion.warnings)
     if show.dry_run:
         return _planned_adapter(conversion)
     with progress_bar(quiet=show.quiet) as progress:
@@ -114,7 +114,7 @@ def _plan_adapter(source: Path, output: Path | None, options: Options, execution
     wanted = Format.HF if repair else accepted.other
     place = output or source.absolute().with_name(f"{source.absolute().name}-{wanted.value}")
     conversion = prepare_adapter(source, place, (accepted, wanted), options, execution)
-    _warn(conversion.warnings)
+    say_warnings(conversion.warnings)
     return _planned_adapter(conversion)
 
 
@@ -199,13 +199,13 @@ def models(*, as_json: bool) -> None:
     answer("models", work, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
-def _warn(warnings: Iterable[str]) -> None:
+def say_warnings(warnings: Iterable[str]) -> None:
     """Say what should stop somebody."""
     for warning in warnings:
         warn(f"Warning: {warning}")
 
 
-def _announce(conversion: Conversion) -> None:
+def announce(conversion: Conversion) -> None:
     """Say on stderr that an earlier run is gone on with."""
     if conversion.execution.restart or not partial_path(conversion.output).exists():
         return
@@ -215,7 +215,7 @@ def _announce(conversion: Conversion) -> None:
         warn(f"Resuming: {len(kept)} of {len(names)} files are done.")
 
 
-def _check_shard_size(options: Options, execution: Execution) -> None:
+def check_shard_size(options: Options, execution: Execution) -> None:
     """Refuse what is most often a size without its unit: it would make very many files."""
     stated = options.max_shard_size
     if stated is None or "small-shards" in execution.accept:
@@ -228,16 +228,22 @@ def _check_shard_size(options: Options, execution: Execution) -> None:
         )
 
 
-def _plan(conversion: Conversion) -> Answer:
+def planned(conversion: Conversion) -> Answer:
     """What ``conversion`` would do, and the refusal of what does not fit on the disk."""
-    kept = [] if conversion.execution.restart else finished_files(conversion.output, identity_of(conversion))
-    budget = budget_of(conversion, kept)
+    budget, refusal = budget_and_refusal(conversion)
     return Answer(
         "plan",
         lambda: text_reports.plan_as_json(conversion, budget),
         lambda: text_reports.plan_lines(conversion, budget),
-        refusal=_lack_of_room(budget, conversion.output),
+        refusal=refusal,
     )
+
+
+def budget_and_refusal(conversion: Conversion) -> tuple[Budget, BridgeError | None]:
+    """What ``conversion`` would cost the disk, and the refusal of what does not fit on it."""
+    kept = [] if conversion.execution.restart else finished_files(conversion.output, identity_of(conversion))
+    budget = budget_of(conversion, kept)
+    return budget, _lack_of_room(budget, conversion.output)
 
 
 def _lack_of_room(budget: Budget, output: Path) -> BridgeError | None:

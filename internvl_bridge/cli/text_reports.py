@@ -7,8 +7,11 @@ from math import prod
 from pathlib import Path
 
 from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection
+from internvl_bridge.checkpoint.adapters import ADAPTER_FILE
 from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.cli.adapter_reports import adapter_summary
+from internvl_bridge.cli.arithmetic_reports import computed_lines
+from internvl_bridge.cli.numberless import numberless
 from internvl_bridge.convert.disk_budget import Budget
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.report import ConversionReport
@@ -19,20 +22,20 @@ from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.verification.checksums import ChecksumReport
 from internvl_bridge.verification.tensors import Comparison
 
-_COUNTED = {"layer", "layers", "experts"}
 _HEADS = {
     "own": "stored",
     "shared": "tied to the input embeddings",
     "copy": "stored, a copy of the input embeddings (tied)",
     None: "unknown",
 }
+_DONE = {"repair": "Repaired", "merge": "Merged", "cast": "Cast", "extract": "Extracted"}
 _LISTED = 20
 _LONGEST_LINE = 400
 
 
 def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str]:
     """What a conversion did, line by line."""
-    done = "Repaired" if report.found.format == report.format else "Converted"
+    done = _DONE.get(report.command, "Converted")
     yield f"{done} {report.source} into {report.output} ({report.format} format, {report.family})."
     yield f"  Found: {_summary(report.found)}."
     weights = [name for name in report.files if name.endswith(".safetensors")]
@@ -40,17 +43,10 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
     yield f"  {report.tensors} tensors, {human_size(report.bytes)} in {len(weights)} file(s); {', '.join(others)}"
     speed = f", {human_size(int(report.bytes / report.seconds))}/s" if report.seconds else ""
     yield f"  Took {report.seconds:.1f} s{speed}."
-    if report.cloned:
-        yield (
-            f"  Cloned: {human_size(report.cloned)} share their blocks on disk with the source and take no room; "
-            f"the rest was copied."
-        )
-    if report.kept:
-        yield (
-            f"  Resumed: {len(report.kept)} file(s) that an earlier run had finished were compared with the source "
-            f"and kept."
-        )
-    if isinstance(report.found, Inspection):
+    if report.computed is not None:
+        yield from computed_lines(report.computed, report.tensors, verbose=verbose)
+    yield from _saved_lines(report)
+    if isinstance(report.found, Inspection) and ADAPTER_FILE not in report.files:
         yield f"  Served by: {engines_text(report.engines)}. docs/serving.md says how each was tried."
     if report.left_behind:
         yield f"  Left behind: {', '.join(report.left_behind)}"
@@ -58,7 +54,7 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
         yield "  Not verified (--no-verify)."
     else:
         yield (
-            f"  Verified: read back and compared with {_compared(report.found)}; every bit is equal. L2 distance 0 for "
+            f"  Verified: read back and compared with {_compared(report)}; every bit is equal. L2 distance 0 for "
             f"each of the {len(report.verification.equal)} tensors, {report.verification.l2:g} over all."
         )
         if verbose:
@@ -72,8 +68,24 @@ def conversion_lines(report: ConversionReport, *, verbose: bool) -> Iterator[str
         yield f"  Note: {note}"
 
 
-def _compared(found: Inspection | AdapterInspection) -> str:
-    return "the source" if isinstance(found, Inspection) else "tensors that were made once more"
+def _saved_lines(report: ConversionReport) -> Iterator[str]:
+    """What need not be copied."""
+    if report.cloned:
+        yield (
+            f"  Cloned: {human_size(report.cloned)} share their blocks on disk with the source and take no room; "
+            f"the rest was copied."
+        )
+    if report.kept:
+        yield (
+            f"  Resumed: {len(report.kept)} file(s) that an earlier run had finished were compared with the source "
+            f"and kept."
+        )
+
+
+def _compared(report: ConversionReport) -> str:
+    if report.computed is not None:
+        return "the source, and with what was computed once more"
+    return "the source" if isinstance(report.found, Inspection) else "tensors that were made once more"
 
 
 def _summary(found: Inspection | AdapterInspection) -> str:
@@ -138,8 +150,9 @@ def engines_text(engines: Sequence[str]) -> str:
 def plan_lines(conversion: Conversion, budget: Budget) -> Iterator[str]:
     """What a conversion would do, line by line; layers and experts that go alike share a line."""
     model = conversion.model
+    verb = "extract from" if conversion.command == "extract" else "convert"
     yield (
-        f"Would convert {model.source.weights} ({model.format.value}, {model.description.family.name}) into "
+        f"Would {verb} {model.source.weights} ({model.format.value}, {model.description.family.name}) into "
         f"{conversion.output} ({conversion.wanted.value}). Proved: converting back restores every tensor."
     )
     yield f"Found: {inspection_summary(conversion.found)}."
@@ -186,6 +199,7 @@ def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
         "fields": dict(conversion.fields),
         "warnings": list(conversion.warnings),
         "notes": list(conversion.notes),
+        "computed": [*(conversion.computation.tensors if conversion.computation else ())],
         "plan": {
             key: {
                 "dtype": recipe.spec.dtype,
@@ -198,12 +212,12 @@ def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
 
 
 def _recipe_lines(plan: Plan) -> Counter[str]:
-    return Counter(f"{_numberless(key)} <- {_sources(recipe, plan)}" for key, recipe in plan.recipes.items())
+    return Counter(f"{numberless(key)} <- {_sources(recipe, plan)}" for key, recipe in plan.recipes.items())
 
 
 def _sources(recipe: Recipe, plan: Plan) -> str:
     if len(recipe.runs) > 3:
-        names = sorted({_numberless(run.key) for run in recipe.runs})
+        names = sorted({numberless(run.key) for run in recipe.runs})
         return f"{len(recipe.runs)} runs of {', '.join(names)}"
     return " + ".join(_run_text(run, plan) for run in recipe.runs)
 
@@ -211,20 +225,12 @@ def _sources(recipe: Recipe, plan: Plan) -> str:
 def _run_text(run: Run, plan: Plan) -> str:
     spec = plan.sources[run.key]
     if run.stop - run.start == spec.elements:
-        return _numberless(run.key)
+        return numberless(run.key)
     rows = range(run.start, run.stop)[:: prod(spec.shape[1:] if len(spec.shape) < 3 else spec.shape[2:])]
     if len(spec.shape) < 3:
-        return f"{_numberless(run.key)}[{rows.start // rows.step}:{rows.stop // rows.step}]"
+        return f"{numberless(run.key)}[{rows.start // rows.step}:{rows.stop // rows.step}]"
     first = rows.start // rows.step % spec.shape[1]  # of one expert among those that are stacked
-    return f"{_numberless(run.key)}[*, {first}:{first + len(rows)}]"
-
-
-def _numberless(key: str) -> str:
-    parts = key.split(".")
-    for place, before in enumerate(parts[:-1], 1):
-        if before in _COUNTED and parts[place].isdigit():
-            parts[place] = "*"
-    return ".".join(parts)
+    return f"{numberless(run.key)}[*, {first}:{first + len(rows)}]"
 
 
 def _verdict(comparison: Comparison) -> str:

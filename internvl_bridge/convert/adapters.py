@@ -17,8 +17,9 @@ from internvl_bridge.checkpoint.adapters import (
     read_adapter,
 )
 from internvl_bridge.convert.links import check_links, files_that_are_told
-from internvl_bridge.convert.options import Execution, Options, check_accepted, check_kind
+from internvl_bridge.convert.options import Execution, Options, check_accepted, check_kind, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
+from internvl_bridge.convert.prepare import command_for
 from internvl_bridge.convert.source_watch import Contents, contents_of
 from internvl_bridge.errors import BridgeError, first_few, shown
 from internvl_bridge.mapping.formats import Format
@@ -66,6 +67,7 @@ class AdapterConversion:
     notes: tuple[str, ...]
     options: Options
     execution: Execution
+    command: str
 
     @property
     def data_bytes(self) -> int:
@@ -82,6 +84,7 @@ def prepare_adapter(
     """Decide everything about a conversion of an adapter from the first of ``formats`` to the second; write nothing."""
     accepted, wanted = formats
     check_kind(options, is_adapter=True)
+    check_options(options)
     check_accepted(execution.accept)
     check_no_kernel_files(source)
     before = contents_of([source])  # before it is read: a change in between is noticed later
@@ -137,6 +140,7 @@ def prepare_adapter(
         notes=without_warnings(told),
         options=options,
         execution=execution,
+        command=command_for(accepted, wanted),
     )
 
 

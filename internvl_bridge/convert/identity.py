@@ -1,29 +1,46 @@
 """What makes a conversion the same one as another that was stopped."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from internvl_bridge._version import __version__
+from internvl_bridge.checkpoint.computed_tensors import ComputedTensor
 from internvl_bridge.convert.options import PATHS
 from internvl_bridge.convert.prepare import Conversion
+from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.checksums import new_checksum
 from internvl_bridge.storage.journal import Identity
 from internvl_bridge.storage.output_shards import OutputShard
 
 
 def identity_of(conversion: Conversion) -> Identity:
-    """The identity of ``conversion``: version, format, options, the stamps of its source files, and its plan."""
-    options: dict[str, Any] = {"format": conversion.wanted.value, **asdict(conversion.options)}
+    """The identity of ``conversion``: version, format, options, the stamps of its source files, and its plan.
+
+    If it computes, also what its results depend on.
+    """
+    machine: dict[str, str] = {}
+    if conversion.computation is not None:
+        from internvl_bridge.checkpoint.computed_files import machine as this_machine  # imports torch  # noqa: PLC0415
+
+        machine = this_machine()
+    options: dict[str, Any] = {
+        "command": conversion.command,
+        "format": conversion.wanted.value,
+        **asdict(conversion.options),
+    }
     for name in PATHS:
         options[name] = None if options[name] is None else str(Path(options[name]).resolve())
-    shards = conversion.model.checkpoint.shards
+    options["adapter"] = [str(Path(adapter).resolve()) for adapter in options.pop("adapters")]  # as it is typed
+    shards = conversion.read_from
     names = _names([shard.path for shard in shards])
     plan = new_checksum()
     for shard in conversion.shards:
         plan.update(_described(shard, names))
+    for tensor in conversion.computation.tensors.values() if conversion.computation else ():
+        plan.update(_computed(tensor, names))
     source = conversion.model.source
     return Identity(
         program=__version__,
@@ -31,6 +48,7 @@ def identity_of(conversion: Conversion) -> Identity:
         source={"directory": str(source.weights.resolve())}
         | {names[shard.path]: [shard.stamp.size, shard.stamp.modified, shard.stamp.header] for shard in shards},
         plan=plan.hexdigest(),
+        machine=machine,
     )
 
 
@@ -41,7 +59,21 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _described(shard: OutputShard, names: Mapping[Path, str]) -> bytes:
-    ranges = "\0".join(
-        f"{names[byte_range.path]}\0{byte_range.offset}\0{byte_range.length}" for byte_range in shard.ranges
+    return b"\0".join((shard.name.encode(), shard.header, _ranges(shard.ranges, names).encode()))
+
+
+def _ranges(ranges: Iterable[ByteRange], names: Mapping[Path, str]) -> str:
+    """``ranges`` by the names of their files; what is computed is called by its path."""
+    return "\0".join(
+        f"{names[part.path] if part.is_stored else part.path}\0{part.offset}\0{part.length}" for part in ranges
     )
-    return b"\0".join((shard.name.encode(), shard.header, ranges.encode()))
+
+
+def _computed(tensor: ComputedTensor, names: Mapping[Path, str]) -> bytes:
+    words = [tensor.key, tensor.dtype, str(tensor.shape)]
+    words += [f"{piece.start}-{piece.stop} {piece.dtype} {_ranges(piece.ranges, names)}" for piece in tensor.pieces]
+    for term in tensor.terms:
+        words.append(f"{term.row} {term.scale.hex()}")
+        factors = [factor for factor in (term.b, term.a, term.magnitude) if factor is not None]
+        words += [f"{factor.region} {_ranges(factor.tensor.ranges, names)}" for factor in factors]
+    return "\n".join(words).encode()

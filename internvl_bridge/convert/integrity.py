@@ -3,14 +3,19 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
+from internvl_bridge.checkpoint.adapters import AdapterOnDisk
 from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.errors import BridgeError, CheckpointError, first_few
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Manifest, is_as_written, read_manifest
-from internvl_bridge.notes import Warn
+from internvl_bridge.notes import Warn, called
+from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.checksums import ALGORITHM, new_checksum, text_checksum
-from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.storage.reading import FileReader, file_checksum
+from internvl_bridge.storage.shard_jobs import wrong_crc
 from internvl_bridge.storage.stamps import stamp_of
+from internvl_bridge.work.progress import nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +72,65 @@ def changed_small_files(manifest: Manifest | None, directory: Path, contents: Ma
 
 
 def checksums_of_rest(
-    record: Recorded, passed: Collection[str], model: Model, check: Callable[[], None]
+    record: Recorded, passed: Collection[str], model: Model, check: Callable[[], None], *, of_all: bool = False
 ) -> dict[str, str]:
     """The checksums of those recorded tensors that would show damage, and that did not pass in one piece.
 
-    They are read once more; ``check`` may end that.
+    They are read once more; ``check`` may end that. ``of_all``: those of changed files, too.
     """
     found: dict[str, str] = {}
     with FileReader() as readers:
-        for key in record.firm.difference(passed):
+        for key in {*(record.tensors if of_all else record.firm)}.difference(passed):
             check()
             checksum = new_checksum()
             for window in readers.windows(model.checkpoint.tensors[key].ranges):
                 checksum.update(window)
             found[key] = checksum.hexdigest()
     return found
+
+
+def check_crcs(crcs: Mapping[ByteRange, int], check: Callable[[], None]) -> None:
+    """Raise CheckpointError if bytes do not have the CRC-32 in ``crcs`` that their file states for them."""
+    with FileReader() as readers:
+        for place, stated in crcs.items():
+            check()
+            found = 0
+            for window in readers.windows([place]):
+                found = crc32(window, found)
+            if found != stated:
+                raise wrong_crc(place)
+
+
+def notes_on_adapter(adapter: AdapterOnDisk, accepted: Collection[str]) -> Iterator[str]:
+    """A note that the factors of ``adapter`` are not those that it was written with, by its own sidecar.
+
+    Raises CheckpointError if its file shows no other change: then it was damaged.
+    """
+    path, sidecar = adapter.checkpoint.shards[0].path, adapter.directory / SIDECAR_FILE
+    manifest = _manifest_as_written(adapter.directory)
+    stated = None if manifest is None else manifest.files.get(path.name)
+    if stated is None:
+        return
+    with FileReader() as readers:
+        found = file_checksum(path, readers, nothing)
+    if found == stated:
+        return
+    if stamp_of(path).modified <= stamp_of(sidecar).modified and "checksums" not in accepted:
+        raise CheckpointError(
+            f"{path} is damaged: it does not have the checksum that {SIDECAR_FILE} records, and is not newer.",
+            "Get the file again, or add --accept checksums to use what is there.",
+        )
+    yield Warn(f"{path.name} of {called(adapter.directory)} was changed since {SIDECAR_FILE} was written beside it.")
+
+
+def _manifest_as_written(directory: Path) -> Manifest | None:
+    """The checksums that ``directory`` carries, None if none can be used."""
+    try:
+        manifest = read_manifest(directory)
+        is_usable = manifest is not None and manifest.algorithm == ALGORITHM
+        return manifest if is_usable and is_as_written(directory, text_checksum) else None
+    except BridgeError:  # nothing that anything needs
+        return None
 
 
 def compare_with_record(

@@ -1,27 +1,24 @@
 """Whether the files that will be written hold what was planned, each tensor where its header says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from internvl_bridge.checkpoint.byte_ranges import target_tensor
 from internvl_bridge.errors import CheckpointError, ProofError
-from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.storage.byte_range import coalesced
 from internvl_bridge.storage.header import Header, parse_start
-from internvl_bridge.storage.output_shards import OutputShard
-from internvl_bridge.storage.source_shards import Checkpoint
+from internvl_bridge.storage.output_shards import OutputShard, TargetTensor
 
 
-def check_layout(shards: Sequence[OutputShard], plan: Plan, source: Checkpoint) -> None:
-    """Raise ProofError unless ``shards`` hold what ``plan`` makes of ``source``, and nothing else.
+def check_layout(shards: Sequence[OutputShard], planned: Mapping[str, TargetTensor]) -> None:
+    """Raise ProofError unless ``shards`` hold the ``planned`` tensors, and nothing else.
 
     The headers are parsed as those of files are. So a mistake in the layout of a file is found before the file exists.
     The jobs that write it need not know the plan.
     """
-    if sorted(key for shard in shards for key in shard.keys) != sorted(plan.recipes):
+    if sorted(key for shard in shards for key in shard.keys) != sorted(planned):
         raise _misplaced("The output")
     for shard in shards:
-        if not _is_right(shard, _header(shard), plan, source):
+        if not _is_right(shard, _header(shard), planned):
             raise _misplaced(shard.name)
 
 
@@ -32,10 +29,10 @@ def _header(shard: OutputShard) -> Header:
         raise _misplaced(shard.name) from error
 
 
-def _is_right(shard: OutputShard, header: Header, plan: Plan, source: Checkpoint) -> bool:
+def _is_right(shard: OutputShard, header: Header, planned: Mapping[str, TargetTensor]) -> bool:
     if tuple(header.entries) != shard.keys:
         return False
-    targets = [target_tensor(plan.recipes[key], source) for key in shard.keys]
+    targets = [planned[key] for key in shard.keys]
     stated = [(entry.dtype, entry.shape) for entry in header.entries.values()]
     ranges = coalesced(byte_range for target in targets for byte_range in target.ranges)
     return stated == [(target.dtype, target.shape) for target in targets] and ranges == shard.ranges

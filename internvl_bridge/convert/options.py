@@ -15,10 +15,13 @@ Layout = Literal["l1", "l2"]
 """How HF keys begin: as transformers writes them, or as ``model.state_dict()`` has them."""
 ExpertsOption = Literal["split", "fused"]
 """Qwen3-MoE's experts: one tensor each, or one for all experts of a layer."""
+Dtype = Literal["bfloat16", "float16", "float32"]
+"""What weights are cast to."""
 Tied = Literal["copy", "keep"]
 """What a custom checkpoint gets that shares its input embeddings with its output head: a copy, or no head."""
 
-_CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": Tied}
+_CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": Tied, "dtype": Dtype}
+_MAY_BE_NONE = {"tied", "dtype"}
 _OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.HF, "tied": Format.CUSTOM}
 """Choices that only an output of one format leaves."""
 ACCEPTABLE = {
@@ -39,7 +42,7 @@ PATHS = ("config", "fill_from", "reference", "tokenizer", "base")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What :func:`to_hf`, :func:`to_custom` and :func:`repair` let their callers choose."""
+    """What the functions that make checkpoints let their callers choose."""
 
     config: str | Path | None = None
     state_dict: str | None = None
@@ -55,6 +58,9 @@ class Options:
     base: str | Path | None = None
     target_base: str | None = None
     transformers: int = 5
+    adapters: tuple[str | Path, ...] = ()
+    alpha: float | None = None
+    dtype: Dtype | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +90,13 @@ def check_options(options: Options) -> None:
     """Raise OptionError for a choice that there is not, and for a system message that could not be written."""
     for name, choices in _CHOICES.items():
         chosen = getattr(options, name)
-        if chosen not in get_args(choices) and not (chosen is None and name == "tied"):
+        if chosen not in get_args(choices) and not (chosen is None and name in _MAY_BE_NONE):
             raise OptionError(
                 f"{chosen!r} is not a choice for {name}.",
                 f"Use {' or '.join(map(repr, get_args(choices)))}.",
             )
+    if options.transformers not in {4, 5}:
+        raise OptionError(f"{options.transformers!r} is not a choice for transformers.", "Use 4 or 5.")
     message = options.system_message or ""
     if len(message) > _LONGEST_MESSAGE or re.search("[\ud800-\udfff]", message):
         raise OptionError(
@@ -107,8 +115,6 @@ def check_kind(options: Options, *, is_adapter: bool) -> None:
                 f"{name} is a choice for {kinds[0]} only, and this is {kinds[1]}.",
                 f"Leave out --{name.replace('_', '-')}.",
             )
-    if options.transformers not in {4, 5}:
-        raise OptionError(f"{options.transformers!r} is not a choice for transformers.", "Use 4 or 5.")
 
 
 def check_accepted(names: Collection[str]) -> None:

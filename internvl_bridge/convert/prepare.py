@@ -1,11 +1,11 @@
 """Decide everything about a conversion and prove it, before anything is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.checkpoint.byte_ranges import in_source_shards
+from internvl_bridge.checkpoint.byte_ranges import in_source_shards, target_tensors
 from internvl_bridge.checkpoint.filling import filled
 from internvl_bridge.checkpoint.inspection import Inspection, inspection_of
 from internvl_bridge.checkpoint.model import Model, Source, read_model, read_other
@@ -16,6 +16,7 @@ from internvl_bridge.convert.companions.shared import CompanionFiles, tokenizer_
 from internvl_bridge.convert.companions.to_custom import custom_files
 from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.convert.companions.unconverted import unconverted_files
+from internvl_bridge.convert.computation import Computation
 from internvl_bridge.convert.integrity import Recorded, changed_small_files, manifest_of, recorded
 from internvl_bridge.convert.links import check_links, files_that_are_told
 from internvl_bridge.convert.options import (
@@ -46,6 +47,8 @@ from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.output_place import check_apart, check_output
 from internvl_bridge.storage.output_shards import (
     OutputShard,
+    ShardContents,
+    TargetTensor,
     aligned,
     by_name,
     index_of,
@@ -53,7 +56,7 @@ from internvl_bridge.storage.output_shards import (
     output_shards,
     reshard,
 )
-from internvl_bridge.storage.source_shards import INDEX_FILE
+from internvl_bridge.storage.source_shards import INDEX_FILE, Shard
 from internvl_bridge.work.workers import check_workers
 
 _AS_USUAL = Execution()
@@ -74,6 +77,8 @@ class Conversion:
     ``left_behind`` are files of the source that the output has neither as they are, nor converted, nor in its sidecar.
     ``fields`` are those that change what a model computes and differ from the reference's, with both values.
     ``warnings`` should stop somebody before the work. ``notes`` can be read after it. ``engines`` serve the output.
+    ``command`` is the one that does this, and ``computation`` what it computes, None if it only moves bytes.
+    ``placed`` is where the bytes of every tensor are, None if they are where ``plan`` says.
     """
 
     model: Model
@@ -97,6 +102,21 @@ class Conversion:
     reference: Path | None
     options: Options
     execution: Execution
+    command: str
+    computation: Computation | None = None
+    placed: Mapping[str, TargetTensor] | None = None
+
+    @property
+    def targets(self) -> Mapping[str, TargetTensor]:
+        """Where the bytes of every tensor are."""
+        if self.placed is not None:
+            return self.placed
+        return dict(target_tensors(stored_plan(self.plan, self.model.weights), self.model.checkpoint))
+
+    @property
+    def read_from(self) -> tuple[Shard, ...]:
+        """The files of weights that it reads."""
+        return (*self.model.checkpoint.shards, *(self.computation.shards if self.computation else ()))
 
     @property
     def data_bytes(self) -> int:
@@ -106,6 +126,13 @@ class Conversion:
     def files(self) -> tuple[str, ...]:
         weights = [shard.name for shard in self.shards] + ([INDEX_FILE] if self.index else [])
         return tuple(sorted({*weights, SIDECAR_FILE, *self.texts, *(path.name for path in self.copies)}))
+
+
+def command_for(accepted: Format, wanted: Format) -> str:
+    """The command that makes an output in the format ``wanted`` of a source in the format ``accepted``."""
+    if accepted is wanted:
+        return "repair"
+    return "to-hf" if wanted is Format.HF else "to-custom"
 
 
 def prepare(
@@ -118,27 +145,12 @@ def prepare(
     """Decide everything about a conversion from the first of ``formats`` to the second and prove it; write nothing."""
     accepted, wanted = formats
     source, output = Path(source), Path(output)
-    given = {name: Path(place) for name in PATHS if (place := getattr(options, name)) is not None}
-    reference = given.get("reference")
-    weights = (source, given["fill_from"]) if "fill_from" in given else (source,)
-    inputs = tuple(dict.fromkeys((*weights, *given.values(), *map(weights_place, weights))))
-    check_options(options)
     check_kind(options, is_adapter=False)
-    check_accepted(execution.accept)
-    check_workers(execution.workers)
-    for place in inputs:
-        if place.is_dir():
-            check_no_kernel_files(place)
-    contents = contents_of(inputs)  # before the first of them is read: a change in between is noticed later
+    inputs = inputs_of(source, options, execution)
+    given, reference = inputs.given, inputs.given.get("reference")
     model = _read(Source(source, given.get("config"), options.state_dict), given, accepted, wanted, execution)
     check_applies(options, wanted)
-    for what, read in given.items():
-        check_apart(output, read, _CALLED[what])
-    for place in map(weights_place, weights):
-        check_apart(output, place, "source")
-    check_output(source, output, overwrite=execution.overwrite)
-    if execution.overwrite:
-        check_replaceable(output, inputs)
+    check_places(output, inputs, execution)
     if reference is not None and holds_weights(reference):
         read_other(reference, "--reference")  # a reference that cannot be compared with must not surprise at the end
     spelling = chosen_spelling(wanted, options.layout, options.experts)
@@ -147,7 +159,7 @@ def prepare(
     home = tokenizer_home(model.directory, reference, options.tokenizer)
     companions = _companion_files(model, planned, options, wanted, home)
     if "links" not in execution.accept:
-        check_links(inputs, files_that_are_told({*contents, *companions.copies}, model.directory))
+        check_links(inputs.directories, files_that_are_told({*inputs.contents, *companions.copies}, model.directory))
     unconverted = unconverted_files(model, planned, companions, home, wanted)
     fields = fields_that_differ(model)
     manifest, manifest_notes = manifest_of(model.directory)
@@ -157,14 +169,14 @@ def prepare(
         *notes_on_serving(served),
         *manifest_notes,
         *companions.notes,
-        *changed_small_files(manifest, model.directory, contents),
+        *changed_small_files(manifest, model.directory, inputs.contents),
     )
     warnings, notes = warnings_of(told), without_warnings(told)
     return Conversion(
         model=model,
         found=inspection_of(model, planned.head),
-        inputs=inputs,
-        contents=contents,
+        inputs=inputs.directories,
+        contents=inputs.contents,
         recorded=recorded(model, manifest),
         output=output,
         wanted=wanted,
@@ -182,7 +194,49 @@ def prepare(
         reference=reference,
         options=options,
         execution=execution,
+        command=command_for(accepted, wanted),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run reads: ``source``, and directories that options name, ``given`` by the name of the option.
+
+    ``weights`` are the directories whose weights are read, ``directories`` all. ``contents`` is what their small files
+    are before they are read: a change in between is noticed later.
+    """
+
+    source: Path
+    given: Mapping[str, Path]
+    weights: tuple[Path, ...]
+    directories: tuple[Path, ...]
+    contents: Contents
+
+
+def inputs_of(source: Path, options: Options, execution: Execution) -> Inputs:
+    """What a run reads. Raises OptionError for what cannot be chosen, and UnsupportedModelError for code in kernels."""
+    given = {name: Path(place) for name in PATHS if (place := getattr(options, name)) is not None}
+    weights = (source, given["fill_from"]) if "fill_from" in given else (source,)
+    adapters = map(Path, options.adapters)
+    places = tuple(dict.fromkeys((*weights, *given.values(), *map(weights_place, weights), *adapters)))
+    check_options(options)
+    check_accepted(execution.accept)
+    check_workers(execution.workers)
+    for place in places:
+        if place.is_dir():
+            check_no_kernel_files(place)
+    return Inputs(source, given, weights, places, contents_of(places))
+
+
+def check_places(output: Path, inputs: Inputs, execution: Execution) -> None:
+    """Raise OutputError for an ``output`` that is not apart from what is read, or would replace what is lost then."""
+    for what, read in inputs.given.items():
+        check_apart(output, read, _CALLED[what])
+    for place in map(weights_place, inputs.weights):
+        check_apart(output, place, "source")
+    check_output(inputs.source, output, overwrite=execution.overwrite)
+    if execution.overwrite:
+        check_replaceable(output, inputs.directories)
 
 
 def _read(source: Source, given: Mapping[str, Path], accepted: Format, wanted: Format, execution: Execution) -> Model:
@@ -190,25 +244,25 @@ def _read(source: Source, given: Mapping[str, Path], accepted: Format, wanted: F
     model = read_model(source, given.get("reference"), alone=accepted is wanted)
     if model.format is not accepted:
         raise _wrong_format(model)
-    _check_code(model, execution)
-    _check_adapter(source.weights, execution)
+    check_code(model, execution)
+    check_adapter(source.weights, execution)
     base = given.get("fill_from")
     if base is None:
         return model
     other = read_other(base, "--fill-from")
-    _check_code(other, execution)
-    _check_adapter(base, execution)
+    check_code(other, execution)
+    check_adapter(base, execution)
     return filled(model, other)
 
 
-def _check_adapter(directory: Path, execution: Execution) -> None:
+def check_adapter(directory: Path, execution: Execution) -> None:
     """Refuse an adapter beside weights, unless it is accepted."""
     if "adapter" not in execution.accept:
         for place in dict.fromkeys((directory, weights_place(directory))):
             check_no_adapter(place)
 
 
-def _check_code(model: Model, execution: Execution) -> None:
+def check_code(model: Model, execution: Execution) -> None:
     """Refuse forks as source and as reference, unless they are accepted."""
     if "fork" in execution.accept:
         return
@@ -233,7 +287,11 @@ def _wrong_format(model: Model) -> UnsupportedModelError:
 
 def _output_shards(model: Model, planned: ModelPlan, options: Options) -> tuple[OutputShard, ...]:
     """The safetensors files to write: the shards of the source and their order, unless the options say otherwise."""
-    shards = in_source_shards(stored_plan(planned.plan, model.weights), model.checkpoint)
+    return arranged(in_source_shards(stored_plan(planned.plan, model.weights), model.checkpoint), model, options)
+
+
+def arranged(shards: Sequence[ShardContents], model: Model, options: Options) -> tuple[OutputShard, ...]:
+    """The files that hold ``shards`` of a checkpoint made of ``model``, in the sizes and the order of ``options``."""
     usual = None if model.weights.has_shards else _DUMP_SHARD
     limit = usual if options.max_shard_size is None else options.max_shard_size
     if limit is not None:

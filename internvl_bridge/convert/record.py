@@ -24,7 +24,9 @@ def record_of(
     return {
         "program": f"internvl-bridge {__version__}",
         "options": {
-            name: called(Path(value)) if name in {*PATHS, "target_base"} else value for name, value in chosen.items()
+            name: called(Path(value)) if name in {*PATHS, "target_base"} else value
+            for name, value in {**chosen, "adapters": [called(Path(place)) for place in options.adapters]}.items()
+            if name in chosen
         },
         "filled": [*filled],
         "accepted": sorted(execution.accept),

@@ -7,26 +7,29 @@ from typing import Any
 
 from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection
 from internvl_bridge.checkpoint.inspection import Inspection
+from internvl_bridge.convert.computation import Computed
 from internvl_bridge.verification.tensors import Comparison
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ConversionReport:
-    """The result of :func:`internvl_bridge.to_hf`, :func:`internvl_bridge.to_custom` or :func:`internvl_bridge.repair`.
+    """The result of :func:`internvl_bridge.to_hf` and the other functions that make a checkpoint or an adapter.
 
-    ``format`` is the output's, ``found`` what the source turned out to be. ``bytes`` counts tensor data, ``cloned``
-    those bytes that the output shares with the source on disk. ``seconds`` is the time it took, without planning.
-    ``kept`` names the files that an earlier run had finished. ``files`` were written, ``left_behind`` are files of the
-    source that the output's format has no use for. ``warnings`` say what the output lacks, or what it computes
-    otherwise than the source; ``notes`` what else deserves attention.
-    ``verification`` is None if it was not asked for; a conversion that fails it is never published. ``reference``
-    compares the output with the reference's weights, for information. ``fields`` are those of config.json that change
-    what a model computes and differ from the reference's, with both values. ``accepted`` names what was accepted.
-    ``engines`` are those that serve the output. ``filled`` are the keys of tensors that the source lacked.
+    ``command`` is the command that does the same. ``format`` is the output's, ``found`` what the source turned out to
+    be. ``bytes`` counts tensor data, ``cloned`` those bytes that the output shares with the source on disk.
+    ``seconds`` is the time it took, without planning. ``kept`` names the files that an earlier run had finished.
+    ``files`` were written, ``left_behind`` are files of the source that the output's format has no use for.
+    ``warnings`` say what the output lacks, or what it computes otherwise than the source; ``notes`` what else deserves
+    attention. ``verification`` is None if it was not asked for; a conversion that fails it is never published.
+    ``reference`` compares the output with the reference's weights, for information. ``fields`` are those of config.json
+    that change what a model computes and differ from the reference's, with both values. ``accepted`` names what was
+    accepted. ``engines`` are those that serve the output. ``filled`` are the keys of tensors that the source lacked.
+    ``computed`` is what was computed, None if every byte was moved.
     """
 
     source: Path
     output: Path
+    command: str
     format: str
     family: str
     found: Inspection | AdapterInspection
@@ -45,6 +48,7 @@ class ConversionReport:
     notes: tuple[str, ...]
     verification: Comparison | None
     reference: Comparison | None
+    computed: Computed | None = None
 
     @property
     def ok(self) -> bool:
@@ -69,6 +73,7 @@ class ConversionReport:
         return {
             "source": str(self.source),
             "output": str(self.output),
+            "command": self.command,
             "format": self.format,
             "family": self.family,
             "found": self.found.as_json(),
@@ -87,5 +92,6 @@ class ConversionReport:
             "notes": list(self.notes),
             "verification": None if self.verification is None else self.verification.as_json(),
             "reference": None if self.reference is None else self.reference.as_json(),
+            "computed": None if self.computed is None else self.computed.as_json(),
             "ok": self.ok,
         }

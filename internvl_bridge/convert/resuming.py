@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.convert.options import Options
-from internvl_bridge.errors import BridgeError
-from internvl_bridge.mapping.formats import Format
-from internvl_bridge.metadata.config.file import detect_format, read_config
+
+_COMMANDS = ("to-hf", "to-custom", "repair", "merge", "extract", "cast")
 
 
 def resuming_command(identity: Mapping[str, Any], output: Path) -> str | None:
@@ -22,15 +21,16 @@ def resuming_command(identity: Mapping[str, Any], output: Path) -> str | None:
     options, source = identity.get("options"), identity.get("source")
     if not isinstance(options, dict) or not isinstance(source, dict) or not isinstance(source.get("directory"), str):
         return None
-    try:
-        found = detect_format(read_config(Path(source["directory"])))
-    except BridgeError:
+    command, adapters = options.get("command"), options.get("adapter")
+    if command not in _COMMANDS or not Path(source["directory"]).is_dir():
         return None
-    wanted = options.get("format")
-    command = "repair" if wanted == found.value else "to-hf" if wanted == Format.HF.value else "to-custom"
-    words = ["internvl-bridge", command, source["directory"], str(output)]
+    place = output.parent if command == "extract" else output
+    words = ["internvl-bridge", str(command), source["directory"], str(place)]
+    for adapter in adapters if isinstance(adapters, list) else ():
+        words += ["--adapter", str(adapter)]
     for name, usual in asdict(Options()).items():
-        if (chosen := options.get(name)) not in {None, usual}:
+        chosen = options.get(name)
+        if name != "adapters" and chosen is not None and chosen != usual:
             words += [f"--{name.replace('_', '-')}", str(chosen)]
     if os.path.lexists(output):
         words.append("--overwrite")

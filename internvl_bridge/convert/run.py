@@ -2,15 +2,17 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from internvl_bridge.checkpoint.weights import holds_weights, stored_plan
+from internvl_bridge.checkpoint.weights import holds_weights
+from internvl_bridge.convert.computation import Computed, PartRounding
 from internvl_bridge.convert.disk_budget import budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
-from internvl_bridge.convert.integrity import checksums_of_rest, compare_with_record
+from internvl_bridge.convert.integrity import check_crcs, checksums_of_rest, compare_with_record
 from internvl_bridge.convert.layout_check import check_layout
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import Conversion
@@ -21,12 +23,15 @@ from internvl_bridge.convert.tensor_places import ShardPlaces, checksums_at, pla
 from internvl_bridge.convert.write_small_files import write_companions, write_sidecar
 from internvl_bridge.convert.write_weights import compare_shards, shard_jobs, write_shards
 from internvl_bridge.errors import BridgeError, CheckpointError
+from internvl_bridge.mapping.schema_check import part_of
 from internvl_bridge.metadata.sidecar import RECORD, SIDECAR_FILE, Manifest, WeightsRecord, sidecar_text
 from internvl_bridge.notes import warnings_of, without_warnings
+from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of, text_checksum
+from internvl_bridge.storage.file_system import FileSystem
 from internvl_bridge.storage.header import LENGTH_PREFIX
 from internvl_bridge.storage.inventory import Entry, check_inventory
-from internvl_bridge.storage.local_files import uncached
+from internvl_bridge.storage.local_files import LOCAL, uncached
 from internvl_bridge.storage.permissions import Permissions, permissions_of
 from internvl_bridge.storage.publishing import publishing
 from internvl_bridge.storage.shard_jobs import WrittenShard
@@ -39,16 +44,18 @@ from internvl_bridge.work.progress import Progress, silent, stoppable
 from internvl_bridge.work.workers import check_workers
 
 
-def carry_out(conversion: Conversion, progress: Progress = silent) -> ConversionReport:
-    """Write what was decided: complete, verified (unless told not to) and then published by a rename.
+def carry_out(
+    conversion: Conversion, progress: Progress = silent, before: Callable[[], None] = lambda: None
+) -> ConversionReport:
+    """Write what was decided: complete, verified (unless told not to), and published by a rename after ``before``.
 
     Goes on where an earlier run of the same conversion was stopped.
     """
     model, output = conversion.model, conversion.output
     start = time.monotonic()
-    with interrupts_held() as check:
+    with interrupts_held() as check, _source(conversion) as source:
         heard = stoppable(progress, check)
-        written = _write(conversion, heard, check)
+        written = _write(conversion, heard, check, source, before)
         try:
             reference = _compare_with_reference(conversion, heard)
             check()
@@ -60,6 +67,7 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
     return ConversionReport(
         source=model.source.weights,
         output=output,
+        command=conversion.command,
         format=conversion.wanted.value,
         found=conversion.found,
         family=model.description.family.name,
@@ -78,7 +86,37 @@ def carry_out(conversion: Conversion, progress: Progress = silent) -> Conversion
         notes=(*conversion.notes, *written.notes, *_about_this_run(written.workspace, shards)),
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
         reference=reference,
+        computed=_computed(conversion, source),
     )
+
+
+@contextmanager
+def _source(conversion: Conversion) -> Iterator[FileSystem]:
+    """Where the weights are read from: the disk, or where they are computed."""
+    computation = conversion.computation
+    if computation is None:
+        yield LOCAL
+        return
+    from internvl_bridge.checkpoint.computed_files import ComputedFiles, one_thread_each  # noqa: PLC0415
+
+    with one_thread_each():
+        yield ComputedFiles(computation.files, measures=computation.dtype is not None)
+
+
+def _computed(conversion: Conversion, source: FileSystem) -> Computed | None:
+    computation = conversion.computation
+    if computation is None:
+        return None
+    from internvl_bridge.checkpoint.computed_files import ComputedFiles  # noqa: PLC0415
+
+    roundings: dict[str, PartRounding] = {}
+    for key, found in source.roundings.items() if isinstance(source, ComputedFiles) else ():
+        part = part_of(key)
+        before = roundings.get(part, PartRounding(-1.0, key, 0))
+        largest = key if found.error > before.error else before.key
+        roundings[part] = PartRounding(max(found.error, before.error), largest, before.vanished + found.vanished)
+    modules = {name: tuple(scaling.value for scaling in found) for name, found in computation.modules.items()}
+    return Computed(len(computation.tensors), modules, computation.dtype, dict(sorted(roundings.items())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +129,31 @@ class Written:
     notes: tuple[str, ...]
 
 
-def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]) -> Written:
-    """Write all files and publish them, or nothing if ``check`` raises."""
+def _write(
+    conversion: Conversion,
+    progress: Progress,
+    check: Callable[[], None],
+    source: FileSystem,
+    before: Callable[[], None],
+) -> Written:
+    """Write all files and publish them, or nothing if ``check`` raises. Weights are read from ``source``."""
     output, execution, model = conversion.output, conversion.execution, conversion.model
     identity = identity_of(conversion)
-    check_layout(conversion.shards, stored_plan(conversion.plan, model.weights), model.checkpoint)
+    check_layout(conversion.shards, conversion.targets)
     allowed = _permissions(conversion)
     with publishing(
         output, identity, overwrite=execution.overwrite, restart=execution.restart, permissions=allowed
     ) as workspace:
         keep_only(workspace, {shard.name for shard in conversion.shards})
         check_room(budget_of(conversion, workspace.journal.finished), output)
-        stamps = settled_stamps(model, progress)
+        stamps = settled_stamps(model, conversion.read_from, progress)
         checksums, stamps_of_small = write_companions(
             workspace, conversion.texts, conversion.copies, conversion.index, check
         )
         sources = model.checkpoint.tensors if conversion.recorded.tensors else {}
         crcs = {} if "checksums" in execution.accept else model.weights.crcs
         places = places_in(conversion.shards, sources, crcs)
-        shards = _write_weights(conversion, workspace, stamps, places, progress)
+        shards = _write_weights(conversion, workspace, stamps, places, progress, source)
         told = _compare_with_record(conversion, shards, places, check)
         written = Written(workspace, shards, warnings_of(told), without_warnings(told))
         text = _sidecar(conversion, written, checksums, places)
@@ -122,26 +166,37 @@ def _write(conversion: Conversion, progress: Progress, check: Callable[[], None]
         small = {name: Entry(stamp, checksums[name]) for name, stamp in stamps_of_small.items()}
         weights = {shard.name: Entry(shard.stamp, _whole(shard)) for shard in shards}
         check_inventory(workspace.directory, {**small, **weights, SIDECAR_FILE: sidecar})
+        before()
     return written
 
 
+def _made_from(changed: Collection[Path], conversion: Conversion) -> Collection[Path]:
+    computation = conversion.computation
+    return changed if computation is None else computation.depending_on(changed)
+
+
 def _write_weights(
-    conversion: Conversion, workspace: Workspace, stamps: Stamps, places: Sequence[ShardPlaces], progress: Progress
+    conversion: Conversion,
+    workspace: Workspace,
+    stamps: Stamps,
+    places: Sequence[ShardPlaces],
+    progress: Progress,
+    source: FileSystem,
 ) -> list[WrittenShard]:
-    """Write the files of weights, from a source that is what it was when ``stamps`` were taken."""
+    """Write the files of weights, from a ``source`` that is what it was when ``stamps`` were taken."""
     execution, model = conversion.execution, conversion.model
-    cold = uncached(shard.path for shard in model.checkpoint.shards)
+    cold = uncached(shard.path for shard in conversion.read_from)
     jobs = shard_jobs(conversion.shards, workspace.files, cold, places, verify=execution.verify)
     workers = check_workers(execution.workers)
     try:
-        shards = write_shards(jobs, workspace, workers, progress)
+        shards = write_shards(jobs, workspace, workers, progress, source)
     except BridgeError:
         with _nothing_kept(workspace):
             check_untouched(stamps)  # a change of the source would be the reason
         raise
     with _nothing_kept(workspace):
-        compare = partial(compare_shards, jobs, workspace=workspace, workers=workers, progress=progress)
-        check_weights(model, stamps, compare)
+        compare = partial(compare_shards, jobs, workspace=workspace, workers=workers, progress=progress, source=source)
+        check_weights(model, stamps, lambda changed: compare(_made_from(changed, conversion)))
     return shards
 
 
@@ -153,8 +208,20 @@ def _compare_with_record(
     for place, shard in zip(places, shards, strict=True):
         passed |= checksums_at(place.sources, shard.checksums)
     if conversion.execution.verify:
-        passed |= checksums_of_rest(conversion.recorded, passed, conversion.model, check)
+        computes = conversion.computation is not None  # no tensor that is computed has passed as it is
+        passed |= checksums_of_rest(conversion.recorded, passed, conversion.model, check, of_all=computes)
+        check_crcs(_crcs_of_rest(conversion, places), check)
     return compare_with_record(conversion.recorded, passed, conversion.model, conversion.execution.accept)
+
+
+def _crcs_of_rest(conversion: Conversion, places: Iterable[ShardPlaces]) -> dict[ByteRange, int]:
+    """The CRC-32 of what tensors are computed from, which did not pass as it is."""
+    computation = conversion.computation
+    if computation is None or "checksums" in conversion.execution.accept:
+        return {}
+    seen = {origin for place in places for _, _, origin in place.crcs}
+    stated = {**conversion.model.weights.crcs, **computation.crcs}
+    return {origin: crc for origin, crc in stated.items() if origin not in seen}
 
 
 def _whole(shard: WrittenShard) -> str | None:
@@ -179,7 +246,7 @@ def _sidecar(
 
 def _permissions(conversion: Conversion) -> Permissions:
     """Those of all that the output is made from."""
-    weights = {shard.path for shard in conversion.model.checkpoint.shards}
+    weights = {shard.path for shard in conversion.read_from}
     return permissions_of(conversion.model.directory, {*weights, *conversion.contents, *conversion.copies})
 
 

@@ -8,6 +8,7 @@ from internvl_bridge._version import __version__
 from internvl_bridge.checkpoint.adapters import ADAPTER_FILE
 from internvl_bridge.convert.adapters import AdapterConversion
 from internvl_bridge.convert.disk_budget import Budget, check_room
+from internvl_bridge.convert.integrity import check_crcs
 from internvl_bridge.convert.options import PATHS
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.record import record_of
@@ -44,6 +45,7 @@ def carry_out_adapter(conversion: AdapterConversion, progress: Progress = silent
     return ConversionReport(
         source=conversion.adapter.directory,
         output=conversion.output,
+        command=conversion.command,
         format=conversion.wanted.value,
         found=conversion.found,
         family=conversion.family,
@@ -93,6 +95,8 @@ def _write(conversion: AdapterConversion, progress: Progress, check: Callable[[]
         keep_only(workspace, ())
         check_room(budget_of_adapter(conversion), output)
         checksums, stamps = write_companions(workspace, conversion.texts, conversion.copies, None, check)
+        if "checksums" not in execution.accept:
+            check_crcs(adapter.crcs, check)
         factors = _write_factors(conversion, workspace, progress)
         manifest = Manifest(ALGORITHM, {**checksums, ADAPTER_FILE: factors.checksum or ""})
         record = record_of(conversion.options, execution, (), conversion.warnings, conversion.notes)
@@ -139,7 +143,11 @@ def _pieces(conversion: AdapterConversion) -> Iterator[bytes | bytearray]:
 
 
 def _identity(conversion: AdapterConversion) -> Identity:
-    options = {"format": conversion.wanted.value, "target_base": conversion.options.target_base}
+    options = {
+        "command": conversion.command,
+        "format": conversion.wanted.value,
+        "target_base": conversion.options.target_base,
+    }
     options |= {"transformers": str(conversion.options.transformers)}
     for name in PATHS:
         stated = getattr(conversion.options, name)

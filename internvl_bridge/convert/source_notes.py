@@ -16,10 +16,14 @@ def fields_that_differ(model: Model) -> Mapping[str, str]:
     return {} if model.other_format is None else differing_fields(model.description, model.other_format.description)
 
 
-def notes_on_source(model: Model, fields: Mapping[str, str]) -> Iterator[str]:
-    """Warnings of ``fields`` that differ, of those that nobody knows, and of weights that nobody has written."""
+def notes_on_source(model: Model, fields: Mapping[str, str], *, keeps_dtypes: bool = True) -> Iterator[str]:
+    """Warnings of ``fields`` that differ, of those that nobody knows, and of weights that nobody has written.
+
+    ``keeps_dtypes``: the output has the dtypes of the source.
+    """
     yield from model.remarks
-    yield from _notes_on_dtypes(model)
+    if keeps_dtypes:
+        yield from _notes_on_dtypes(model)
     if unknown := unknown_fields(model.description.file, model.format):
         yield Warn(
             f"config.json has fields that InternVL does not know: {first_few(unknown)}. If a fork has them, its code "

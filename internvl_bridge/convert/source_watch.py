@@ -13,6 +13,7 @@ from internvl_bridge.metadata.json_files import CONFIG_FILE
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.storage.reading import FileReader, file_checksum
+from internvl_bridge.storage.source_shards import Shard
 from internvl_bridge.storage.stamps import Stamp, changed_meanwhile, settled_stamp, stamp_of, touched
 from internvl_bridge.work.progress import Progress, nothing
 
@@ -49,13 +50,12 @@ def check_contents(directories: Iterable[Path], then: Contents) -> None:
         raise changed_meanwhile(changed[0])
 
 
-def settled_stamps(model: Model, progress: Progress) -> Stamps:
-    """Stamps of the weights of ``model`` that every later change makes others.
+def settled_stamps(model: Model, shards: Collection[Shard], progress: Progress) -> Stamps:
+    """Stamps of ``shards``, the weights of ``model`` and of adapters, that every later change makes others.
 
     What the system has still to write of them is written first. After a download, that can take long. Raises
     CheckpointError if they were changed since ``model`` was read.
     """
-    shards = model.checkpoint.shards
     size = sum(shard.stamp.size for shard in shards)
     report = progress("Syncing the source", size, len(shards))
     stamps: dict[Path, Stamp] = {}

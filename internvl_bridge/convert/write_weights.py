@@ -8,6 +8,8 @@ from pathlib import Path
 
 from internvl_bridge.convert.tensor_places import ShardPlaces
 from internvl_bridge.errors import DifferenceError
+from internvl_bridge.storage.file_system import FileSystem
+from internvl_bridge.storage.local_files import LOCAL
 from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.shard_jobs import ShardJob, WrittenShard, check, write_and_check
 from internvl_bridge.storage.workspace import Workspace
@@ -42,9 +44,11 @@ def shard_jobs(
 
 
 def write_shards(
-    jobs: Sequence[ShardJob], workspace: Workspace, workers: int, progress: Progress
+    jobs: Sequence[ShardJob], workspace: Workspace, workers: int, progress: Progress, source: FileSystem = LOCAL
 ) -> list[WrittenShard]:
     """Carry out ``jobs``, whose files lie in ``workspace``; each is recorded there as soon as it is finished.
+
+    What they are made of is read from ``source``.
 
     Each file is read back as soon as it is written, unless its job says otherwise. At that time, memory still holds
     what was read. Files that an earlier run has finished are always compared, and made again if they differ. Raises
@@ -55,11 +59,16 @@ def write_shards(
     task = "Converting and verifying" if verify else "Converting"
     report = _in_proportion(progress(task, size, len(jobs)), Fraction(size, work or 1))
     kept = frozenset(workspace.journal.finished)
-    return in_parallel(partial(_make, workspace=workspace, kept=kept), jobs, workers, report)
+    return in_parallel(partial(_make, workspace=workspace, kept=kept, source=source), jobs, workers, report)
 
 
 def compare_shards(
-    jobs: Sequence[ShardJob], sources: Collection[Path], workspace: Workspace, workers: int, progress: Progress
+    jobs: Sequence[ShardJob],
+    sources: Collection[Path],
+    workspace: Workspace,
+    workers: int,
+    progress: Progress,
+    source: FileSystem = LOCAL,
 ) -> None:
     """Compare those files of ``jobs``, which lie in ``workspace``, once more that are made from any of ``sources``.
 
@@ -67,7 +76,7 @@ def compare_shards(
     """
     again = [job for job in jobs if any(byte_range.path in sources for byte_range in job.ranges)]
     report = progress("Comparing once more", sum(job.size for job in again), len(again))
-    in_parallel(partial(check, target=workspace.target), again, workers, report)
+    in_parallel(partial(check, source=source, target=workspace.target), again, workers, report)
 
 
 def _in_proportion(report: Report, part: Fraction) -> Report:
@@ -83,23 +92,25 @@ def _in_proportion(report: Report, part: Fraction) -> Report:
     return step
 
 
-def _make(job: ShardJob, advance: Advance, *, workspace: Workspace, kept: Collection[str]) -> WrittenShard:
+def _make(
+    job: ShardJob, advance: Advance, *, workspace: Workspace, kept: Collection[str], source: FileSystem
+) -> WrittenShard:
     name = job.path.name
     workspace.check()
-    shard = _kept(job, advance, workspace) if name in kept else None
+    shard = _kept(job, advance, workspace, source) if name in kept else None
     if shard is None:
-        shard = write_and_check(job, advance, target=workspace.target)
+        shard = write_and_check(job, advance, source=source, target=workspace.target)
         workspace.check()
         workspace.journal.record(name)
     return shard
 
 
-def _kept(job: ShardJob, advance: Advance, workspace: Workspace) -> WrittenShard | None:
+def _kept(job: ShardJob, advance: Advance, workspace: Workspace, source: FileSystem) -> WrittenShard | None:
     """The file of ``job`` that an earlier run finished; None, and it is gone, if it is not what it should be."""
     target = workspace.target
     try:
         stamp = target.stamp(job.path)
-        checksums = check(job, advance, target=target)
+        checksums = check(job, advance, source=source, target=target)
     except (DifferenceError, OSError) as error:  # a crash of the machine can lose what was said to be on the disk
         if isinstance(error, OSError) and error.filename != str(job.path):
             raise

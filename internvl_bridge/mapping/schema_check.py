@@ -52,6 +52,11 @@ def check_against(expected: Mapping[str, tuple[int, ...]], specs: Mapping[str, T
             )
 
 
+def part_of(key: str) -> str:
+    """The part of a model that ``key`` is of; the output head counts as one of the language model."""
+    return next((name for name, mark in _PARTS.items() if mark.match(key)), "language model")
+
+
 def counted_parts(missing: Collection[str], keys: Collection[str]) -> str:
     """The parts of a model with these ``keys`` that ``missing`` ones are of, and how many of each are missing."""
     counts = {name: (_matches(mark, missing), _matches(mark, keys)) for name, mark in _PARTS.items()}

@@ -18,6 +18,11 @@ _QUANTISED = (
 )
 _QUANTISE_LATER = "Convert the unquantised checkpoint and quantise the result."
 
+_MERGE = (
+    "Merge it, and convert the result: internvl-bridge merge CHECKPOINT MERGED. Or make an adapter and its base model "
+    "of it: internvl-bridge extract CHECKPOINT PARTS"
+)
+
 _CAUSES = (
     _Cause(
         r"(mlp2|pooling_before_gating|gating)\..*",
@@ -27,7 +32,7 @@ _CAUSES = (
     _Cause(
         r".*\.(modules_to_save|original_module|token_adapter)(\..*)?",
         "PEFT keeps it beside a module that it trains in full: the weights before and after are both here",
-        "Merge the adapter into the model before saving it (in PEFT: merge_and_unload).",
+        _MERGE,
     ),
     _Cause(
         r".*\._extra_state",
@@ -47,7 +52,7 @@ _CAUSES = (
     _Cause(
         r".*(\.base_layer\.|\.lora_[AB]\.|\.lora_embedding_|base_model\.model\.|\.lora_magnitude_vector).*",
         "it is part of a LoRA adapter that has not been merged into its base weights",
-        "Merge the adapter first (merge_and_unload, or merge_lora.py of the InternVL repository).",
+        _MERGE,
     ),
     _Cause(
         rf".*\.layers\.[0-9]+\.(attention|feed_forward)\.w.*\.{_QUANTISED}",

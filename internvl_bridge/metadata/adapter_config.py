@@ -12,7 +12,7 @@ from typing import Any
 
 from internvl_bridge.errors import ConfigError, ContradictionError, UnsupportedModelError, first_few, shown
 from internvl_bridge.mapping.formats import Format
-from internvl_bridge.mapping.lora.factors import MERGE, Scaling
+from internvl_bridge.mapping.lora.factors import MERGE_IN_PEFT, Scaling
 from internvl_bridge.mapping.lora.packing import PackedAdapter
 from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
 from internvl_bridge.metadata.json_files import Config, JsonFile, read_json_file
@@ -78,9 +78,11 @@ class AdapterConfig:
 
     def _matched_name(self, module: str) -> str:
         """What PEFT matches patterns against: the parameter's name, where that is the target."""
-        parameter = f"{module}.weight"
-        is_target = any(f".{parameter}".endswith(f".{name}") for name in self.parameters)
-        return parameter if is_target else module
+        return f"{module}.weight" if self.is_parameter(f"{module}.weight") else module
+
+    def is_parameter(self, name: str) -> bool:
+        """Whether ``name`` is that of a parameter that it targets."""
+        return any(f".{name}".endswith(f".{parameter}") for parameter in self.parameters)
 
 
 def read_adapter_config(directory: Path) -> AdapterConfig:
@@ -98,7 +100,8 @@ def checked_config(file: JsonFile) -> AdapterConfig:
     kind = values.get("peft_type")
     if kind != "LORA":
         raise UnsupportedModelError(
-            f"{file.path} has peft_type {shown(kind)}. Only LoRA (with rsLoRA, DoRA) is converted.", MERGE
+            f"{file.path} has peft_type {shown(kind)}. Only LoRA (with rsLoRA, DoRA) is converted and merged.",
+            MERGE_IN_PEFT,
         )
     begin = values.get("init_lora_weights")
     if isinstance(begin, str) and begin.lower().startswith(_CHANGES_BASE):
@@ -106,11 +109,13 @@ def checked_config(file: JsonFile) -> AdapterConfig:
             f"{file.path} has init_lora_weights {shown(begin)}: the base model was changed when the training began. "
             f"The adapter does not fit the base model as it was released.",
             "Save it as an ordinary LoRA (in PEFT: save_pretrained with path_initial_model_for_weight_conversion), or "
-            "merge it.",
+            "merge it in PEFT.",
         )
     configs = [name for name in values if name.endswith("_config") and name not in _HARMLESS_CONFIGS]
     if found := [name for name in (*_UNKNOWN_WAYS, *configs) if values.get(name)]:
-        raise UnsupportedModelError(f"{file.path} uses {first_few(found)}, which is not converted.", MERGE)
+        raise UnsupportedModelError(
+            f"{file.path} uses {first_few(found)}, which is neither converted nor merged.", MERGE_IN_PEFT
+        )
     for name, is_right in _CHECKS.items():
         if not is_right(values.get(name)):
             raise ConfigError(
@@ -128,10 +133,14 @@ def converted_config(
     ``path`` is that of the base model in that format; None keeps what is stated.
     """
     values = dict(config.values)
-    scalings = {**packed.modules, **packed.parameters}
+    weights = {f"{module}.weight": module for module in packed.modules}
+    named = {weight: module for weight, module in weights.items() if config.is_parameter(weight)}
+    modules = {module: scaling for module, scaling in packed.modules.items() if module not in named.values()}
+    parameters = {**packed.parameters, **{weight: packed.modules[module] for weight, module in named.items()}}
+    scalings = {**modules, **parameters}
     changed: dict[str, Any] = {
-        "target_modules": sorted(packed.modules) or ([] if packed.parameters else _NO_TARGET),
-        "target_parameters": sorted(packed.parameters) or None,
+        "target_modules": sorted(modules) or ([] if parameters else _NO_TARGET),
+        "target_parameters": sorted(parameters) or None,
         "exclude_modules": None,
         "layers_to_transform": None,
         "layers_pattern": None,
@@ -147,7 +156,7 @@ def converted_config(
         values["auto_mapping"] = _AUTO_MAPPING[target]
     if path is not None:
         values["base_model_name_or_path"] = path
-    if packed.parameters and values.get("lora_dropout"):
+    if parameters and values.get("lora_dropout"):
         values["lora_dropout"] = 0.0
     return values
 
@@ -212,7 +221,7 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
 
 
 def _first_match(patterns: Mapping[str, Any], names: Collection[str], usual: Any) -> Any:
-    found = (value for name in names for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", name))
+    found = (value for key, value in patterns.items() if any(re.match(rf"(.*\.)?({key})$", name) for name in names))
     return next(found, usual)
 
 

@@ -10,7 +10,6 @@ from internvl_bridge.metadata.json_files import Config, is_present, read_json_fi
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "vit.safetensors")
 """Of PEFT; the last is the vision tower that ms-swift trains in full and keeps beside an adapter."""
-_MERGE = "in PEFT: merge_and_unload, then save_pretrained"
 
 
 def lone_adapter(directory: Path) -> CheckpointError | None:
@@ -24,7 +23,7 @@ def lone_adapter(directory: Path) -> CheckpointError | None:
         f"{directory} is an adapter{of_base}{_described(config)}, not a whole checkpoint: it holds the changes of a "
         f"fine-tune alone.",
         f"Convert it as what it is: internvl-bridge to-hf {shlex.quote(str(directory))} OUTPUT --base BASE, or "
-        f"to-custom. Where a whole checkpoint is needed, merge it first ({_MERGE}), and give the merged directory.",
+        f"to-custom. Or merge it: internvl-bridge merge BASE OUTPUT --adapter {shlex.quote(str(directory))}",
     )
 
 
@@ -41,8 +40,9 @@ def check_no_adapter(directory: Path) -> None:
     raise UnsupportedModelError(
         f"{directory} holds an adapter ({first_few(found)}{described}) beside a whole checkpoint. Nothing shows "
         f"whether the weights have it merged. If not, they are the base model without the fine-tune.",
-        f"If it is not merged, merge it ({_MERGE}) and give the merged directory. If it is, or is not wanted, add "
-        f"--accept adapter (accept={{'adapter'}}). To convert the adapter alone, give a directory with its files only.",
+        f"If it is merged, or is not wanted, add --accept adapter (accept={{'adapter'}}). If not, move its files into "
+        f"a directory ADAPTER, and merge that: internvl-bridge merge {shlex.quote(str(directory))} MERGED --adapter "
+        f"ADAPTER",
     )
 
 

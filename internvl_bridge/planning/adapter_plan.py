@@ -8,6 +8,7 @@ from typing import Any
 from internvl_bridge.errors import ContradictionError, UnknownKeyError, UnsupportedModelError, first_few
 from internvl_bridge.mapping.families import FAMILIES, GPT_OSS, Experts, Family, default_family
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.lora.factors import MERGE
 from internvl_bridge.mapping.lora.keys import AdapterKey, Part, parsed_key
 from internvl_bridge.mapping.lora.lifting import Findings, fused_ranks, lift
 from internvl_bridge.mapping.lora.packing import PackedAdapter, packed_adapter
@@ -80,17 +81,17 @@ def plan_adapter(
     ours = base_tensors(base, here)
     plan = plan_route(route, ours)
     prove(plan, partial(plan_route, route.reverse))
-    others = _other_names(here)
+    others = other_names(here)
     reading = Reading(
         lambda module, rank: config.scaling_of(module, rank, others(module)),
         config.parameters,
-        _way(family, here, target.transformers),
+        experts_way(family, here, target.transformers),
     )
     adapter = stored_adapter(specs, ours, reading)
     findings = look(adapter, plan)
     lifted = lift(adapter, plan, findings)
     dtypes = {key: spec.dtype for key, spec in specs.items()}
-    packed = packed_adapter(lifted, plan.targets, dtypes, _way(family, there, target.transformers))
+    packed = packed_adapter(lifted, plan.targets, dtypes, experts_way(family, there, target.transformers))
     _check_router(packed, there)
     made = converted_config(config, packed, plan.targets, target.format, target.base)
     notes = (
@@ -111,7 +112,7 @@ def read_packed(
     """The adapter that ``plan`` makes, whose tensors have ``specs``, understood as one of ``base`` for ``target``."""
     spelling = _spelling(base.family, target)
     config = AdapterConfig(replace(source.file, values=plan.config))
-    reading = Reading(config.scaling_of, config.parameters, _way(base.family, spelling, target.transformers))
+    reading = Reading(config.scaling_of, config.parameters, experts_way(base.family, spelling, target.transformers))
     return stored_adapter(specs, base_tensors(base, spelling), reading)
 
 
@@ -161,15 +162,15 @@ def _is_in(name: AdapterKey, base: Specs) -> bool:
 
 
 def _unknown(keys: Collection[str], specs: Collection[str], base: ModelDescription) -> UnknownKeyError:
-    count = "No tensor" if len(keys) == len(specs) else f"{len(specs) - len(keys)} of {len(specs)} tensors"
+    some = f"Only {len(specs) - len(keys)} of the adapter's {len(specs)} tensors fit"
+    count = "No tensor of the adapter fits" if len(keys) == len(specs) else some
     return UnknownKeyError(
-        f"{count} of the adapter fits the model that {base.file.path} describes. Unknown are "
-        f"{first_few(sorted(keys))}.",
-        "Give the base model that the adapter was trained on: --base BASE (base=...).",
+        f"{count} the model that {base.file.path} describes. Unknown are {first_few(sorted(keys))}.",
+        "Give the base model that the adapter was trained on (to convert it: --base BASE, base=...).",
     )
 
 
-def _way(family: Family, spelling: KeySpelling, transformers: int) -> Orientation:
+def experts_way(family: Family, spelling: KeySpelling, transformers: int) -> Orientation:
     """How PEFT takes the experts of ``family``: classes of transformers 5 say that GPT-OSS's are transposed."""
     turned = family is GPT_OSS and spelling != CUSTOM and transformers >= 5
     return Orientation.TRANSPOSED if turned else Orientation.AS_STORED
@@ -191,11 +192,11 @@ def _check_router(packed: PackedAdapter, spelling: KeySpelling) -> None:
         raise UnsupportedModelError(
             f"The adapter changes routers of experts ({first_few(routers)}), which PEFT cannot "
             f"change in transformers 5.",
-            "Convert it for transformers 4 (--transformers 4), or merge it into its base model first.",
+            f"Convert it for transformers 4 (--transformers 4). {MERGE}",
         )
 
 
-def _other_names(spelling: KeySpelling) -> Callable[[str], tuple[str, ...]]:
+def other_names(spelling: KeySpelling) -> Callable[[str], tuple[str, ...]]:
     """The names that modules of L1 have in transformers: those of L2, which patterns are written for.
 
     The language model of a custom checkpoint can have the names of L1, too.

@@ -12,7 +12,7 @@ from internvl_bridge.mapping.plan import Plan, TensorSpec
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.schema import HEAD, hf_schema
 from internvl_bridge.mapping.schema_check import check_against
-from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE, KeySpelling
+from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, KeySpelling
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.unsupported import check_expressible
 
@@ -37,7 +37,7 @@ def checked_plan(model: ModelDescription, specs: Specs, source: KeySpelling, tar
     cannot express, and UnknownKeyError, IncompleteGroupError, MissingKeyError or ContradictionError,
     naming keys of ``specs``; ProofError if converting back would not restore every element.
     """
-    if CUSTOM in (source, target):
+    if source.format is not target.format:
         check_expressible(model)
     _check_sizes(model, specs, fused=source.experts is Experts.FUSED)
     _check_experts(model)

@@ -40,7 +40,7 @@ def file_segments(header: bytes, ranges: Iterable[ByteRange]) -> Iterator[FileSe
     for byte_range in ranges:
         head = -offset % BLOCK
         blocks = (byte_range.length - head) // BLOCK * BLOCK
-        if blocks < _LONG or (byte_range.offset - offset) % BLOCK:
+        if blocks < _LONG or (byte_range.offset - offset) % BLOCK or not byte_range.is_stored:
             yield FileSegment(offset, byte_range, shareable=False)
         else:
             for start, stop in pairwise((0, head, head + blocks, byte_range.length)):
@@ -59,7 +59,7 @@ def congruent_start(least: int, ranges: Iterable[ByteRange]) -> int:
     weights: Counter[int] = Counter()
     position = 0
     for byte_range in ranges:
-        if byte_range.length >= _LONG:
+        if byte_range.length >= _LONG and byte_range.is_stored:
             weights[(byte_range.offset - position) % BLOCK] += byte_range.length
         position += byte_range.length
     if not weights:

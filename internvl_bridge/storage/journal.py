@@ -8,7 +8,7 @@ import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -31,13 +31,19 @@ class Identity:
     """What makes a conversion the same one: who converts, how, what, and into what.
 
     ``program`` is a version. ``options`` are those that change the output. ``source`` holds the stamp of every source
-    file by name, as JSON values. ``plan`` is a checksum of all that will be written.
+    file by name, as JSON values. ``plan`` is a checksum of all that will be written. ``machine`` is what computed
+    results depend on: on another one the same conversion begins anew.
     """
 
     program: str
     options: Mapping[str, Any]
     source: Mapping[str, Any]
     plan: str
+    machine: Mapping[str, str] = field(default_factory=dict)
+
+    def is_of_machine(self, then: Mapping[str, Any]) -> bool:
+        """Whether an identity that was written down is of a machine that computes the same."""
+        return bool(then.get("machine", {}) == self.machine)
 
     def difference(self, then: Mapping[str, Any]) -> tuple[str, str] | None:
         """What an identity that was written down says differently, and what goes on with it; None if it is the same."""
@@ -103,7 +109,7 @@ class Journal:
     begun: Event
 
     def resumes(self, identity: Identity) -> bool:
-        """Whether what is written down is the conversion of ``identity``; False if nothing is.
+        """Whether what is written down is the conversion of ``identity``; False if nothing is, or on another machine.
 
         Raises OutputError, with the difference, if it is another one.
         """
@@ -111,6 +117,8 @@ class Journal:
         if found is None:
             return False
         check_same(self.path, identity, found)
+        if not identity.is_of_machine(found.identity):
+            return False
         with named(self.path):
             os.ftruncate(self.file, found.length)  # lest the next line becomes a part of one that was cut off
         self.finished[:] = found.finished
@@ -279,12 +287,10 @@ def _swap(value: object) -> Swap | None:
 
 def _other_option(name: str, then: Any, now: Any) -> tuple[str, str]:
     """How an option differed, and what to type to go on, with its name on the command line."""
-    if name == "format":
-        return (
-            f"in the {_typed(then)} format, and this is for the {now} format",
-            "Use the command of then to go on with it",
-        )
+    if name == "command":
+        return f"by {shown(then)}, and this is {shown(now)}", f"Use {shown(then)} to go on with it"
     flag = f"--{name[:_LONGEST_VALUE].replace('_', '-')}"
+    then, now = (None if value in ([], ()) else value for value in (then, now))
     before, this = (flag if value is None else f"{flag} {_typed(value)}" for value in (then, now))
     if then is None:
         return f"without {flag}, and this one has {this}", f"Leave out {flag} to go on with it"
@@ -295,7 +301,9 @@ def _other_option(name: str, then: Any, now: Any) -> tuple[str, str]:
 
 
 def _typed(value: Any) -> str:
-    """``value`` as it is typed in a shell."""
+    """``value`` as it is typed in a shell; several of them one after the other."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(_typed, value))[:_LONGEST_VALUE]
     return shlex.quote(str(value)[:_LONGEST_VALUE])
 
 
@@ -312,7 +320,8 @@ def _first_difference(now: Mapping[str, Any], then: object) -> str | None:
     if not isinstance(then, dict):
         return "record"
     same = json.loads(json.dumps(dict(now)))
-    return next((name for name in sorted({*same, *then}) if same.get(name) != then.get(name)), None)
+    names = sorted({*same, *then}, key=lambda name: (name != "command", name))
+    return next((name for name in names if same.get(name) != then.get(name)), None)
 
 
 def _of(values: object, name: str) -> object:

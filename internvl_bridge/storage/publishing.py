@@ -32,6 +32,8 @@ def finished_files(output: Path, identity: Identity) -> list[str]:
     if has_swapped(partial, found):
         return []
     check_same(partial / JOURNAL, identity, found)
+    if not identity.is_of_machine(found.identity):
+        return []
     with held(partial / FILES) as files:
         there = files.files()
     return [name for name in found.finished if name in there]

@@ -37,6 +37,10 @@ class FileReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all files; later readings open them again."""
         for source in self._open.values():
             source.close()
         self._open.clear()
@@ -69,7 +73,7 @@ class FileReader:
                 else:
                     step = self._read(part.path, part.offset + done, room)
                     if not step:
-                        raise _ended(part.path, part.offset + part.length)
+                        raise ended(part)
                 done += step
                 filled += step
                 if filled == WINDOW:
@@ -96,8 +100,9 @@ def file_checksum(path: Path, readers: FileReader, advance: Advance) -> str:
     return checksum.hexdigest()
 
 
-def _ended(path: Path, stop: int) -> CheckpointError:
+def ended(part: ByteRange) -> CheckpointError:
+    """The refusal of a file that has fewer bytes than its header said."""
     return CheckpointError(
-        f"{path} ended before byte {stop}: it was changed while it was being read.",
+        f"{part.path} ended before byte {part.offset + part.length}: it was changed while it was being read.",
         "Try again when nothing else writes to it.",
     )

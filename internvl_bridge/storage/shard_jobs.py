@@ -121,11 +121,16 @@ def _check_crcs(job: ShardJob, found: FileChecksums) -> None:
     """Raise CheckpointError if what was read is not what the source's own checksums say."""
     for place, crc, origin in job.crcs:
         if found.crcs.get(place) != crc:
-            raise CheckpointError(
-                f"{origin.path} is damaged: its {origin.length} bytes from {origin.offset} on do not have the CRC that "
-                f"the file states.",
-                "Get the file again, or add --accept checksums to convert what is there.",
-            )
+            raise wrong_crc(origin)
+
+
+def wrong_crc(origin: ByteRange) -> CheckpointError:
+    """The refusal of a file whose bytes ``origin`` do not have the CRC-32 that it states."""
+    return CheckpointError(
+        f"{origin.path} is damaged: its {origin.length} bytes from {origin.offset} on do not have the CRC that "
+        f"the file states.",
+        "Get the file again, or add --accept checksums to use what is there.",
+    )
 
 
 def _where(offset: int, job: ShardJob) -> str:

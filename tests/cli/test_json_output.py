@@ -12,6 +12,7 @@ from faults.injecting import once
 from jsonschema import Draft202012Validator
 from support import DATA, ROOT, copy_custom, rewrite
 from typer.testing import CliRunner
+from wrapped import save_as_trainer
 
 import internvl_bridge
 from internvl_bridge.cli import commands
@@ -74,6 +75,19 @@ def test_a_plan_that_does_not_fit_has_a_result_and_an_error(
     document = printed("plan", source, tmp_path / "output", code=2)
     assert document["result"]["budget"]["fits"] is False
     assert document["error"]["kind"] == "OutputError"
+
+
+def test_what_is_computed(source: Path, tmp_path: Path):
+    save_as_trainer(source, tmp_path / "trained")
+    merged = printed("merge", tmp_path / "trained", tmp_path / "merged", "--dtype", "float16")
+    assert merged["kind"] == "conversion"
+    assert merged["result"]["computed"]["modules"]["vision_model.encoder.layers.0.attn.qkv"] == [2.0]
+    assert [*merged["result"]["computed"]["roundings"]] == ["language model", "projector", "vision tower"]
+    planned = printed("cast", source, tmp_path / "cast", "--dtype", "float32", "--dry-run")
+    assert (planned["kind"], len(planned["result"]["computed"])) == ("plan", len(planned["result"]["plan"]))
+    assert printed("extract", tmp_path / "trained", tmp_path / "parts", "--dry-run")["kind"] == "extraction_plan"
+    extracted = printed("extract", tmp_path / "trained", tmp_path / "parts")
+    assert (extracted["kind"], extracted["result"]["adapter"]["computed"]) == ("extraction", None)
 
 
 def test_models():

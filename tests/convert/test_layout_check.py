@@ -23,7 +23,7 @@ def conversion(tmp_path: Path) -> Conversion:
 
 
 def checked(conversion: Conversion, first: OutputShard) -> None:
-    check_layout((first, *conversion.shards[1:]), conversion.plan, conversion.model.checkpoint)
+    check_layout((first, *conversion.shards[1:]), conversion.targets)
 
 
 def test_the_planned_layout_is_accepted(conversion: Conversion) -> None:
@@ -47,7 +47,7 @@ def test_a_dtype_that_was_not_planned_is_refused(conversion: Conversion) -> None
 
 def test_a_tensor_that_is_left_out_is_refused(conversion: Conversion) -> None:
     with pytest.raises(ProofError, match="The output would not hold"):
-        check_layout(conversion.shards[1:], conversion.plan, conversion.model.checkpoint)
+        check_layout(conversion.shards[1:], conversion.targets)
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_a_header_that_no_reader_would_take_is_refused(conversion: Conversion, s
     shards[number] = replace(shards[number], header=spoil(shards[number].header))
 
     with pytest.raises(ProofError, match="would not hold the tensors that were planned"):
-        check_layout(shards, conversion.plan, conversion.model.checkpoint)
+        check_layout(shards, conversion.targets)

@@ -287,3 +287,19 @@ def test_packed_tensors_that_do_not_fit_are_refused(
     spoil(source)
     with pytest.raises(BridgeError, match=reason):
         internvl_bridge.to_hf(source, tmp_path / "hf")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_casting_leaves_packed_tensors_as_they_are(kind: str, custom: Custom, tmp_path: Path):
+    source = quantise(custom("qwen2-300m"), kind)
+    before = load_all(source)
+    layers = {key for key in before if is_linear(key.rpartition(".")[0] + ".weight") or ".weight." in key}
+    packed = {key for key in layers if not key.endswith(".bias")}
+    report = internvl_bridge.cast(source, tmp_path / "cast", dtype="float32")
+    after = load_all(tmp_path / "cast")
+    assert after.keys() == before.keys()
+    assert all(after[key].dtype == before[key].dtype and torch.equal(after[key], before[key]) for key in packed)
+    rest = before.keys() - packed
+    assert rest
+    assert all(torch.equal(after[key], before[key].float()) for key in rest)
+    assert any("The model is quantised" in note for note in said(report))

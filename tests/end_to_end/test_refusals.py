@@ -49,7 +49,7 @@ def add(key: str, *shape: int):
         ("gating.0.weight", ["Flash"]),
         (
             "language_model.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight",
-            ["LoRA", "Merge the adapter"],
+            ["LoRA", "internvl-bridge merge"],
         ),
         ("vision_model.base_model.model.encoder.layers.0.attn.qkv.base_layer.weight", ["LoRA"]),
         ("language_model.lm_head.qweight", ["quantised", "unquantised"]),

@@ -381,9 +381,9 @@ def test_another_direction_is_refused(original, output, tmp_path, stop):
     internvl_bridge.to_hf(original, source)
     stop(original, output)
     before = snapshot(partial_path(output))
-    with pytest.raises(OutputError, match="begun in the hf format, and this is for the custom format"):
+    with pytest.raises(OutputError, match=r"begun by 'to-hf', and this is 'to-custom'\. Use 'to-hf' to go on"):
         internvl_bridge.to_custom(source, output, max_shard_size=SIZE)
-    with pytest.raises(OutputError, match=f"begun from another directory, {str(original)!r}"):
+    with pytest.raises(OutputError, match="begun by 'to-hf', and this is 'repair'"):
         internvl_bridge.repair(source, output, max_shard_size=SIZE)
     assert snapshot(partial_path(output)) == before
 

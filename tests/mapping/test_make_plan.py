@@ -54,7 +54,7 @@ def test_the_first_unknown_key_is_explained() -> None:
     error = explain_unknown_keys(["x.lora_A.y", "mlp2.0.weight"])
 
     assert error.reason.startswith("Unknown tensor x.lora_A.y, mlp2.0.weight: it is part of a LoRA adapter")
-    assert error.remedy.startswith("Merge the adapter first")
+    assert error.remedy.startswith("Merge it, and convert the result")
 
 
 def test_a_key_with_two_rows_is_refused() -> None:

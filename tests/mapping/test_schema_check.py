@@ -4,7 +4,7 @@ import pytest
 
 from internvl_bridge.errors import ContradictionError, MissingKeyError
 from internvl_bridge.mapping.plan import TensorSpec
-from internvl_bridge.mapping.schema_check import check_against, counted_parts
+from internvl_bridge.mapping.schema_check import check_against, counted_parts, part_of
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -94,3 +94,16 @@ def test_another_number_of_layers_is_said_as_such(stack: str, description: int, 
 def test_a_whole_missing_stack_is_missing_tensors() -> None:
     with pytest.raises(MissingKeyError, match=r"describes a\.layers\.0\.ls1, "):
         check(layered("a.layers", 2), {})
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("model.vision_tower.embeddings.cls_token", "vision tower"),
+        ("mlp1.0.bias", "projector"),
+        ("language_model.model.norm.weight", "language model"),
+        ("lm_head.weight", "language model"),
+    ],
+)
+def test_every_tensor_is_of_a_part(key: str, part: str):
+    assert part_of(key) == part

@@ -33,8 +33,8 @@ def checked(**fields: Any) -> AdapterConfig:
         ({"peft_type": None}, "has peft_type None"),
         ({"init_lora_weights": "pissa_niter_4"}, "the base model was changed when the training began"),
         ({"init_lora_weights": "olora"}, "init_lora_weights 'olora'"),
-        ({"layer_replication": [[0, 2]]}, "uses layer_replication, which is not converted"),
-        ({"kasa_config": {"a": 1}}, "uses kasa_config, which is not converted"),
+        ({"layer_replication": [[0, 2]]}, "uses layer_replication, which is neither converted nor merged"),
+        ({"kasa_config": {"a": 1}}, "uses kasa_config, which is neither converted nor merged"),
     ],
 )
 def test_other_adapters_are_refused(fields: dict[str, Any], reason: str) -> None:
@@ -171,3 +171,9 @@ def test_trained_rows_need_their_indices(stated: object) -> None:
     for right in ([1, 2], {"tok_embeddings": [1]}, {"model.x.tok_embeddings": [1]}, {"beddings": [1]}):
         made = converted_config(checked(trainable_token_indices=right), packed, [], Format.HF, None)
         assert made["trainable_token_indices"] == (right if isinstance(right, list) else {"model.embed_tokens": [1]})
+
+
+def test_the_first_pattern_counts_whatever_name_it_matches():
+    patterns = {"model.language_model.q_proj": 64, "q_proj": 7}
+    config = checked_config(JsonFile(Path("x"), "", lora_config(alpha_pattern=patterns)))
+    assert config.scaling_of("language_model.q_proj", 2, ["model.language_model.q_proj"]).alpha == 64

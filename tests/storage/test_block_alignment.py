@@ -222,3 +222,11 @@ def test_the_sizes_are_those_of_file_systems_that_share():
     assert BLOCK == 4096
     for size in (module._LONG, reading.WINDOW, local_files._CLONE_STEP, local_files._MOST_UNWRITTEN):
         assert size % BLOCK == 0
+
+
+def test_bytes_that_are_computed_are_not_shared_and_move_nothing():
+    computed = ByteRange(Path("computed"), 0, 1 << 20, is_stored=False)
+    stored = ByteRange(Path("stored"), 24, 1 << 18)
+    assert not any(segment.shareable for segment in file_segments(b"x" * BLOCK, [computed]))
+    assert congruent_start(8, [computed]) == 8
+    assert congruent_start(8, [computed, stored]) % BLOCK == 24

@@ -59,7 +59,7 @@ def test_what_was_written_down_is_read(path):
 def test_a_line_is_a_record(path):
     begun(path, "one", "two")
     first, *others = path.read_text().splitlines()
-    assert set(json.loads(first)) == {"program", "options", "source", "plan", "run"}
+    assert set(json.loads(first)) == {"program", "options", "source", "plan", "machine", "run"}
     assert [json.loads(line) for line in others] == [{"finished": "one"}, {"finished": "two"}]
 
 
@@ -200,6 +200,24 @@ def test_every_difference_is_named(path, now, words):
     assert str(path.parent) in str(caught.value)
     assert "--restart (restart=True)" in caught.value.remedy
     assert path.read_bytes() == before
+
+
+def test_another_command_is_told_first_and_lists_as_they_are_typed(path):
+    options = {"adapter": ["my lora"], "command": "merge"}
+    with opened(path) as journal:
+        journal.begin(replace(IDENTITY, options=options))
+        with pytest.raises(OutputError, match=r"begun by 'merge', and this is 'cast'\. Use 'merge' to go on with it"):
+            journal.resumes(replace(IDENTITY, options={"adapter": [], "command": "cast"}))
+        with pytest.raises(OutputError, match=r"with --adapter 'my lora', and this one is without --adapter"):
+            journal.resumes(replace(IDENTITY, options={**options, "adapter": []}))
+
+
+def test_on_another_machine_nothing_is_gone_on_with(path):
+    with opened(path) as journal:
+        journal.begin(replace(IDENTITY, machine={"torch": "1"}))
+        journal.record("one")
+        assert not journal.resumes(replace(IDENTITY, machine={"torch": "2"}))
+        assert journal.resumes(replace(IDENTITY, machine={"torch": "1"}))
 
 
 def test_what_json_does_not_tell_apart_is_the_same(path):

@@ -63,11 +63,12 @@ def open_pickled(directory: Path, is_model: IsModel, state_dict: str | None = No
     return OpenedWeights(checkpoint, None, tuple(left_out), PICKLED, crcs, state_dict=named)
 
 
-def open_pickled_file(path: Path) -> Checkpoint:
+def open_pickled_file(path: Path) -> OpenedWeights:
     """The tensors of one file that ``torch.save`` has written. Raises CheckpointError as :func:`open_pickled`."""
     shard = Shard(path, {}, stamp_of(path))
     choose = partial(chosen_state_dict, is_model=lambda _: False, name=None)
-    return Checkpoint(path.parent, (shard,), _read_file(path, 0, FakeTensorMode(), choose).tensors, {})
+    found = _read_file(path, 0, FakeTensorMode(), choose)
+    return OpenedWeights(Checkpoint(path.parent, (shard,), found.tensors, {}), None, (), PICKLED, found.crcs)
 
 
 @dataclass(frozen=True, slots=True)

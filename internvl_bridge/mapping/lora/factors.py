@@ -9,8 +9,10 @@ from math import isclose
 
 from internvl_bridge.mapping.lora.keys import Part
 
-MERGE = "Merge the adapter into its base model (in PEFT: merge_and_unload), and convert what that saves."
+MERGE = "Merge it into its base model, and convert the result: internvl-bridge merge BASE MERGED --adapter ADAPTER"
 """What to do with an adapter that the other format cannot say exactly."""
+MERGE_IN_PEFT = "Merge it in PEFT (merge_and_unload), and use what that saves."
+"""What to do with an adapter that is understood by PEFT alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class LiftedAdapter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class Rows:
     """So many rows of ``source`` from ``start`` on, which are those of a target from ``row`` on."""
 
     source: Matrix
@@ -103,18 +103,18 @@ def _is_rename(recipe: Recipe, plan: Plan) -> bool:
     return len(recipe.runs) == 1 and plan.sources[recipe.runs[0].key].shape == recipe.spec.shape
 
 
-def _origins(adapter: Adapter, plan: Plan) -> dict[Matrix, list[_Rows]]:
+def _origins(adapter: Adapter, plan: Plan) -> dict[Matrix, list[Rows]]:
     """Where the rows of those target matrices come from that the adapter changes."""
     changed = {matrix.key for matrix in adapter.matrices}
-    found: dict[Matrix, list[_Rows]] = {}
+    found: dict[Matrix, list[Rows]] = {}
     for key, recipe in plan.recipes.items():
         if any(run.key in changed for run in recipe.runs):
-            for target, rows in _rows(key, recipe, plan.sources):
+            for target, rows in rows_of(key, recipe, plan.sources):
                 found.setdefault(target, []).append(rows)
     return {target: rows for target, rows in found.items() if any(part.source in adapter.matrices for part in rows)}
 
 
-def _rows(key: str, recipe: Recipe, sources: Specs) -> Iterator[tuple[Matrix, _Rows]]:
+def rows_of(key: str, recipe: Recipe, sources: Specs) -> Iterator[tuple[Matrix, Rows]]:
     """The rows of the target ``key``, matrix by matrix, each run of rows of one source matrix."""
     width, height = recipe.spec.shape[-1], recipe.spec.shape[-2]
     row = 0
@@ -125,7 +125,7 @@ def _rows(key: str, recipe: Recipe, sources: Specs) -> Iterator[tuple[Matrix, _R
             count = min(stop - start, shape[-2] - start % shape[-2], height - row % height)
             source = Matrix(run.key, start // shape[-2] if len(shape) == 3 else None)
             target = Matrix(key, row // height if len(recipe.spec.shape) == 3 else None)
-            yield target, _Rows(source, start % shape[-2], count, row % height)
+            yield target, Rows(source, start % shape[-2], count, row % height)
             start, row = start + count, row + count
 
 
@@ -178,7 +178,7 @@ def _with_columns(lora: LiftedLora, columns: tuple[int, int] | None) -> LiftedLo
     return replace(lora, scaling=lora.scaling.with_rank(rank), a=a, b=b)
 
 
-def _check_used(adapter: Adapter, origins: Mapping[Matrix, Sequence[_Rows]]) -> None:
+def _check_used(adapter: Adapter, origins: Mapping[Matrix, Sequence[Rows]]) -> None:
     """Raise ContradictionError unless every row of every changed matrix gets into one target."""
     counts = dict.fromkeys(adapter.matrices, 0)
     for rows in origins.values():
@@ -196,7 +196,7 @@ def _defect(keys: Sequence[str]) -> ContradictionError:
     )
 
 
-def _lifted(target: Matrix, rows: Sequence[_Rows], adapter: Adapter, plan: Plan, findings: Findings) -> LiftedLora:
+def _lifted(target: Matrix, rows: Sequence[Rows], adapter: Adapter, plan: Plan, findings: Findings) -> LiftedLora:
     parts = {part.source: adapter.matrices[part.source] for part in rows if part.source in adapter.matrices}
     absent = sorted({part.source.key for part in rows} - {source.key for source in parts})
     scaling, exponents = _common_scaling(target, parts)

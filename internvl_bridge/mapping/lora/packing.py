@@ -56,7 +56,7 @@ def packed_adapter(lifted: LiftedAdapter, base: Specs, dtypes: Mapping[str, str]
             raise UnsupportedModelError(
                 f"The adapter changes {key} with biases or magnitudes (DoRA), which PEFT does not have for experts "
                 f"in one parameter.",
-                "Convert it for transformers 4 (--transformers 4), or merge it into its base model first.",
+                f"Convert it for transformers 4 (--transformers 4). {MERGE}",
             )
         parameters[key] = _stacked_scaling(key, experts.values())
         place = AdapterKey(key.rpartition(".")[0], Part.A, _depth(key, stacked))

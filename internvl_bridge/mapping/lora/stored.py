@@ -105,6 +105,8 @@ def stored_adapter(specs: Specs, base: Specs, reading: Reading) -> Adapter:
     guessed = bool(shown) and all(len(ways) > 1 for ways in shown)
     for weight, parts in stacks:
         spec = base[weight]
+        if len(spec.shape) not in {2, 3, 4} or (Part.EMBEDDING_A in parts and len(spec.shape) != 2):
+            raise _not_a_matrix(weight, parts, spec.shape)
         if Part.EMBEDDING_A in parts or len(spec.shape) == 4:
             renamed[weight] = _renamed(weight, parts, spec.shape, specs, reading)
         elif len(spec.shape) == 3:
@@ -201,6 +203,7 @@ def _renamed(weight: str, parts: Parts, shape: tuple[int, ...], specs: Specs, re
     rank = _rank(weight, parts, specs, first)
     if first is Part.A:
         expected = {Part.A: (rank, *shape[1:]), Part.B: (shape[0], rank, *(1 for _ in shape[2:]))}
+        expected |= {Part.BIAS: shape[:1]} if Part.BIAS in parts else {}
     else:
         expected = {Part.EMBEDDING_A: (rank, shape[0]), Part.EMBEDDING_B: (shape[1], rank)}
     for part, sides in expected.items():
@@ -226,10 +229,17 @@ def _check_shape(key: str, specs: Specs, shape: tuple[int, ...]) -> None:
         raise _misshapen(key, specs, f"the shape {list(shape)}")
 
 
+def _not_a_matrix(weight: str, parts: Parts, shape: tuple[int, ...]) -> ContradictionError:
+    return ContradictionError(
+        f"{next(iter(parts.values()))} would change {weight}, whose shape is {list(shape)}. LoRA has no such factors.",
+        "Give the base model that the adapter was trained on, or save the adapter again.",
+    )
+
+
 def _misshapen(key: str, specs: Specs, expected: str) -> ContradictionError:
     return ContradictionError(
         f"{key} has shape {list(specs[key].shape)}, but by its base model it should have {expected}.",
-        "Give the base model that the adapter was trained on: --base BASE (base=...).",
+        "Give the base model that the adapter was trained on (to convert it: --base BASE, base=...).",
     )
 
 
@@ -237,5 +247,5 @@ def _not_of_base(strange: Collection[str], specs: Specs) -> UnknownKeyError:
     count = "All tensors of the adapter are" if len(strange) == len(specs) else f"{len(strange)} tensors are"
     return UnknownKeyError(
         f"{count} of modules that the base model does not have: {first_few(sorted(strange))}.",
-        "Give the base model that the adapter was trained on: --base BASE (base=...).",
+        "Give the base model that the adapter was trained on (to convert it: --base BASE, base=...).",
     )

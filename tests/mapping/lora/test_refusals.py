@@ -41,7 +41,7 @@ def test_parts_that_are_scaled_otherwise():
     tensors = {**factors(Q, 32, 32), **factors(K, 32, 32)}
     error = refusal(UnsupportedModelError, tensors, "to-custom", alpha_pattern={"q_proj": 12})
     assert f"{K}.weight by 2, others by 6" in error.reason
-    assert "merge_and_unload" in error.remedy
+    assert "internvl-bridge merge BASE MERGED" in error.remedy
 
 
 def test_values_that_are_too_small_to_be_scaled():
@@ -124,7 +124,7 @@ def test_modules_that_the_base_does_not_have():
     assert "--base BASE" in error.remedy
     tensors = {**factors(Q, 32, 32), **factors(Q.replace("layer.0", "layer.7"), 32, 32)}
     error = refusal(UnknownKeyError, tensors, "to-custom")
-    assert "2 of 4 tensors of the adapter fits the model" in error.reason
+    assert "Only 2 of the adapter's 4 tensors fit the model" in error.reason
     assert "layer.7" in error.reason
 
 

@@ -44,7 +44,7 @@ def test_an_adapter_is_not_taken_for_a_checkpoint_without_a_config(base: Any, na
     with pytest.raises(CheckpointError, match=named) as error:
         read_config(tmp_path)
 
-    assert "merge_and_unload" in error.value.remedy
+    assert "internvl-bridge merge BASE OUTPUT --adapter" in error.value.remedy
 
 
 @pytest.mark.parametrize("weights", ["model-00001-of-00002.safetensors", "pytorch_model.bin"])

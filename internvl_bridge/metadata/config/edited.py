@@ -1,0 +1,36 @@
+"""config.json of a checkpoint whose weights were computed: the same text but for what is not so any more."""
+
+from typing import Any
+
+from internvl_bridge.metadata.config.description import TEXT_SECTION, ModelDescription
+from internvl_bridge.metadata.json_files import Config, as_text
+
+_DTYPES = ("torch_dtype", "dtype")
+"""What transformers 4 and 5 call it."""
+_RANKS = ("use_backbone_lora", "use_llm_lora")
+"""With which upstream's code would wrap the model again when it loads it."""
+
+
+def edited_config(model: ModelDescription, *, dtype: str | None, is_merged: bool, unties: bool) -> str:
+    """The text of config.json after the weights were cast to ``dtype``, merged with adapters, or untied.
+
+    It is that of the source where all of it is still so.
+    """
+    before = model.file.values
+    after = dict(before)
+    sections = ("vision_config", TEXT_SECTION[model.format])
+    if is_merged:
+        after |= {name: 0 for name in _RANKS if after.get(name)}
+    if dtype is not None:
+        after = _with_dtype(after, dtype)
+        after |= {name: _with_dtype(after[name], dtype, add=False) for name in sections}
+    if unties:
+        text = TEXT_SECTION[model.format]
+        after |= {"tie_word_embeddings": False, text: {**after[text], "tie_word_embeddings": False}}
+    return model.file.text if after == before else as_text(after)
+
+
+def _with_dtype(section: Config, dtype: str, *, add: bool = True) -> dict[str, Any]:
+    """``section`` with ``dtype`` wherever it states one; at the top, where it states none, too."""
+    stated = [name for name in _DTYPES if section.get(name) is not None]
+    return {**section, **dict.fromkeys(stated or (_DTYPES[:1] if add else ()), dtype)}
