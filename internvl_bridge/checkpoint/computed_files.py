@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from internvl_bridge.checkpoint.computed_tensors import ComputedTensor, Factor, sliced
+from internvl_bridge.checkpoint.computed_tensors import ComputedTensor, Factor, Rounding, sliced
 from internvl_bridge.checkpoint.lora_tensors import taken
 from internvl_bridge.checkpoint.torch_dtypes import TORCH_DTYPES
 from internvl_bridge.errors import OutOfRangeError
@@ -24,19 +24,11 @@ from internvl_bridge.storage.reading import FileReader, ended
 from internvl_bridge.storage.stamps import Stamp
 
 _BLOCK = 1 << 19
-"""Elements that are computed at a time: they fit into the caches of a core."""
+"""Elements that are computed at a time. With fewer, calling torch takes longer than the sums; more leave the cache."""
 _KEPT = 8
 """Factors that are kept in float64."""
 _GROUP = 16
 """Elements that are looked at together, where few of very many are sought."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rounding:
-    """What rounding did to a tensor: the largest relative error of an element, and how many became zero."""
-
-    error: float
-    vanished: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,16 @@ class ComputedTensor:
         return {part.path for part in ranges}
 
 
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What rounding did to a tensor: the largest relative error of an element, and how many became zero."""
+
+    error: float
+    vanished: int
+
+
 AdapterTensors = Mapping[str, LocatedTensor]
+"""The tensors of an adapter by their keys, and where they lie."""
 
 
 def computed_tensor(

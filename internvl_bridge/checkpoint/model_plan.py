@@ -34,7 +34,8 @@ def not_merged(model: Model) -> UnsupportedModelError:
     source = shlex.quote(str(model.source.weights))
     more = [] if model.source.config is None else ["--config", str(model.source.config)]
     more += [] if model.source.state_dict is None else ["--state-dict", model.source.state_dict]
-    known = states_ranks(model.description.values) or is_present(model.directory / ADAPTER_CONFIG)
+    places = (model.source.weights, model.directory)
+    known = states_ranks(model.description.values) or any(is_present(place / ADAPTER_CONFIG) for place in places)
     options = "".join(f" {shlex.quote(word)}" for word in more) + ("" if known else " --alpha ALPHA")
     alpha = "" if known else " ALPHA is the lora_alpha of the training, which nothing here states."
     return UnsupportedModelError(

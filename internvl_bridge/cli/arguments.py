@@ -16,6 +16,10 @@ Source = Annotated[
         metavar="SOURCE", help="Directory of the checkpoint, or of the LoRA adapter, to convert.", show_default=False
     ),
 ]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(metavar="SOURCE", help="Directory of the checkpoint, of either format.", show_default=False),
+]
 Output = Annotated[
     Path,
     typer.Argument(

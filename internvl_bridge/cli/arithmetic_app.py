@@ -8,6 +8,7 @@ from internvl_bridge.cli.arguments import (
     Accept,
     Adapters,
     Alpha,
+    Checkpoint,
     Config,
     DryRun,
     DtypeChoice,
@@ -17,7 +18,6 @@ from internvl_bridge.cli.arguments import (
     Overwrite,
     Quiet,
     Restart,
-    Source,
     StateDict,
     Transformers,
     Verbose,
@@ -58,7 +58,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def merge(
-    source: Source,
+    source: Checkpoint,
     output: Output,
     adapter: Adapters = None,
     alpha: Alpha = None,
@@ -97,7 +97,7 @@ def merge(
 
 
 def extract(
-    source: Source,
+    source: Checkpoint,
     output: Output,
     alpha: Alpha = None,
     config: Config = None,
@@ -126,7 +126,7 @@ def extract(
 
 
 def cast(
-    source: Source,
+    source: Checkpoint,
     output: Output,
     dtype: WantedDtype,
     config: Config = None,

@@ -4,13 +4,11 @@ from pathlib import Path
 
 from internvl_bridge.cli import text_reports
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.arithmetic_reports import computation_plan_lines
-from internvl_bridge.cli.commands import announce, budget_and_refusal, check_shard_size, planned, say_warnings
+from internvl_bridge.cli.commands import announce, check_shard_size, planned, say_warnings
 from internvl_bridge.cli.terminal import progress_bar
 from internvl_bridge.convert.arithmetic import prepare_cast, prepare_merge
-from internvl_bridge.convert.extraction import carry_out_extraction, prepare_extraction
+from internvl_bridge.convert.extraction import PlannedExtraction, carry_out_extraction, prepare_extraction
 from internvl_bridge.convert.options import Execution, Options
-from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.run import carry_out
 
 _PREPARE = {"merge": prepare_merge, "cast": prepare_cast}
@@ -26,7 +24,7 @@ def compute(
         conversion = _PREPARE[command](source, output, options, execution)
         say_warnings(conversion.warnings)
         if show.dry_run:
-            return _planned(conversion)
+            return planned(conversion)
         if not show.quiet:
             announce(conversion)
         with progress_bar(quiet=show.quiet) as progress:
@@ -45,7 +43,7 @@ def extract(source: Path, output: Path, options: Options, execution: Execution, 
         both = prepare_extraction(source, output, options, execution)
         say_warnings(both.base.warnings)
         if show.dry_run:
-            return _planned_extraction(both.base, both.adapter)
+            return _planned_extraction(both)
         if not show.quiet:
             announce(both.base)
         with progress_bar(quiet=show.quiet) as progress:
@@ -64,21 +62,8 @@ def extract(source: Path, output: Path, options: Options, execution: Execution, 
     answer("extract", work, show)
 
 
-def _planned(conversion: Conversion) -> Answer:
-    computation = conversion.computation
-    if computation is None:
-        return planned(conversion)
-    budget, refusal = budget_and_refusal(conversion)
-    return Answer(
-        "plan",
-        lambda: text_reports.plan_as_json(conversion, budget),
-        lambda: computation_plan_lines(conversion, computation, budget),
-        refusal=refusal,
-    )
-
-
-def _planned_extraction(base: Conversion, adapter: Conversion) -> Answer:
-    plans = [planned(base), planned(adapter)]
+def _planned_extraction(both: PlannedExtraction) -> Answer:
+    plans = [planned(both.base), planned(both.adapter)]
     return Answer(
         "extraction_plan",
         lambda: {"base": plans[0].values(), "adapter": plans[1].values()},

@@ -10,6 +10,7 @@ from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
 from internvl_bridge.cli import adapter_reports, text_reports
 from internvl_bridge.cli.abandoned_reports import abandoned_as_json, abandoned_lines
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
+from internvl_bridge.cli.arithmetic_reports import computation_plan_lines
 from internvl_bridge.cli.release_reports import release_lines, releases_as_json
 from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
 from internvl_bridge.convert.adapters import AdapterConversion, prepare_adapter
@@ -230,20 +231,18 @@ def check_shard_size(options: Options, execution: Execution) -> None:
 
 def planned(conversion: Conversion) -> Answer:
     """What ``conversion`` would do, and the refusal of what does not fit on the disk."""
-    budget, refusal = budget_and_refusal(conversion)
+    kept = [] if conversion.execution.restart else finished_files(conversion.output, identity_of(conversion))
+    budget, computation = budget_of(conversion, kept), conversion.computation
     return Answer(
         "plan",
         lambda: text_reports.plan_as_json(conversion, budget),
-        lambda: text_reports.plan_lines(conversion, budget),
-        refusal=refusal,
+        lambda: (
+            text_reports.plan_lines(conversion, budget)
+            if computation is None
+            else computation_plan_lines(conversion, computation, budget)
+        ),
+        refusal=_lack_of_room(budget, conversion.output),
     )
-
-
-def budget_and_refusal(conversion: Conversion) -> tuple[Budget, BridgeError | None]:
-    """What ``conversion`` would cost the disk, and the refusal of what does not fit on it."""
-    kept = [] if conversion.execution.restart else finished_files(conversion.output, identity_of(conversion))
-    budget = budget_of(conversion, kept)
-    return budget, _lack_of_room(budget, conversion.output)
 
 
 def _lack_of_room(budget: Budget, output: Path) -> BridgeError | None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from internvl_bridge.checkpoint.computed_tensors import Rounding
 from internvl_bridge.checkpoint.weights import holds_weights
-from internvl_bridge.convert.computation import Computed, PartRounding
+from internvl_bridge.convert.computation import Computation, Computed, PartRounding
 from internvl_bridge.convert.disk_budget import budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.integrity import check_crcs, checksums_of_rest, compare_with_record
@@ -53,7 +54,8 @@ def carry_out(
     """
     model, output = conversion.model, conversion.output
     start = time.monotonic()
-    with interrupts_held() as check, _source(conversion) as source:
+    roundings: dict[str, Rounding] = {}
+    with interrupts_held() as check, _source(conversion, roundings) as source:
         heard = stoppable(progress, check)
         written = _write(conversion, heard, check, source, before)
         try:
@@ -86,13 +88,13 @@ def carry_out(
         notes=(*conversion.notes, *written.notes, *_about_this_run(written.workspace, shards)),
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
         reference=reference,
-        computed=_computed(conversion, source),
+        computed=_computed(conversion.computation, roundings),
     )
 
 
 @contextmanager
-def _source(conversion: Conversion) -> Iterator[FileSystem]:
-    """Where the weights are read from: the disk, or where they are computed."""
+def _source(conversion: Conversion, roundings: dict[str, Rounding]) -> Iterator[FileSystem]:
+    """Where the weights are read from: the disk, or where they are computed, and ``roundings`` measured."""
     computation = conversion.computation
     if computation is None:
         yield LOCAL
@@ -100,17 +102,14 @@ def _source(conversion: Conversion) -> Iterator[FileSystem]:
     from internvl_bridge.checkpoint.computed_files import ComputedFiles, one_thread_each  # noqa: PLC0415
 
     with one_thread_each():
-        yield ComputedFiles(computation.files, measures=computation.dtype is not None)
+        yield ComputedFiles(computation.files, computation.dtype is not None, roundings=roundings)
 
 
-def _computed(conversion: Conversion, source: FileSystem) -> Computed | None:
-    computation = conversion.computation
+def _computed(computation: Computation | None, measured: Mapping[str, Rounding]) -> Computed | None:
     if computation is None:
         return None
-    from internvl_bridge.checkpoint.computed_files import ComputedFiles  # noqa: PLC0415
-
     roundings: dict[str, PartRounding] = {}
-    for key, found in source.roundings.items() if isinstance(source, ComputedFiles) else ():
+    for key, found in measured.items():
         part = part_of(key)
         before = roundings.get(part, PartRounding(-1.0, key, 0))
         largest = key if found.error > before.error else before.key

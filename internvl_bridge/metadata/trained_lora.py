@@ -13,12 +13,11 @@ from internvl_bridge.errors import OptionError, shown
 from internvl_bridge.mapping.lora.factors import Scaling
 from internvl_bridge.metadata.adapter_config import AdapterConfig
 from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
+from internvl_bridge.metadata.config.edited import RANKS
 from internvl_bridge.metadata.json_files import Config, JsonFile
 
 ScalingOfNames = Callable[[str, int, Collection[str]], Scaling]
 """The scaling of a module, by its name, its rank, and other names that it may have had."""
-RANKS = {"vision_model": "use_backbone_lora", "language_model": "use_llm_lora"}
-"""The field of a custom config.json that has the rank of each part."""
 _LARGEST = 1_000_000
 
 

@@ -28,6 +28,8 @@ from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
 
 Specs = Mapping[str, TensorSpec]
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+"""The dtypes of weights that are computed with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +247,6 @@ def _check_stored(changes: Collection[str], base: BaseModel) -> None:
                 f"The adapter changes {key}, which the base model has quantised. A sum of it cannot be stored.",
                 "Merge the adapter into the base model before it was quantised, and quantise the result.",
             )
-
-
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-"""The dtypes of weights that are computed with."""
 
 
 def _on_head(base: BaseModel) -> str:

@@ -46,6 +46,14 @@ def hf(source: Path, tmp_path: Path) -> Path:
     return tmp_path / "hf"
 
 
+def test_every_kind_of_result_has_its_definition():
+    parts = [(rule["if"]["properties"]["kind"], rule["then"]["properties"]) for rule in SCHEMA["allOf"]]
+    rules = {kind["const"]: then["result"] for kind, then in parts}
+    kinds = SCHEMA["properties"]["kind"]["enum"]
+    assert rules == {kind: {"$ref": f"#/$defs/{kind}"} if kind else {"type": "null"} for kind in kinds}
+    assert len(parts) == len(kinds)
+
+
 def test_a_conversion(source: Path, hf: Path, tmp_path: Path):
     document = printed("to-hf", source, tmp_path / "output", "--reference", hf)
     assert document["kind"] == "conversion"

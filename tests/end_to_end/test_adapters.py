@@ -312,3 +312,19 @@ def test_the_commands_say_what_they_find_and_do(adapter: Path, custom: Custom, t
     assert "is an adapter of a model in the hf format. Use 'internvl-bridge to-custom'" in refused
     refused = said("verify", adapter, base, code=2)
     assert f"internvl-bridge to-hf {adapter} OUTPUT --base BASE, or to-custom" in refused
+
+
+def test_what_a_pickled_adapter_states_of_its_bytes_is_checked(adapter: Path, custom: Custom, tmp_path: Path):
+    factors = load_file(adapter / FACTORS)
+    (adapter / FACTORS).unlink()
+    path = adapter / "adapter_model.bin"
+    torch.save(factors, path)
+    data = bytearray(path.read_bytes())
+    first = next(iter(factors.values()))
+    data[data.index(first.contiguous().view(torch.uint8).numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(data)
+    base = custom("qwen2-300m")
+    with pytest.raises(CheckpointError, match=r"adapter_model\.bin is damaged"):
+        internvl_bridge.to_custom(adapter, tmp_path / "converted", base=base)
+    assert not (tmp_path / "converted").exists()
+    assert internvl_bridge.to_custom(adapter, tmp_path / "converted", base=base, accept=["checksums"]).ok

@@ -11,6 +11,7 @@ from typing import Any
 from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.checkpoint.untrained import notes_on_untrained
 from internvl_bridge.convert.companions.shared import (
+    TRAINER_STATES,
     CompanionFiles,
     carried_files,
     image_token,
@@ -44,10 +45,8 @@ from internvl_bridge.notes import Warn, called
 from internvl_bridge.planning.tensor_plan import ModelPlan
 
 _HANDLED = (CONFIG_FILE, GENERATION_FILE, SIDECAR_FILE, *HF_PROCESSOR_FILES, *TOKENIZER_FILES, *LEGAL_FILES)
-# Python modules, which HF's classes do without; a trainer's state; and that of an adapter, for whose sake transformers
-# would load another model than this one.
 _NO_PART = (".py",)
-_STATES = ("trainer_state", "training_args", "optimizer", "scheduler", "rng_state", "adapter_config")
+"""Python modules, which HF's classes do without."""
 
 
 def repaired_files(model: Model, planned: ModelPlan, home: Path, system_message: str | None) -> CompanionFiles:
@@ -159,7 +158,7 @@ def _generation(
 def _no_part(source: Path) -> Collection[str]:
     """The names of small texts that do not belong to a model."""
     names = (path.name for path in source.iterdir())
-    return {name for name in names if name.endswith(_NO_PART) or name.startswith(_STATES)}
+    return {name for name in names if name.endswith(_NO_PART) or name.startswith(TRAINER_STATES)}
 
 
 def _notes_on_config(hf: ModelDescription, config: Config) -> Iterator[str]:

@@ -6,15 +6,13 @@ from typing import Any
 
 from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.checkpoint.weights import INDEX_FILES, weights_place
-from internvl_bridge.convert.companions.shared import CompanionFiles, without_byte_order_marks
+from internvl_bridge.convert.companions.shared import TRAINER_STATES, CompanionFiles, without_byte_order_marks
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.files import LEGAL_FILES, TOKENIZER_FILES, present, small_texts
 from internvl_bridge.metadata.json_files import CONFIG_FILE
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, repaired_contents
 
-_STATES = ("trainer_state", "training_args", "optimizer", "scheduler", "rng_state", "adapter_")
-"""How the names begin of what belongs to a training, or to an adapter, and not to a model."""
 _SCRIPTS = ("zero_to_fp32.py",)
 
 
@@ -31,7 +29,7 @@ def same_files(model: Model, config: str) -> SameFiles:
     """The files of an output in the format of ``model``, whose config.json has the text ``config``."""
     home = model.directory
     names = {path.name for path in home.iterdir() if not path.name.startswith(".")}
-    states = {name for name in names if name.startswith(_STATES) and not name.endswith(".py")}
+    states = {name for name in names if name.startswith(TRAINER_STATES) and not name.endswith(".py")}
     states |= names & {*_SCRIPTS}
     handled = {CONFIG_FILE, SIDECAR_FILE, *INDEX_FILES}
     known = present(home, (*TOKENIZER_FILES, *HF_PROCESSOR_FILES, GENERATION_FILE, *LEGAL_FILES))

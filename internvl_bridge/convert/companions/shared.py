@@ -32,6 +32,9 @@ from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.strict_json import without_mark
 
+TRAINER_STATES = ("trainer_state", "training_args", "optimizer", "scheduler", "rng_state", "adapter_config")
+"""How the names begin of a trainer's states, and of an adapter's config, for which transformers would load more."""
+
 
 @dataclass(frozen=True, slots=True)
 class CompanionFiles:

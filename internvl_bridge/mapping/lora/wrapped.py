@@ -39,10 +39,8 @@ def is_wrapped(keys: Iterable[str]) -> bool:
 def name_in_base(key: str) -> str:
     """The key of the base model's tensor that ``key``, of a wrapped checkpoint, is or belongs to."""
     plain = _INNER.sub(r"\1", key)
-    if saved := _SAVED.fullmatch(plain):
-        return f"{_of_base(saved['module'])}.{saved['rest']}"
-    factor = _FACTOR.fullmatch(plain)
-    return f"{_of_base(factor['module'])}.weight" if factor else _of_base(plain)
+    part = _of_adapter(plain)
+    return _of_base(plain) if part is None else part.of
 
 
 def unwrapped(keys: Collection[str]) -> WrappedKeys:
@@ -93,19 +91,25 @@ def modules_of(name: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The name of an adapter's tensor, and that of the adapter; None where the key has none."""
+    """A tensor of an adapter: its name in the adapter's file, the tensor ``of`` the base that it belongs to.
+
+    ``adapter`` is the name of the adapter; None where the key has none.
+    """
 
     name: str
+    of: str
     adapter: str | None
 
 
 def _of_adapter(key: str) -> _Part | None:
     """What ``key`` is in an adapter; None if it is the base model's."""
     if saved := _SAVED.fullmatch(key):
-        return _Part(f"{_of_base(saved['module'])}.{saved['rest']}", saved["adapter"])
+        name = f"{_of_base(saved['module'])}.{saved['rest']}"
+        return _Part(name, name, saved["adapter"])
     if factor := _FACTOR.fullmatch(key):
         end = "" if factor["part"] in _WITHOUT_END else factor["end"] or ""
-        return _Part(f"{factor['module']}.{factor['part']}{end}", factor["adapter"])
+        name = f"{factor['module']}.{factor['part']}{end}"
+        return _Part(name, f"{_of_base(factor['module'])}.weight", factor["adapter"])
     return None
 
 

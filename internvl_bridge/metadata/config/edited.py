@@ -7,8 +7,8 @@ from internvl_bridge.metadata.json_files import Config, as_text
 
 _DTYPES = ("torch_dtype", "dtype")
 """What transformers 4 and 5 call it."""
-_RANKS = ("use_backbone_lora", "use_llm_lora")
-"""With which upstream's code would wrap the model again when it loads it."""
+RANKS = {"vision_model": "use_backbone_lora", "language_model": "use_llm_lora"}
+"""The fields with the ranks of both halves: with them, upstream's code wraps the model when it loads it."""
 
 
 def edited_config(model: ModelDescription, *, dtype: str | None, is_merged: bool, unties: bool) -> str:
@@ -20,7 +20,7 @@ def edited_config(model: ModelDescription, *, dtype: str | None, is_merged: bool
     after = dict(before)
     sections = ("vision_config", TEXT_SECTION[model.format])
     if is_merged:
-        after |= {name: 0 for name in _RANKS if after.get(name)}
+        after |= {name: 0 for name in RANKS.values() if after.get(name)}
     if dtype is not None:
         after = _with_dtype(after, dtype)
         after |= {name: _with_dtype(after[name], dtype, add=False) for name in sections}
