@@ -10,8 +10,8 @@ ENGINES := .venv-engines/bin
 TRAINERS := .venv-trainers/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 IN_PARALLEL := --numprocesses auto --dist worksteal
-COVERED := tests/mapping tests/planning tests/metadata tests/convert/companions tests/test_strict_json.py tests/checkpoint/test_random_matrix.py
-PURE := internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checkpoint/random_matrix.py
+COVERED := tests/reporting tests/mapping tests/planning tests/metadata tests/convert/companions tests/test_strict_json.py tests/checkpoint/test_random_matrix.py
+PURE := internvl_bridge/reporting/*,internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checkpoint/random_matrix.py
 
 .PHONY: demo test coverage test-exhaustive test-matrix test-engines test-trainers lint types format tables benchmark mutants clean python
 
@@ -36,7 +36,7 @@ test-exhaustive: .venv/ready
 
 # The same models in transformers 4.57, the 4.x that people still run.
 test-matrix: .venv-4/ready
-	$(BIN4)/python -m pytest $(IN_PARALLEL) tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/end_to_end/test_adapters_in_peft.py tests/end_to_end/test_merging_in_peft.py tests/in_memory/test_loading.py
+	$(BIN4)/python -m pytest $(IN_PARALLEL) tests/end_to_end/test_parity.py tests/end_to_end/test_loaded_by_transformers.py tests/end_to_end/test_spellings_on_disk.py tests/end_to_end/test_adapters_in_peft.py tests/end_to_end/test_merging_in_peft.py tests/in_memory/test_loading.py tests/in_memory/test_load_check.py
 
 # What serving engines make of outputs, by their own code. Not part of "make test": it downloads what they are.
 test-engines: .venv-engines/ready

@@ -145,8 +145,8 @@ def conversions(directory: Path, size: str, rounds: int) -> list[str]:
     for _ in range(rounds):
         for name, (source, work) in works.items():
             costs[name].append(fresh(source, output, work))
+    compared = comparisons(directory, size, rounds)
     shutil.rmtree(custom)
-    shutil.rmtree(hf)
     shutil.rmtree(adapter)
     cp, limit = costs["cp"], "0.10" if shared else _LIMITS[size]
     merging_limit = "2.00" if size == "8b" else "-"  # less than that is mostly the start of torch
@@ -164,6 +164,31 @@ def conversions(directory: Path, size: str, rounds: int) -> list[str]:
         row(f"{size}: safetensors and torch, synced : cp", costs["plain"], cp, "-"),
         row(f"{size}: that : `to-hf --no-verify`", costs["plain"], costs["to-hf"], "at least 5"),
         row(f"{size}: `to-hf --no-verify` : `dd`", costs["to-hf"], costs["dd"], "-"),
+        *compared,
+    ]
+
+
+def comparisons(directory: Path, size: str, rounds: int) -> list[str]:
+    """The lines about comparing the checkpoint in custom with its HF twin, which goes, and with one that differs."""
+    custom, hf, merged = directory / "custom", directory / "hf", directory / "merged"
+
+    def measured(other: Path) -> tuple[list[Cost], list[Cost]]:
+        both = [str(path) for place in (custom, other) for path in place.glob("*.safetensors")]
+        reading, verifying = [], []
+        for _ in range(rounds):
+            run("cat", *both, accepted=(0, 1))
+            reading.append(run("cat", *both, accepted=(0, 1)))
+            verifying.append(run(*_BRIDGE, "verify", str(custom), str(other), accepted=(0, 1)))
+        return verifying, reading
+
+    equal, reading = measured(hf)
+    shutil.rmtree(hf)
+    convert("merge", custom, merged, "--adapter", str(directory / "adapter"))
+    different, reading_others = measured(merged)
+    shutil.rmtree(merged)
+    return [
+        row(f"{size}: `verify` of equal ones : `cat` of both", equal, reading, "-"),
+        row(f"{size}: `verify` of ones that differ : `cat` of both", different, reading_others, "-"),
     ]
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from internvl_bridge.convert.arithmetic_api import cast, extract, merge
     from internvl_bridge.convert.extraction import Extraction
     from internvl_bridge.convert.report import ConversionReport
+    from internvl_bridge.diagnosis.examination import diagnose
+    from internvl_bridge.diagnosis.findings import Diagnosis
     from internvl_bridge.errors import (
         BridgeError,
         CheckpointError,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from internvl_bridge.in_memory.adapters import convert_adapter_state_dict
+    from internvl_bridge.in_memory.load_check import check_load
+    from internvl_bridge.in_memory.load_check_result import LoadCheck
     from internvl_bridge.in_memory.loading import load_pretrained, load_processor
     from internvl_bridge.in_memory.state_dict import compute_l2_distance, convert_state_dict
     from internvl_bridge.in_memory.streaming import iter_converted
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from internvl_bridge.verification.checksums import ChecksumReport, verify_checksums
     from internvl_bridge.verification.directories import verify
     from internvl_bridge.verification.tensors import Comparison
+    from internvl_bridge.work.progress import Progress
 
 _HOMES = {
     "AdapterComparison": "verification.adapters",
@@ -42,17 +47,22 @@ _HOMES = {
     "ChecksumReport": "verification.checksums",
     "Comparison": "verification.tensors",
     "ConversionReport": "convert.report",
+    "Diagnosis": "diagnosis.findings",
     "DifferenceError": "errors",
     "Extraction": "convert.extraction",
     "Inspection": "checkpoint.inspection",
+    "LoadCheck": "in_memory.load_check_result",
     "OptionError": "errors",
     "OutputError": "errors",
+    "Progress": "work.progress",
     "TensorError": "errors",
     "UnsupportedModelError": "errors",
     "cast": "convert.arithmetic_api",
+    "check_load": "in_memory.load_check",
     "compute_l2_distance": "in_memory.state_dict",
     "convert_adapter_state_dict": "in_memory.adapters",
     "convert_state_dict": "in_memory.state_dict",
+    "diagnose": "diagnosis.examination",
     "extract": "convert.arithmetic_api",
     "inspect": "checkpoint.inspection",
     "inspect_adapter": "checkpoint.adapter_inspection",
@@ -76,18 +86,23 @@ __all__ = [
     "ChecksumReport",
     "Comparison",
     "ConversionReport",
+    "Diagnosis",
     "DifferenceError",
     "Extraction",
     "Inspection",
+    "LoadCheck",
     "OptionError",
     "OutputError",
+    "Progress",
     "TensorError",
     "UnsupportedModelError",
     "__version__",
     "cast",
+    "check_load",
     "compute_l2_distance",
     "convert_adapter_state_dict",
     "convert_state_dict",
+    "diagnose",
     "extract",
     "inspect",
     "inspect_adapter",

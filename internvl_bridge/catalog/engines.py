@@ -158,7 +158,7 @@ class Served:
         if self.layout.format is Format.CUSTOM and not self.has_head:
             yield (
                 "vLLM and SGLang load a custom checkpoint without an output head, and run it with an uninitialised "
-                "one. For them, make it with 'to-custom --tied copy'."
+                "one. For them, make it from the HF format, with 'to-custom --tied copy'."
             )
         if self.layout is L1 and self.names_tower:
             yield (

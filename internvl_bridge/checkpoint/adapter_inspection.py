@@ -10,6 +10,7 @@ from internvl_bridge.checkpoint.adapters import AdapterOnDisk, base_of, describe
 from internvl_bridge.errors import BridgeError, OptionError
 from internvl_bridge.mapping.lora.keys import Part, parsed_key
 from internvl_bridge.planning.adapter_plan import adapter_spelling
+from internvl_bridge.reporting.tables import as_html
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,12 @@ class AdapterInspection:
     bytes: int
     dtypes: Mapping[str, int]
     refusal: str | None
+
+    def _repr_html_(self) -> str:
+        """The report for notebooks."""
+        from internvl_bridge.checkpoint.adapter_report import adapter_report  # noqa: PLC0415 (it knows this)
+
+        return as_html(adapter_report(self))
 
     def as_json(self) -> dict[str, Any]:
         """The same as values that :func:`json.dumps` takes."""

@@ -5,8 +5,8 @@ the same twice, however large the windows are and however many workers there are
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -54,17 +54,6 @@ class ComputedFiles:
 
     def create(self, path: Path) -> AbstractContextManager[ByteSink]:
         return self.under.create(path)
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Let torch compute on one thread in each thread that calls it: sums must not depend on how many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def machine() -> dict[str, str]:

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from internvl_bridge.catalog.engines import Served
+from internvl_bridge.catalog.transformers_versions import loading_versions
+from internvl_bridge.checkpoint.component_sizes import ComponentSize, component_sizes
 from internvl_bridge.checkpoint.model import Model, Source, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.errors import BridgeError
@@ -18,7 +20,10 @@ from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE
 from internvl_bridge.metadata.adapters import check_no_adapter
 from internvl_bridge.metadata.config.forks import check_no_fork
 from internvl_bridge.metadata.config.quantization import quantization
+from internvl_bridge.metadata.config.rope import suits_transformers_4
+from internvl_bridge.metadata.usage import Usage, usage_of
 from internvl_bridge.planning.output_head import OutputHead
+from internvl_bridge.reporting.tables import as_html
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,11 @@ class Inspection:
     are stored twice); None if the checkpoint cannot be planned. ``saved_by``: the version of transformers that wrote
     an HF config.json, None where it does not say. ``refusal`` says why the checkpoint cannot be converted, None if it
     can. ``engines`` are those that serve it as it is, and ``faults`` say what one of them would do wrong.
+    ``remarks`` say what one would do because of the path.
+    ``transformers`` are the versions that load an HF checkpoint as it is. ``repairable``: repair makes one that more of
+    them load. ``usage`` is how images and prompts become
+    tokens, None if a file of the tokenizer or processor cannot be read. ``components`` are the parts of the model with
+    their sizes.
     """
 
     path: str
@@ -53,6 +63,11 @@ class Inspection:
     refusal: str | None
     engines: tuple[str, ...]
     faults: tuple[str, ...]
+    remarks: tuple[str, ...]
+    transformers: tuple[str, ...]
+    repairable: bool
+    usage: Usage | None = field(repr=False)
+    components: tuple[ComponentSize, ...] = field(repr=False)
 
     @property
     def tied(self) -> bool | None:
@@ -62,6 +77,12 @@ class Inspection:
     def as_json(self) -> dict[str, Any]:
         """The same as values that :func:`json.dumps` takes."""
         return {**asdict(self), "tied": self.tied}
+
+    def _repr_html_(self) -> str:
+        """The report as tables, for notebooks."""
+        from internvl_bridge.checkpoint.inspection_report import inspection_report  # noqa: PLC0415 (it knows this)
+
+        return as_html(inspection_report(self))
 
 
 def inspect(path: str | Path, *, config: str | Path | None = None, state_dict: str | None = None) -> Inspection:
@@ -116,6 +137,8 @@ def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = N
     dtypes: Counter[str] = Counter()
     for tensor in model.checkpoint.tensors.values():
         dtypes[tensor.dtype] += prod(tensor.shape)
+    usage, unreadable = _usage(model)
+    versions = () if refusal is not None else _versions(model)
     saved_by = model.description.values.get("transformers_version") if model.format is Format.HF else None
     return Inspection(
         path=str(model.source.weights),
@@ -137,5 +160,27 @@ def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = N
         saved_by=saved_by if isinstance(saved_by, str) else None,
         refusal=refusal,
         engines=served.engines if refusal is None else (),
-        faults=(*served.faults, *([served.place_remark] if served.place_remark else [])),
+        faults=(*served.faults, *unreadable),
+        remarks=(served.place_remark,) if served.place_remark else (),
+        transformers=versions,
+        repairable=bool(versions) and versions != loading_versions(family, MOST_COMPATIBLE, suits_4=True),
+        usage=usage,
+        components=component_sizes(model.specs),
     )
+
+
+def _versions(model: Model) -> tuple[str, ...]:
+    """The versions of transformers that load ``model`` as it is; none loads the custom format by itself."""
+    if model.format is Format.CUSTOM:
+        return ()
+    family = model.description.family
+    text = model.description.file.values["text_config"]
+    return loading_versions(family, model.keys, suits_4=suits_transformers_4(text, family))
+
+
+def _usage(model: Model) -> tuple[Usage | None, tuple[str, ...]]:
+    """How ``model`` is used, or why its files do not say that."""
+    try:
+        return usage_of(model.description), ()
+    except BridgeError as error:
+        return None, (str(error),)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.convert.resuming import resuming_command
-from internvl_bridge.convert.sizes import human_size
+from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.storage.abandoned import AbandonedOutput
 
 _UNITS = {"day": 86400, "hour": 3600, "minute": 60}

@@ -5,7 +5,7 @@ docs/json-output.schema.json describes every field.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import typer
 
 from internvl_bridge._version import __version__
-from internvl_bridge.cli.terminal import Failure, exit_codes, failure_of, say
+from internvl_bridge.cli.terminal import Failure, exit_codes, failure_of, put, say
 from internvl_bridge.errors import BridgeError
+from internvl_bridge.reporting.tables import Part
 
 SCHEMA = 1
 """The version of the form. It changes when a field goes or means something else, not when one is added."""
@@ -32,14 +33,14 @@ class PrintOptions:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command found or did: ``values`` for programs, of the kind ``kind``, and ``lines`` for people.
+    """What a command found or did: ``values`` for programs, of the kind ``kind``, and ``parts`` for people.
 
     ``refusal``: the command ends with this error, although it has something to print.
     """
 
     kind: str
     values: Callable[[], Mapping[str, Any]]
-    lines: Callable[[], Iterable[str]]
+    parts: Callable[[], Iterable[Part]]
     exit_code: int = 0
     refusal: BridgeError | None = None
 
@@ -50,9 +51,9 @@ def answer(command: str, work: Callable[[], Answer], show: PrintOptions) -> None
         found = work()
         if show.as_json:
             failure = None if found.refusal is None else failure_of(found.refusal)
-            say(_lines(command, failure.exit_code if failure else found.exit_code, found, failure))
+            put(_json(command, failure.exit_code if failure else found.exit_code, found, failure))
         elif not show.quiet:
-            say(found.lines())
+            say(found.parts())
     with exit_codes():
         if found.refusal is not None:
             raise found.refusal
@@ -61,10 +62,10 @@ def answer(command: str, work: Callable[[], Answer], show: PrintOptions) -> None
 
 def say_failure(command: str | None, failure: Failure) -> None:
     """Print ``failure`` for programs."""
-    say(_lines(command, failure.exit_code, None, failure))
+    put(_json(command, failure.exit_code, None, failure))
 
 
-def _lines(command: str | None, exit_code: int, found: Answer | None, failure: Failure | None) -> Iterator[str]:
+def _json(command: str | None, exit_code: int, found: Answer | None, failure: Failure | None) -> str:
     values = {
         "schema": SCHEMA,
         "version": __version__,
@@ -74,4 +75,4 @@ def _lines(command: str | None, exit_code: int, found: Answer | None, failure: F
         "kind": found and found.kind,
         "result": found and found.values(),
     }
-    yield from json.dumps(values, indent=2).splitlines()
+    return json.dumps(values, indent=2)

@@ -16,6 +16,7 @@ from internvl_bridge._version import __version__
 from internvl_bridge.cli import arithmetic_app
 from internvl_bridge.cli.arguments import (
     COMMON_PANEL,
+    PRINTING_PANEL,
     SAFETY_PANEL,
     Accept,
     Base,
@@ -45,6 +46,7 @@ from internvl_bridge.cli.arguments import (
     Workers,
 )
 from internvl_bridge.cli.flags import Command, Group
+from internvl_bridge.verification.tensor_difference import Sort
 
 _PROGRAM = "internvl-bridge"
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -54,12 +56,13 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 app = typer.Typer(
     name=_PROGRAM,
     cls=Group,
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Convert InternVL checkpoints between the custom format of their training code and the HF format of "
     "transformers: both ways, bit for bit, in bounded memory.",
-    epilog="Exit codes: 0 done (for verify: identical), 1 differs, 2 bad input or usage, 130 interrupted.",
+    epilog="Exit codes: 0 done (for verify: identical), 1 differs or something is wrong, 2 bad input or usage, "
+    "130 interrupted.",
 )
 
 
@@ -305,8 +308,9 @@ def plan(
     "verify",
     cls=Command,
     help="Compare the weights of two checkpoints, of the same or of different formats, bit for bit.\n\n"
-    "Prints the L2 distance of every tensor that differs, and the distance over all. Also prints which tensors are "
-    "missing (only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). With --checksums, LEFT "
+    "Prints where they differ: by component, layer by layer, and what changed most. Also prints which tensors are "
+    "missing (only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). Relative distances are "
+    "in units of the L2 norm of LEFT's tensors that differ. With --checksums, LEFT "
     "is an output of this program. All its files are compared with the checksums that were stored when it was made. "
     "Exit code 1 if anything differs.",
     epilog="Example: internvl-bridge verify ./InternVL3_5-8B ./InternVL3_5-8B-HF",
@@ -321,6 +325,23 @@ def verify(
     checksums: Annotated[
         bool, typer.Option("--checksums", help="Compare LEFT with its own checksums, without a RIGHT.")
     ] = False,
+    ignore_dtype: Annotated[
+        bool,
+        typer.Option("--ignore-dtype", help="Compare the values of tensors in different dtypes, as after a cast."),
+    ] = False,
+    top: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Rows of what changed most.", rich_help_panel=PRINTING_PANEL)
+    ] = 10,
+    sort: Annotated[
+        Sort,
+        typer.Option(
+            case_sensitive=False,
+            metavar="relative|l2|largest|name",
+            help="Their order: by the relative L2 distance, the L2 distance, the largest difference of two elements, "
+            "or by name.",
+            rich_help_panel=PRINTING_PANEL,
+        ),
+    ] = "relative",
     base: Base = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -333,7 +354,10 @@ def verify(
 
     if checksums == (right is not None):
         raise typer.BadParameter("give either RIGHT or --checksums", param_hint="RIGHT")
-    commands.verify(left, right, workers, base, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
+    if checksums and ignore_dtype:
+        raise typer.BadParameter("checksums have no dtype", param_hint="--ignore-dtype")
+    how = commands.Comparing(workers, base, ignore_dtype=ignore_dtype, top=top, sort=sort)
+    commands.verify(left, right, how, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
 
 
 @app.command("inspect", cls=Command, epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")
@@ -354,6 +378,81 @@ def inspect(
     from internvl_bridge.cli.answers import PrintOptions
 
     commands.inspect(path, config, state_dict, base, PrintOptions(as_json=as_json, verbose=False, quiet=False))
+
+
+@app.command(
+    "doctor",
+    cls=Command,
+    help="Find what is wrong or odd about a checkpoint, an adapter or a trainer's directory.\n\n"
+    "Makes the checks of a conversion and goes on after a refusal as far as that makes sense. Prints what is wrong, "
+    "with what to do about it, then what is odd, then what was not checked. Exit code 1 if anything is wrong.",
+    epilog="Example: internvl-bridge doctor ./checkpoint-500",
+)
+def doctor(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint or adapter.", show_default=False)
+    ],
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Also read all weights: compare them with recorded checksums, and look for values that are not "
+            "finite.",
+        ),
+    ] = False,
+    config: Config = None,
+    state_dict: StateDict = None,
+    base: Base = None,
+    workers: Workers = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find what is wrong or odd about a directory."""
+    from internvl_bridge.cli.answers import PrintOptions
+    from internvl_bridge.cli.examining import Examined, doctor
+
+    examined = Examined(path, config, state_dict, base)
+    doctor(examined, workers, PrintOptions(as_json=as_json, verbose=False, quiet=quiet), deep=deep)
+
+
+@app.command(
+    "check-load",
+    cls=Command,
+    help="Open a checkpoint with the installed transformers, as its user would, and run one prompt with a made-up "
+    "image.\n\n"
+    "An HF checkpoint is opened by AutoModelForImageTextToText and AutoProcessor, a custom one by load_pretrained, "
+    "which shows the weights and not upstream's code. Prints missing, unexpected and replaced tensors, what was "
+    "imported, and the memory. Exit code 1 if anything is not in its place.",
+    epilog="Example: internvl-bridge check-load ./my-finetune-HF --against ./InternVL3_5-8B",
+)
+def check_load(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a checkpoint.", show_default=False)],
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="A checkpoint of either format that gets the same inputs: the logits are compared.",
+            show_default=False,
+        ),
+    ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Open only the first N layers of each tower, for models that do not fit."
+        ),
+    ] = None,
+    meta: Annotated[
+        bool, typer.Option("--meta", help="Compare names and shapes only: read no weights, compute nothing.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Open a checkpoint with the installed transformers."""
+    from internvl_bridge.cli import examining
+    from internvl_bridge.cli.answers import PrintOptions
+
+    show = PrintOptions(as_json=as_json, verbose=False, quiet=quiet)
+    examining.check_load(path, against, show, layers=layers, meta=meta)
 
 
 @app.command("models", cls=Command, epilog="Example: internvl-bridge models")
@@ -401,14 +500,32 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_FIRST_STEPS = """\
+internvl-bridge converts InternVL checkpoints between two formats, bit for bit.
+
+  internvl-bridge inspect DIR            What is it, and what loads it?
+  internvl-bridge to-hf DIR OUTPUT       Custom to HF, for transformers, vLLM.
+  internvl-bridge to-custom DIR OUTPUT   HF to custom, for InternVL's own code.
+
+If something does not load or convert:   internvl-bridge doctor DIR
+All commands and options:                internvl-bridge --help
+Completion with the tab key:             internvl-bridge --install-completion"""
+
+
 @app.callback()
 def _options(
-    version: Annotated[
+    context: typer.Context,
+    _version: Annotated[
         bool,
         typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        from internvl_bridge.cli.terminal import exit_codes, put
+
+        with exit_codes():
+            put(_FIRST_STEPS)
+        raise typer.Exit(2)
 
 
 def main() -> None:

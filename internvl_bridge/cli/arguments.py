@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from internvl_bridge.convert.options import Dtype, ExpertsOption, Layout, Order, Tied
+from internvl_bridge.convert.options import ACCEPTABLE, Dtype, ExpertsOption, Layout, Order, Tied
 
 COMMON_PANEL, INPUT_PANEL, OUTPUT_PANEL = "Common options", "Options for the source", "Options for the output"
 ADAPTERS_PANEL, SAFETY_PANEL, PRINTING_PANEL = "Options for adapters", "Safety", "What is printed"
@@ -112,6 +112,7 @@ Transformers = Annotated[
     typer.Option(
         metavar="4|5",
         help="The major version of transformers that an HF adapter of experts is for.",
+        autocompletion=lambda: ["4", "5"],
         rich_help_panel=ADAPTERS_PANEL,
     ),
 ]
@@ -213,6 +214,7 @@ Accept = Annotated[
         metavar="NAME",
         help="Do what would be refused; the refusal says which NAME lifts it. Can be given several times.",
         show_default=False,
+        autocompletion=lambda: [*ACCEPTABLE],
         rich_help_panel=SAFETY_PANEL,
     ),
 ]

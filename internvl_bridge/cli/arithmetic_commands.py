@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from internvl_bridge.cli import text_reports
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
 from internvl_bridge.cli.commands import announce, check_shard_size, planned, say_warnings
 from internvl_bridge.cli.terminal import progress_bar
 from internvl_bridge.convert.arithmetic import prepare_cast, prepare_merge
+from internvl_bridge.convert.conversion_report import conversion_report
 from internvl_bridge.convert.extraction import PlannedExtraction, carry_out_extraction, prepare_extraction
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.run import carry_out
@@ -30,7 +30,7 @@ def compute(
         with progress_bar(quiet=show.quiet) as progress:
             report = carry_out(conversion, progress)
         say_warnings(report.warnings[len(conversion.warnings) :])
-        return Answer("conversion", report.as_json, lambda: text_reports.conversion_lines(report, verbose=show.verbose))
+        return Answer("conversion", report.as_json, lambda: conversion_report(report, every=show.verbose, warned=True))
 
     answer(command, work, show)
 
@@ -55,7 +55,7 @@ def extract(source: Path, output: Path, options: Options, execution: Execution, 
             lambda: (
                 line
                 for report in (found.base, found.adapter)
-                for line in text_reports.conversion_lines(report, verbose=show.verbose)
+                for line in conversion_report(report, every=show.verbose, warned=True)
             ),
         )
 
@@ -67,6 +67,6 @@ def _planned_extraction(both: PlannedExtraction) -> Answer:
     return Answer(
         "extraction_plan",
         lambda: {"base": plans[0].values(), "adapter": plans[1].values()},
-        lambda: (line for plan in plans for line in plan.lines()),
+        lambda: (line for plan in plans for line in plan.parts()),
         refusal=plans[0].refusal,
     )

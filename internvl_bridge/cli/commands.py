@@ -2,33 +2,41 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_bridge.checkpoint.adapter_inspection import inspect_adapter
+from internvl_bridge.checkpoint.adapter_report import adapter_report
 from internvl_bridge.checkpoint.adapters import is_adapter_directory
 from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
-from internvl_bridge.cli import adapter_reports, text_reports
+from internvl_bridge.checkpoint.inspection_report import inspection_report
 from internvl_bridge.cli.abandoned_reports import abandoned_as_json, abandoned_lines
+from internvl_bridge.cli.adapter_reports import adapter_plan, adapter_plan_as_json
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.arithmetic_reports import computation_plan_lines
-from internvl_bridge.cli.release_reports import release_lines, releases_as_json
+from internvl_bridge.cli.arithmetic_reports import computation_plan
+from internvl_bridge.cli.plan_reports import plan_as_json, plan_report
+from internvl_bridge.cli.release_reports import release_report, releases_as_json
 from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
 from internvl_bridge.convert.adapters import AdapterConversion, prepare_adapter
+from internvl_bridge.convert.conversion_report import conversion_report
 from internvl_bridge.convert.disk_budget import Budget, budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import Conversion, prepare
 from internvl_bridge.convert.run import carry_out
 from internvl_bridge.convert.run_adapter import budget_of_adapter, carry_out_adapter
-from internvl_bridge.convert.sizes import human_size, parse_size
 from internvl_bridge.errors import BridgeError, OptionError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import detect_format, read_config
+from internvl_bridge.reporting.sizes import human_size, parse_size
 from internvl_bridge.storage.abandoned import abandoned_outputs, remove_abandoned
 from internvl_bridge.storage.output_place import partial_path
 from internvl_bridge.storage.publishing import finished_files
+from internvl_bridge.verification.checksum_report import checksum_report
 from internvl_bridge.verification.checksums import verify_checksums
+from internvl_bridge.verification.comparison_report import comparison_report
 from internvl_bridge.verification.directories import verify as verify_checkpoints
+from internvl_bridge.verification.tensor_difference import Sort
 
 _FORMATS = {
     "to-hf": (Format.CUSTOM, Format.HF),
@@ -66,7 +74,7 @@ def convert(
         return Answer(
             "conversion",
             report.as_json,
-            lambda: text_reports.conversion_lines(report, verbose=show.verbose),
+            lambda: conversion_report(report, every=show.verbose, warned=True),
             0 if report.ok else DIFFERS,
         )
 
@@ -106,7 +114,7 @@ def _convert_adapter(
         return _planned_adapter(conversion)
     with progress_bar(quiet=show.quiet) as progress:
         report = carry_out_adapter(conversion, progress)
-    return Answer("conversion", report.as_json, lambda: text_reports.conversion_lines(report, verbose=show.verbose))
+    return Answer("conversion", report.as_json, lambda: conversion_report(report, every=show.verbose, warned=True))
 
 
 def _plan_adapter(source: Path, output: Path | None, options: Options, execution: Execution, *, repair: bool) -> Answer:
@@ -123,40 +131,62 @@ def _planned_adapter(conversion: AdapterConversion) -> Answer:
     budget = budget_of_adapter(conversion)
     return Answer(
         "adapter_plan",
-        lambda: adapter_reports.adapter_plan_as_json(conversion, budget),
-        lambda: adapter_reports.adapter_plan_lines(conversion, budget),
+        lambda: adapter_plan_as_json(conversion, budget),
+        lambda: adapter_plan(conversion, budget),
         refusal=_lack_of_room(budget, conversion.output),
     )
 
 
-def verify(left: Path, right: Path | None, workers: int | None, base: Path | None, show: PrintOptions) -> None:
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """How two checkpoints are compared, and how much of what changed is shown."""
+
+    workers: int | None
+    base: Path | None
+    ignore_dtype: bool
+    top: int
+    sort: Sort
+
+
+def verify(left: Path, right: Path | None, how: Comparing, show: PrintOptions) -> None:
     """Compare two checkpoints, or the files of one with their checksums."""
 
     def compare_checksums() -> Answer:
         with progress_bar(quiet=show.quiet) as progress:
-            found = verify_checksums(left, workers=workers, progress=progress)
-        lines = text_reports.checksum_lines(left, found)
-        return Answer("checksums", found.as_json, lambda: lines, 0 if found.intact else DIFFERS)
+            found = verify_checksums(left, workers=how.workers, progress=progress)
+        return Answer("checksums", found.as_json, lambda: checksum_report(found), 0 if found.intact else DIFFERS)
 
     def compare_tensors(other: Path) -> Answer:
         if is_adapter_directory(left) and is_adapter_directory(other):
-            return _compare_adapters(left, other, base, verbose=show.verbose)
+            return _compare_adapters(left, other, how, verbose=show.verbose)
         with progress_bar(quiet=show.quiet) as progress:
-            found = verify_checkpoints(left, other, workers=workers, progress=progress)
-        lines = text_reports.comparison_lines(found, verbose=show.verbose)
-        return Answer("comparison", found.as_json, lambda: lines, 0 if found.identical else DIFFERS)
+            found = verify_checkpoints(
+                left, other, workers=how.workers, ignore_dtype=how.ignore_dtype, progress=progress
+            )
+        return Answer(
+            "comparison",
+            found.as_json,
+            lambda: comparison_report(found, top=how.top, sort=how.sort, every=show.verbose),
+            0 if found.identical else DIFFERS,
+        )
 
     answer("verify", compare_checksums if right is None else lambda: compare_tensors(right), show)
 
 
-def _compare_adapters(left: Path, right: Path, base: Path | None, *, verbose: bool) -> Answer:
-    from internvl_bridge.verification.adapters import verify_adapters  # imports torch  # noqa: PLC0415
+def _compare_adapters(left: Path, right: Path, how: Comparing, *, verbose: bool) -> Answer:
+    if how.ignore_dtype:
+        raise OptionError(
+            "Adapters are compared by what they do to the weights, whatever their dtypes.", "Leave out --ignore-dtype."
+        )
+    # They import torch.
+    from internvl_bridge.verification.adapter_comparison_report import adapter_comparison_report  # noqa: PLC0415
+    from internvl_bridge.verification.adapters import verify_adapters  # noqa: PLC0415
 
-    found = verify_adapters(left, right, base=base)
+    found = verify_adapters(left, right, base=how.base)
     return Answer(
         "adapter_comparison",
         found.as_json,
-        lambda: adapter_reports.adapter_comparison_lines(found, verbose=verbose),
+        lambda: adapter_comparison_report(found, how.top, how.sort, every=verbose),
         0 if found.identical else DIFFERS,
     )
 
@@ -167,9 +197,9 @@ def inspect(path: Path, config: Path | None, state_dict: str | None, base: Path 
     def work() -> Answer:
         if is_adapter_directory(path):
             adapter = inspect_adapter(path, base=base)
-            return Answer("adapter", adapter.as_json, lambda: adapter_reports.adapter_lines(adapter))
+            return Answer("adapter", adapter.as_json, lambda: adapter_report(adapter))
         found = inspect_checkpoint(path, config=config, state_dict=state_dict)
-        return Answer("inspection", found.as_json, lambda: text_reports.inspection_lines(found))
+        return Answer("inspection", found.as_json, lambda: inspection_report(found))
 
     answer("inspect", work, show)
 
@@ -195,7 +225,7 @@ def models(*, as_json: bool) -> None:
     """Say which releases are known."""
 
     def work() -> Answer:
-        return Answer("models", releases_as_json, release_lines)
+        return Answer("models", releases_as_json, release_report)
 
     answer("models", work, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
@@ -235,11 +265,11 @@ def planned(conversion: Conversion) -> Answer:
     budget, computation = budget_of(conversion, kept), conversion.computation
     return Answer(
         "plan",
-        lambda: text_reports.plan_as_json(conversion, budget),
+        lambda: plan_as_json(conversion, budget),
         lambda: (
-            text_reports.plan_lines(conversion, budget)
+            plan_report(conversion, budget)
             if computation is None
-            else computation_plan_lines(conversion, computation, budget)
+            else computation_plan(conversion, computation, budget)
         ),
         refusal=_lack_of_room(budget, conversion.output),
     )

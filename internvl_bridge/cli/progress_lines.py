@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from internvl_bridge.convert.sizes import human_size
+from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.work.progress import Progress, Report
 
 _EVERY = 30.0

@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from internvl_bridge.catalog.releases import REFUSED, RELEASES, Release, all_remarks
+from internvl_bridge.reporting.tables import Part, Table
 
-_COLUMNS = ("Release", "Size", "Language model", "Tower", "Template", "Converts", "Remarks")
 
-
-def release_lines() -> Iterator[str]:
+def release_report() -> Iterator[Part]:
     """All releases as a table, and what is to be said of some."""
-    rows = [_COLUMNS, *map(_cells, RELEASES)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield "These releases convert both ways. Fine-tunes convert as the release that they were made from."
     yield ""
+    yield Table(("Release", "Size", "Model", "ViT", "Template", "See"), "lrllll", tuple(map(_cells, RELEASES)))
+    yield ""
+    yield "See:"
     for number, remark in enumerate(all_remarks(), 1):
         yield f"{number}. {remark}"
     yield ""
@@ -52,9 +51,8 @@ def _cells(release: Release) -> tuple[str, ...]:
     return (
         ", ".join((release.name, *release.variants)),
         f"{release.parameters / 1e9:.1f}B",
-        release.language_model.family.architecture,
+        release.language_model.family.name,
         release.tower.kind.removeprefix("InternViT-").removesuffix(" kind"),
         release.template,
-        "both ways",
         " ".join(str(1 + all_remarks().index(remark)) for remark in release.remarks),
     )

@@ -1,6 +1,7 @@
 """What every command does alike: progress on a terminal, refusals as a paragraph, exit codes."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -14,11 +15,17 @@ from typing import TextIO
 import typer
 
 from internvl_bridge._version import __version__
+from internvl_bridge.cli.layout import lines_of, printable
 from internvl_bridge.cli.progress_lines import files_text, progress_lines
 from internvl_bridge.errors import BridgeError, DifferenceError, OutputError
+from internvl_bridge.reporting.tables import PLAIN_BARS, Part
 from internvl_bridge.work.progress import Progress, Report, silent
 
 DIFFERS, REFUSED, INTERRUPTED = 1, 2, 130
+_WIDE = 72
+"""Columns from which on a progress bar has room for sizes."""
+_STYLES = {"Error": typer.colors.RED, "Warning": typer.colors.YELLOW}
+"""The colours of the words that messages on stderr begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +92,16 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
     from rich import progress as rich  # only where it is seen: it takes a while to import  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
+    console = Console(stderr=True)
     columns = (
         rich.TextColumn("{task.description}"),
         rich.TextColumn("{task.fields[files]}"),
-        rich.BarColumn(),
-        rich.DownloadColumn(binary_units=True),
+        rich.BarColumn(bar_width=None),
+        *([rich.DownloadColumn(binary_units=True)] if console.width >= _WIDE else [rich.TaskProgressColumn()]),
         rich.TransferSpeedColumn(),
         rich.TimeRemainingColumn(),
     )
-    with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with rich.Progress(*columns, console=console, transient=True, expand=True) as bar:
 
         def begin(task: str, total: int, files: int) -> Report:
             number, finished = bar.add_task(task, total=total, files=files_text(0, files)), 0
@@ -108,13 +116,23 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
         yield begin
 
 
-def say(lines: Iterable[str]) -> None:
-    """Print ``lines``; a reader that has gone away (``| head``) has read enough, and changes no exit code.
+def say(parts: Iterable[Part]) -> None:
+    """Print the ``parts`` of a report, as wide as the terminal is, and in colour on a terminal only.
+
+    Raises as :func:`put`.
+    """
+    width = shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
+    text = "\n".join(lines_of(parts, width, color=_has_color(sys.stdout)))
+    put(text if _is_unicode(sys.stdout) else text.translate(PLAIN_BARS))
+
+
+def put(text: str) -> None:
+    """Print ``text``; a reader that has gone away (``| head``) has read enough, and changes no exit code.
 
     Raises OutputError if nothing can be printed for another reason.
     """
     try:
-        typer.echo("\n".join(map(_printable, lines)))
+        typer.echo(text, color=_has_color(sys.stdout))
     except OSError as error:
         _discard(sys.stdout)
         if not isinstance(error, BrokenPipeError):
@@ -126,15 +144,26 @@ def say(lines: Iterable[str]) -> None:
 
 def warn(line: str) -> None:
     """Print ``line`` on stderr, if that can be: it changes nothing where nobody can be told."""
+    word, colon, rest = printable(line).partition(":")
+    if colon and word in _STYLES and _has_color(sys.stderr):
+        word = typer.style(word, fg=_STYLES[word], bold=True)
     try:
-        typer.echo(_printable(line), err=True)
+        typer.echo(f"{word}{colon}{rest}", err=True, color=_has_color(sys.stderr))
     except OSError:
         _discard(sys.stderr)
 
 
-def _printable(text: str) -> str:
-    """``text`` without control characters: keys and file names come from strangers."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _has_color(stream: TextIO | None) -> bool:
+    """Whether ``stream`` shows colours, and nobody asked for none (https://no-color.org)."""
+    return _is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _is_unicode(stream: TextIO | None) -> bool:
+    return (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
 
 
 def _noted(error: BaseException, what: str) -> str:

@@ -71,8 +71,7 @@ def to_hf(
             adapter_config.json names.
         target_base: For an adapter: the path of the base model that the output's adapter_config.json names.
         transformers: For an adapter that changes experts: the major version that it is for, 4 or 5.
-        progress: Called with the name of a task, its size in bytes and its number of files. What it returns is called
-            with the numbers of bytes done and of files finished since the last call.
+        progress: Sees how far the work has come, see :class:`internvl_bridge.Progress`.
 
     Returns:
         What was found, written and verified, with warnings and notes.
@@ -163,8 +162,7 @@ def to_custom(
             adapter_config.json names.
         target_base: For an adapter: the path of the base model that the output's adapter_config.json names.
         transformers: For an adapter that changes experts: the major version that it is for, 4 or 5.
-        progress: Called with the name of a task, its size in bytes and its number of files. What it returns is called
-            with the numbers of bytes done and of files finished since the last call.
+        progress: Sees how far the work has come, see :class:`internvl_bridge.Progress`.
 
     Returns:
         What was found, written and verified, with warnings and notes.
@@ -254,8 +252,7 @@ def repair(
             adapter_config.json names.
         target_base: For an adapter: the path of the base model that the output's adapter_config.json names.
         transformers: For an adapter that changes experts: the major version that it is for, 4 or 5.
-        progress: Called with the name of a task, its size in bytes and its number of files. What it returns is called
-            with the numbers of bytes done and of files finished since the last call.
+        progress: Sees how far the work has come, see :class:`internvl_bridge.Progress`.
 
     Returns:
         What was found, written and verified, with warnings and notes.

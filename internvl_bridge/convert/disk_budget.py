@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_bridge.convert.prepare import Conversion
-from internvl_bridge.convert.sizes import human_size
 from internvl_bridge.errors import OutputError
+from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.storage.block_alignment import file_segments
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.cloning import can_clone

@@ -8,6 +8,7 @@ from internvl_bridge.checkpoint.adapters import ADAPTER_FILE
 from internvl_bridge.checkpoint.byte_ranges import in_source_shards
 from internvl_bridge.checkpoint.weights import stored_plan
 from internvl_bridge.checkpoint.wrapped_adapter import WrappedAdapter, wrapped_adapter
+from internvl_bridge.convert.conversion_report import conversion_report
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import Conversion, check_places
 from internvl_bridge.convert.report import ConversionReport
@@ -19,6 +20,7 @@ from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
 from internvl_bridge.metadata.config.edited import edited_config
 from internvl_bridge.metadata.json_files import as_text
 from internvl_bridge.planning.merge_plan import plan_extraction
+from internvl_bridge.reporting.tables import as_html
 from internvl_bridge.storage.output_shards import ShardContents, TargetTensor, by_name, output_shards
 from internvl_bridge.work.progress import Progress, silent
 
@@ -32,6 +34,10 @@ class Extraction:
 
     base: ConversionReport
     adapter: ConversionReport
+
+    def _repr_html_(self) -> str:
+        """The reports for notebooks."""
+        return as_html((*conversion_report(self.base), *conversion_report(self.adapter)))
 
     def as_json(self) -> dict[str, Any]:
         """The same as values that :func:`json.dumps` takes."""

@@ -30,7 +30,6 @@ from internvl_bridge.convert.options import (
 )
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.serving import notes_on_serving, served_as
-from internvl_bridge.convert.sizes import parse_size
 from internvl_bridge.convert.source_notes import fields_that_differ, notes_on_source
 from internvl_bridge.convert.source_watch import Contents, contents_of
 from internvl_bridge.errors import UnsupportedModelError
@@ -44,6 +43,7 @@ from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
+from internvl_bridge.reporting.sizes import parse_size
 from internvl_bridge.storage.output_place import check_apart, check_output
 from internvl_bridge.storage.output_shards import (
     OutputShard,

@@ -8,6 +8,7 @@ from typing import Any
 from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection
 from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.convert.computation import Computed
+from internvl_bridge.reporting.tables import as_html
 from internvl_bridge.verification.tensors import Comparison
 
 
@@ -67,6 +68,12 @@ class ConversionReport:
             f"tensors={self.tensors}, bytes={self.bytes}, verification={self.verification!r}, "
             f"reference={self.reference!r}, warnings={len(self.warnings)}, notes={len(self.notes)})"
         )
+
+    def _repr_html_(self) -> str:
+        """The report for notebooks."""
+        from internvl_bridge.convert.conversion_report import conversion_report  # noqa: PLC0415 (it knows this)
+
+        return as_html(conversion_report(self))
 
     def as_json(self) -> dict[str, Any]:
         """The report as values that :func:`json.dumps` takes."""

@@ -15,6 +15,7 @@ from internvl_bridge.convert.disk_budget import budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.integrity import check_crcs, checksums_of_rest, compare_with_record
 from internvl_bridge.convert.layout_check import check_layout
+from internvl_bridge.convert.logging_runs import log_begin, log_end
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.record import record_of
@@ -54,6 +55,7 @@ def carry_out(
     """
     model, output = conversion.model, conversion.output
     start = time.monotonic()
+    log_begin(conversion)
     roundings: dict[str, Rounding] = {}
     with interrupts_held() as check, _source(conversion, roundings) as source:
         heard = stoppable(progress, check)
@@ -64,6 +66,7 @@ def carry_out(
         except BaseException as error:
             error.add_note(f"{output} is complete.")
             raise
+    log_end(conversion, time.monotonic() - start, written.warnings)
     shards = written.shards
     keys = tuple(key for shard in conversion.shards for key in shard.keys)
     return ConversionReport(
@@ -99,7 +102,8 @@ def _source(conversion: Conversion, roundings: dict[str, Rounding]) -> Iterator[
     if computation is None:
         yield LOCAL
         return
-    from internvl_bridge.checkpoint.computed_files import ComputedFiles, one_thread_each  # noqa: PLC0415
+    from internvl_bridge.checkpoint.computed_files import ComputedFiles  # noqa: PLC0415
+    from internvl_bridge.checkpoint.torch_threads import one_thread_each  # noqa: PLC0415
 
     with one_thread_each():
         yield ComputedFiles(computation.files, computation.dtype is not None, roundings=roundings)

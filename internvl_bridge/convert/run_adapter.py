@@ -9,6 +9,7 @@ from internvl_bridge.checkpoint.adapters import ADAPTER_FILE
 from internvl_bridge.convert.adapters import AdapterConversion
 from internvl_bridge.convert.disk_budget import Budget, check_room
 from internvl_bridge.convert.integrity import check_crcs
+from internvl_bridge.convert.logging_runs import log_begin, log_end
 from internvl_bridge.convert.options import PATHS
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.record import record_of
@@ -39,8 +40,10 @@ def carry_out_adapter(conversion: AdapterConversion, progress: Progress = silent
     Adapters are small: a run that was stopped begins anew. One tensor is in memory at a time.
     """
     start = time.monotonic()
+    log_begin(conversion)
     with interrupts_held() as check:
         _write(conversion, stoppable(progress, check), check)
+    log_end(conversion, time.monotonic() - start)
     keys = tuple(conversion.entries)
     return ConversionReport(
         source=conversion.adapter.directory,

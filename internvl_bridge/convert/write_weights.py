@@ -13,6 +13,7 @@ from internvl_bridge.storage.local_files import LOCAL
 from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.shard_jobs import ShardJob, WrittenShard, check, write_and_check
 from internvl_bridge.storage.workspace import Workspace
+from internvl_bridge.work.log import LOG
 from internvl_bridge.work.progress import Advance, Progress, Report
 from internvl_bridge.work.workers import in_parallel
 
@@ -102,6 +103,7 @@ def _make(
         shard = write_and_check(job, advance, source=source, target=workspace.target)
         workspace.check()
         workspace.journal.record(name)
+    LOG.info("%s: %s", job.path, "kept from an earlier run" if shard.kept else f"written, {job.size} bytes")
     return shard
 
 

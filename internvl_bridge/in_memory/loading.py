@@ -1,10 +1,10 @@
 """Open a checkpoint as a transformers model, and as its processor, converted on the fly. Imports transformers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import transformers
 from huggingface_hub import snapshot_download
@@ -17,6 +17,7 @@ from internvl_bridge.convert.companions.shared import without_byte_order_marks
 from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.errors import DifferenceError, OptionError, first_few
 from internvl_bridge.in_memory.mapped_tensors import mapped_tensors
+from internvl_bridge.mapping.components import place_of
 from internvl_bridge.mapping.families import Experts
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, KeySpelling
@@ -26,13 +27,24 @@ from internvl_bridge.metadata.config.forks import check_no_fork
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.small_files import write_files
 
+if TYPE_CHECKING:
+    from transformers import InternVLForConditionalGeneration, InternVLProcessor
+
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 _NO_FIELDS = {"dtype", "torch_dtype", "quantization_config"}
 """Fields of a config that from_pretrained has an argument for."""
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
-def load_pretrained(path_or_repo: str | Path, **kwargs: Any) -> Any:
+@overload
+def load_pretrained(
+    path_or_repo: str | Path, *, output_loading_info: Literal[True], **kwargs: Any
+) -> "tuple[InternVLForConditionalGeneration, dict[str, Any]]": ...
+@overload
+def load_pretrained(
+    path_or_repo: str | Path, *, output_loading_info: Literal[False] = False, **kwargs: Any
+) -> "InternVLForConditionalGeneration": ...
+def load_pretrained(path_or_repo: str | Path, *, output_loading_info: bool = False, **kwargs: Any) -> Any:
     """Open a custom checkpoint as ``InternVLForConditionalGeneration``, without writing a converted one.
 
     The tensors are those that :func:`internvl_bridge.to_hf` would write. Most are views of the mapped files, so loading
@@ -41,13 +53,15 @@ def load_pretrained(path_or_repo: str | Path, **kwargs: Any) -> Any:
 
     Args:
         path_or_repo: Directory of a checkpoint, or the name of a hub repository.
+        output_loading_info: Also return which keys were missing, unexpected or mismatched.
         **kwargs: The arguments of transformers' ``from_pretrained``: ``dtype``, ``device_map``, ... Of these,
             ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and ``force_download`` go to the download.
             ``accept={"fork"}`` opens a fork, whose own code may compute something else; ``"adapter"`` the weights
             beside an adapter, without it.
 
     Returns:
-        The model; with ``output_loading_info=True``, the model and that information.
+        The model, a ``transformers.InternVLForConditionalGeneration``. With ``output_loading_info=True``, the model and
+        that information.
 
     Raises:
         BridgeError: What :func:`internvl_bridge.to_hf` would refuse.
@@ -60,25 +74,52 @@ def load_pretrained(path_or_repo: str | Path, **kwargs: Any) -> Any:
     """
     if "state_dict" in kwargs:
         raise OptionError("load_pretrained takes the tensors from the checkpoint.", "Leave out state_dict.")
-    wants_info = kwargs.pop("output_loading_info", False)
     accept = kwargs.pop("accept", ())
     source = _read(path_or_repo, kwargs)
     if "fork" not in accept:
         check_no_fork(source.description.file)
     if "adapter" not in accept:
         check_no_adapter(source.directory)
-    planned = plan_model(source, _readable(source), stores_copy=False)
-    tensors = mapped_tensors(stored_plan(planned.plan, source.weights), source.checkpoint)
-    with _directory_beside(source, planned) as directory:
-        if kwargs.get("config") is None:
-            kwargs["config"] = _configured(transformers.AutoConfig.from_pretrained(directory), kwargs)
-        if (directory / GENERATION_FILE).exists():
-            kwargs.setdefault("generation_config", transformers.GenerationConfig.from_pretrained(directory))
-    load: Any = transformers.InternVLForConditionalGeneration.from_pretrained
-    model, info = load(None, state_dict=tensors, output_loading_info=True, **kwargs)
+    model, info = load_model(source, kwargs)
     _check(info, source)
     model.name_or_path = model.config._name_or_path = str(path_or_repo)  # noqa: SLF001 (transformers writes it there)
-    return (model, info) if wants_info else model
+    return (model, info) if output_loading_info else model
+
+
+def load_model(source: Model, kwargs: Mapping[str, Any], *, layers: int | None = None) -> tuple[Any, dict[str, Any]]:
+    """Open ``source``, or the first ``layers`` of its towers, and say which keys found no place.
+
+    ``kwargs`` are those of ``from_pretrained``.
+    """
+    planned = plan_model(source, _readable(source), stores_copy=False)
+    plan = planned.plan if layers is None else planned.plan.restricted(lambda key: is_in_layers(key, layers))
+    tensors = mapped_tensors(stored_plan(plan, source.weights), source.checkpoint)
+    options = dict(kwargs)
+    with directory_beside(source, planned) as directory:
+        if options.get("config") is None:
+            options["config"] = _configured(transformers.AutoConfig.from_pretrained(directory), options)
+        if (directory / GENERATION_FILE).exists():
+            options.setdefault("generation_config", transformers.GenerationConfig.from_pretrained(directory))
+    if layers is not None:
+        options["config"] = with_layers(options["config"], layers)
+    load: Any = transformers.InternVLForConditionalGeneration.from_pretrained
+    model, info = load(None, state_dict=tensors, output_loading_info=True, **options)
+    return model, info
+
+
+def with_layers(config: Any, layers: int) -> Any:
+    """``config``, changed so that each tower has its first ``layers`` only."""
+    for section in (config.text_config, config.vision_config):
+        section.num_hidden_layers = min(layers, section.num_hidden_layers)
+        if getattr(section, "layer_types", None) is not None:
+            section.layer_types = section.layer_types[:layers]
+    return config
+
+
+def is_in_layers(key: str, layers: int) -> bool:
+    """Whether the tensor ``key`` is of the first ``layers`` of a tower, or outside of all layers."""
+    layer = place_of(key).layer
+    return layer is None or layer < layers
 
 
 def _configured(config: Any, kwargs: dict[str, Any]) -> Any:
@@ -88,7 +129,7 @@ def _configured(config: Any, kwargs: dict[str, Any]) -> Any:
     return config
 
 
-def load_processor(path_or_repo: str | Path, **kwargs: Any) -> Any:
+def load_processor(path_or_repo: str | Path, **kwargs: Any) -> "InternVLProcessor":
     """Open the processor of a custom checkpoint as transformers' own ``InternVLProcessor``.
 
     Its tokenizer, chat template and image processor are those that :func:`internvl_bridge.to_hf` would write.
@@ -99,7 +140,7 @@ def load_processor(path_or_repo: str | Path, **kwargs: Any) -> Any:
             ``AutoProcessor.from_pretrained``.
 
     Returns:
-        The processor.
+        The processor, a ``transformers.InternVLProcessor``.
 
     Raises:
         BridgeError: What :func:`internvl_bridge.to_hf` would refuse.
@@ -110,11 +151,12 @@ def load_processor(path_or_repo: str | Path, **kwargs: Any) -> Any:
         'InternVLProcessor'
     """
     source = _read(path_or_repo, kwargs)
-    with _directory_beside(source, plan_model(source, MOST_COMPATIBLE, stores_copy=False)) as directory:
+    with directory_beside(source, plan_model(source, MOST_COMPATIBLE, stores_copy=False)) as directory:
         load: Any = transformers.AutoProcessor.from_pretrained
         processor = load(directory, **kwargs)
     processor.tokenizer.name_or_path = str(path_or_repo)
-    return processor
+    opened: InternVLProcessor = processor
+    return opened
 
 
 def _read(path_or_repo: str | Path, kwargs: dict[str, Any]) -> Model:
@@ -143,7 +185,7 @@ def _readable(source: Model) -> KeySpelling:
 
 
 @contextmanager
-def _directory_beside(source: Model, planned: ModelPlan) -> Iterator[Path]:
+def directory_beside(source: Model, planned: ModelPlan) -> Iterator[Path]:
     """A directory, for a while, with all files of the converted checkpoint but its weights."""
     make = hf_files if source.format is Format.CUSTOM else repaired_files
     files = without_byte_order_marks(make(source, planned, source.directory, None))

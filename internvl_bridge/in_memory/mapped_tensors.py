@@ -1,6 +1,7 @@
 """Tensors of files as torch sees them without reading the files: mapped into memory, page by page as needed."""
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,8 +20,14 @@ def mapped_tensors(plan: Plan, checkpoint: Checkpoint) -> dict[str, torch.Tensor
     mapping is private: writing to a tensor changes no file. The files must stay as they are as long as the tensors
     are in use, as with transformers' own loading.
     """
+    return dict(each_mapped_tensor(plan, checkpoint))
+
+
+def each_mapped_tensor(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
+    """As :func:`mapped_tensors`, one by one: of those that are put together, only the last is in memory."""
     files = {shard.path: _mapped(shard.path) for shard in checkpoint.shards}
-    return {key: _tensor(target, files) for key, target in target_tensors(plan, checkpoint)}
+    for key, target in target_tensors(plan, checkpoint):
+        yield key, _tensor(target, files)
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from math import sqrt
+from math import hypot
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from internvl_bridge.metadata.config.description import ModelDescription, descri
 from internvl_bridge.metadata.json_files import JsonFile
 from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.planning.tensor_plan import plan_tensors
-from internvl_bridge.verification.distance import squared_distance
+from internvl_bridge.verification.distance import distance
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -180,7 +180,7 @@ def compute_l2_distance(left: torch.nn.Module | StateDict, right: torch.nn.Modul
             f"shape there.",
             "Compare models of the same architecture and format.",
         )
-    return sqrt(sum(squared_distance(ours[key], theirs[key]) for key in ours))
+    return hypot(*(distance(ours[key], theirs[key]).l2 for key in ours))
 
 
 def _state_dict(model: torch.nn.Module | StateDict) -> StateDict:

@@ -5,7 +5,7 @@ without looking at a single value.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
@@ -53,6 +53,10 @@ class Plan:
     @property
     def targets(self) -> dict[str, TensorSpec]:
         return {key: recipe.spec for key, recipe in self.recipes.items()}
+
+    def restricted(self, is_wanted: Callable[[str], bool]) -> "Plan":
+        """The part of the plan that makes the targets that are wanted."""
+        return Plan(self.sources, {key: recipe for key, recipe in self.recipes.items() if is_wanted(key)})
 
 
 def identity(specs: Mapping[str, TensorSpec]) -> Plan:

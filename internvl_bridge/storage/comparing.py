@@ -10,14 +10,17 @@ from internvl_bridge.work.progress import Advance
 _MEMCMP = ctypes.CDLL(None).memcmp
 
 
-def first_difference(left: Iterable[memoryview], right: Iterable[memoryview], advance: Advance) -> int | None:
+def first_difference(
+    left: Iterable[memoryview], right: Iterable[memoryview], advance: Advance, *, ahead: bool = True
+) -> int | None:
     """Offset of the first byte that differs between two sequences of windows of one size, or None.
 
     Both sides are read to the end only while they agree; one that ends early differs where it ends. The right side is
-    read in a thread of its own, one window ahead: a window of it must stay valid until two more were asked for.
+    read in a thread of its own, one window ahead: a window of it must stay valid until two more were asked for. Without
+    ``ahead`` it is not: a thread costs more than it saves where there is but one window.
     """
     position = 0
-    for ours, theirs in zip_longest(left, _ahead(right), fillvalue=memoryview(b"")):
+    for ours, theirs in zip_longest(left, _ahead(right) if ahead else right, fillvalue=memoryview(b"")):
         if len(ours) != len(theirs) or not _equal(ours, theirs):
             pairs = enumerate(zip(ours, theirs, strict=False))
             return position + next((i for i, (x, y) in pairs if x != y), min(len(ours), len(theirs)))

@@ -61,28 +61,30 @@ class FileReader:
         because buffers are used again. New memory for every window would take longer than reading.
         """
         ring = [self._spare.pop() if self._spare else mmap.mmap(-1, WINDOW) for _ in range(buffers)]
-        number = filled = 0
-        view = memoryview(ring[0])
-        for part in parts:
-            done, length = 0, len(part) if isinstance(part, bytes) else part.length
-            while done < length:
-                step = min(length - done, WINDOW - filled)
-                room = view[filled : filled + step]
-                if isinstance(part, bytes):
-                    room[:] = part[done : done + step]
-                else:
-                    step = self._read(part.path, part.offset + done, room)
-                    if not step:
-                        raise ended(part)
-                done += step
-                filled += step
-                if filled == WINDOW:
-                    yield view
-                    number += 1
-                    view, filled = memoryview(ring[number % buffers]), 0
-        if filled:
-            yield view[:filled]
-        self._spare += ring
+        try:
+            number = filled = 0
+            view = memoryview(ring[0])
+            for part in parts:
+                done, length = 0, len(part) if isinstance(part, bytes) else part.length
+                while done < length:
+                    step = min(length - done, WINDOW - filled)
+                    room = view[filled : filled + step]
+                    if isinstance(part, bytes):
+                        room[:] = part[done : done + step]
+                    else:
+                        step = self._read(part.path, part.offset + done, room)
+                        if not step:
+                            raise ended(part)
+                    done += step
+                    filled += step
+                    if filled == WINDOW:
+                        yield view
+                        number += 1
+                        view, filled = memoryview(ring[number % buffers]), 0
+            if filled:
+                yield view[:filled]
+        finally:
+            self._spare += ring
 
     def _read(self, path: Path, offset: int, room: memoryview) -> int:
         source = self.source(path)

@@ -19,6 +19,7 @@ from internvl_bridge.mapping.lora.stored import Adapter, Matrix, Renamed
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.planning.adapter_plan import AdapterTarget, adapter_spelling, plan_adapter, read_packed
+from internvl_bridge.reporting.tables import as_html
 
 _TILE = 256
 """Rows of a change that are computed at a time."""
@@ -65,6 +66,14 @@ class AdapterComparison:
             f"AdapterComparison(identical={self.identical}, equal={len(self.equal)}, "
             f"differences={len(self.distances)}, missing={len(self.missing)}, unexpected={len(self.unexpected)})"
         )
+
+    def _repr_html_(self) -> str:
+        """The report for notebooks."""
+        from internvl_bridge.verification.adapter_comparison_report import (  # noqa: PLC0415 (it knows this)
+            adapter_comparison_report,
+        )
+
+        return as_html(adapter_comparison_report(self))
 
     def as_json(self) -> dict[str, Any]:
         """The same as values that :func:`json.dumps` takes."""

@@ -8,6 +8,7 @@ from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.kernel_files import check_no_kernel_files
 from internvl_bridge.metadata.not_a_directory import not_a_directory
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Manifest, is_as_written, read_manifest
+from internvl_bridge.reporting.tables import as_html
 from internvl_bridge.storage.checksums import ALGORITHM, text_checksum
 from internvl_bridge.storage.reading import FileReader, file_checksum
 from internvl_bridge.work.progress import Advance, Progress, silent
@@ -16,12 +17,13 @@ from internvl_bridge.work.workers import check_workers, in_parallel
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ChecksumReport:
-    """Names of files: with their checksum, with another one, gone, and without any that is known.
+    """Names of files of ``path``: with their checksum, with another one, gone, and without any that is known.
 
     ``unknown`` files came later, or are weights that share their data with the source and were never read: their
     conversion was not verified.
     """
 
+    path: str
     equal: tuple[str, ...]
     changed: tuple[str, ...]
     missing: tuple[str, ...]
@@ -43,9 +45,16 @@ class ChecksumReport:
             f"missing={len(self.missing)}, unknown={len(self.unknown)})"
         )
 
+    def _repr_html_(self) -> str:
+        """The report for notebooks."""
+        from internvl_bridge.verification.checksum_report import checksum_report  # noqa: PLC0415 (it knows this)
+
+        return as_html(checksum_report(self))
+
     def as_json(self) -> dict[str, Any]:
         """The report as values that :func:`json.dumps` takes."""
         return {
+            "path": self.path,
             "intact": self.intact,
             "equal": list(self.equal),
             "changed": list(self.changed),
@@ -87,6 +96,7 @@ def verify_checksums(
     if not is_as_written(home, text_checksum):
         changed.add(SIDECAR_FILE)
     return ChecksumReport(
+        path=str(directory),
         equal=tuple(name for name in names if name not in changed),
         changed=tuple(sorted(changed)),
         missing=tuple(sorted(known.keys() - there)),

@@ -14,12 +14,18 @@ from internvl_bridge.mapping.tied_head import tied_head
 from internvl_bridge.metadata.json_files import CONFIG_FILE
 from internvl_bridge.planning.output_head import output_head, plan_with_head, specs_to_plan
 from internvl_bridge.verification.tensors import Comparison, compare
+from internvl_bridge.work.log import LOG
 from internvl_bridge.work.progress import Progress, silent
 from internvl_bridge.work.workers import check_workers
 
 
 def verify(
-    left: str | Path, right: str | Path, *, workers: int | None = None, progress: Progress = silent
+    left: str | Path,
+    right: str | Path,
+    *,
+    workers: int | None = None,
+    ignore_dtype: bool = False,
+    progress: Progress = silent,
 ) -> Comparison:
     """Compare every tensor of ``left`` with ``right``, under the names that it has in ``right``.
 
@@ -31,6 +37,8 @@ def verify(
         left: Directory of a checkpoint.
         right: Directory of another one, of the same or of the other format.
         workers: Files to read at a time. By default one for each core, at most four.
+        ignore_dtype: Compare tensors of different dtypes by their values, in float64, as after a cast. Then
+            ``equal`` ones have the same values.
         progress: As for :func:`internvl_bridge.to_hf`.
 
     Returns:
@@ -46,10 +54,15 @@ def verify(
         >>> comparison.identical, comparison.l2
         (True, 0.0)
     """
-    return compare_models(Path(left), Path(right), check_workers(workers), progress)
+    LOG.info("verify: %s with %s", left, right)
+    found = compare_models(Path(left), Path(right), check_workers(workers), progress, ignore_dtype=ignore_dtype)
+    LOG.info("verify: %s and %s are %s", left, right, "identical" if found.identical else "different")
+    return found
 
 
-def compare_models(left: Path, right: Path, workers: int, progress: Progress) -> Comparison:
+def compare_models(
+    left: Path, right: Path, workers: int, progress: Progress, *, ignore_dtype: bool = False
+) -> Comparison:
     """As :func:`verify`."""
     if (left / CONFIG_FILE).exists() and (right / CONFIG_FILE).exists():
         ours, theirs = _read(left), _read(right)
@@ -59,7 +72,7 @@ def compare_models(left: Path, right: Path, workers: int, progress: Progress) ->
         plan = identity(whole_specs(mine))
     expected = target_tensors(stored_plan(plan, mine), mine.checkpoint)
     report = progress("Comparing", mine.checkpoint.data_bytes, len(other.checkpoint.shards))
-    return compare(expected, tensor_locations(other), workers, report)
+    return compare(expected, tensor_locations(other), workers, report, ignore_dtype=ignore_dtype)
 
 
 def _read(directory: Path) -> Model:

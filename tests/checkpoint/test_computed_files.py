@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from internvl_bridge.checkpoint import computed_files
-from internvl_bridge.checkpoint.computed_files import ComputedFiles, Rounding, machine, one_thread_each
+from internvl_bridge.checkpoint.computed_files import ComputedFiles, Rounding, machine
 from internvl_bridge.checkpoint.computed_tensors import ComputedTensor, Factor, Piece, Term, computed_tensor
 from internvl_bridge.checkpoint.torch_dtypes import TORCH_DTYPES
+from internvl_bridge.checkpoint.torch_threads import one_thread_each
 from internvl_bridge.errors import CheckpointError, OutOfRangeError, UnsupportedModelError
 from internvl_bridge.mapping.lora.changes import Replacement, RowChange, TensorChange
 from internvl_bridge.mapping.lora.factors import Region
@@ -216,6 +217,19 @@ def test_rows_that_no_model_has_are_refused():
     )
     with pytest.raises(UnsupportedModelError, match="w has rows of 1073741824 elements"):
         tensor.rows_of_block(1 << 20)
+
+
+def test_torch_gets_its_threads_back_from_the_last_who_wanted_one():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    first, second = one_thread_each(), one_thread_each()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.get_num_threads() == 1
+    second.__exit__(None, None, None)
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
 
 
 def test_torch_computes_on_one_thread_only_meanwhile():

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def test_every_command_explains_itself(command: str):
 def test_the_exit_codes_are_in_the_help():
     words = " ".join(invoke("--help").stdout.split())
     assert "0 done" in words
-    assert "1 differs, 2 bad input or usage, 130 interrupted" in words
+    assert "1 differs or something is wrong, 2 bad input or usage, 130 interrupted" in words
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])
@@ -127,12 +128,12 @@ def test_a_conversion_says_what_it_did(custom: Custom, tmp_path: Path):
 
 
 def test_no_verify_is_admitted(custom: Custom, tmp_path: Path):
-    assert "Not verified" in invoke("to-hf", custom("qwen3-300m"), tmp_path / "hf", "--no-verify").stdout
+    assert "no (--no-verify)" in invoke("to-hf", custom("qwen3-300m"), tmp_path / "hf", "--no-verify").stdout
 
 
 def test_verbose_lists_every_tensor(custom: Custom, tmp_path: Path):
     result = invoke("to-hf", custom("qwen3-300m"), tmp_path / "hf", "-v")
-    assert result.stdout.count("    L2 0: ") == 71
+    assert result.stdout.count("  L2 0: ") == 71
 
 
 def test_quiet_says_nothing(custom: Custom, tmp_path: Path):
@@ -167,9 +168,30 @@ def test_verify_exits_with_1_on_any_difference(custom: Custom, tmp_path: Path):
     changed = invoke("verify", source, tmp_path / "hf")
     assert changed.exit_code == 1
     assert "Different: 70 of 71" in changed.stdout
-    assert "multi_modal_projector.layer_norm.bias, from element 2 on" in changed.stdout
+    assert re.search(r"multi_modal_projector\.layer_norm\.bias +2 ", changed.stdout)
+    assert "The vision tower, the language model and the output head are untouched" in changed.stdout
     rewrite(source, lambda tensors: tensors.pop("mlp1.0.bias"))
     assert "unexpected: multi_modal_projector.layer_norm.bias" in invoke("verify", source, tmp_path / "hf").stdout
+
+
+def test_values_are_compared_across_dtypes_if_that_is_asked_for(custom: Custom, tmp_path: Path):
+    source = custom("qwen3-300m")
+    invoke("cast", source, tmp_path / "wide", "--dtype", "float32")
+    assert "71 mismatched" not in invoke("verify", source, tmp_path / "wide", "--ignore-dtype").stdout
+    equal = invoke("verify", source, tmp_path / "wide", "--ignore-dtype")
+    assert equal.exit_code == 0
+    assert "tensors have equal values" in equal.stdout
+    assert "bit for bit" not in equal.stdout
+    strict = invoke("verify", source, tmp_path / "wide")
+    assert strict.exit_code == 1
+    assert "--ignore-dtype compares the values" in strict.stdout
+    assert re.search(r"layers\.\*\.[a-z_.0-9]+: BF16 .* F32 .* found \(2 tensors\)", strict.stdout)
+    rewrite(source, lambda tensors: tensors["mlp1.0.bias"][2:3].add_(1))
+    changed = invoke("verify", source, tmp_path / "wide", "--ignore-dtype")
+    assert changed.exit_code == 1
+    assert re.search(r"mlp1\.0\.bias +2 ", changed.stdout)
+    assert "every value is equal" in changed.stdout
+    assert invoke("verify", "--checksums", source, "--ignore-dtype").exit_code == 2
 
 
 def test_a_reference_that_lacks_keys_exits_with_1_and_keeps_the_output(custom: Custom, tmp_path: Path):
@@ -190,7 +212,7 @@ def test_inspect_tells_what_there_is(custom: Custom):
         "4 experts",
         "InternViT-6B kind",
         "225,152 in 81",
-        "BF16 100.0%",
+        "BF16",
         "stored",
     ):
         assert word in text
@@ -210,7 +232,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(custom: Custom, tmp_path: Pa
         "attention.k_proj.weight <- vision_model.encoder.layers.*.attn.qkv.weight[32:64]",
         "1 x multi_modal_projector.linear_1.bias <- mlp1.1.bias",
         "attention.wqkv.weight[32:48] + language_model.model.layers.*.attention.wqkv.weight[96:112]",
-        "model.safetensors: 67 tensors",
+        "1 file of weights",
     ):
         assert line in result.stdout
     assert not (tmp_path / "hf").exists()
@@ -239,10 +261,45 @@ def test_a_file_system_error_is_a_paragraph(custom: Custom, tmp_path: Path):
     assert "Traceback" not in result.output
 
 
-def test_completion_is_there():
-    environment = os.environ | {"_INTERNVL_BRIDGE_COMPLETE": "source_bash"}
-    done = subprocess.run(BRIDGE, capture_output=True, text=True, check=True, env=environment)
-    assert "complete" in done.stdout
+def completed(words: str) -> list[str]:
+    """What the tab key offers in bash after ``words``; nothing where bash shall offer files."""
+    script = subprocess.run(
+        BRIDGE,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"_INTERNVL_BRIDGE_COMPLETE": "source_bash"},
+    ).stdout
+    assert "-o default" in script
+    environment = {"_INTERNVL_BRIDGE_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    count = {"COMP_CWORD": str(len(words.split(" ")) - 1)}
+    done = subprocess.run(BRIDGE, capture_output=True, text=True, check=True, env=os.environ | environment | count)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("internvl-bridge to", ["to-hf", "to-custom"]),
+        ("internvl-bridge verify --so", ["--sort"]),
+        ("internvl-bridge verify --sort ", ["relative", "l2", "largest", "name"]),
+        ("internvl-bridge cast a b --dtype fl", ["float16", "float32"]),
+        ("internvl-bridge to-hf a b --accept fo", ["fork"]),
+        ("internvl-bridge to-hf ./mo", []),
+        ("internvl-bridge doctor --config ./mo", []),
+    ],
+)
+def test_the_tab_key_completes_commands_options_values_and_leaves_paths_to_the_shell(words: str, offered: list[str]):
+    assert completed(words) == offered
+
+
+def test_a_first_run_shows_the_commands_that_most_people_need():
+    done = subprocess.run(BRIDGE, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "")
+    for command in ("inspect", "to-hf", "to-custom", "doctor", "--help", "--install-completion"):
+        assert f"internvl-bridge {command}" in done.stdout
+    assert len(done.stdout.splitlines()) < 12
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_a_reader_that_goes_away_is_no_error(custom: Custom, tmp_path: Path):
@@ -426,7 +483,7 @@ def test_a_name_that_cannot_be_printed_is_no_failure(custom: Custom, tmp_path: P
         env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"},
     )
     assert (result.returncode, result.stderr) == (0, b"")
-    assert b"Verified: read back" in result.stdout
+    assert b"Verified:  read back" in result.stdout
     assert output.is_dir()
 
 

@@ -196,3 +196,18 @@ def properties(schema: object) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, value in values:
         if name != "allOf":
             yield from properties(value)
+
+
+def test_a_diagnosis(source: Path):
+    assert printed("doctor", source)["result"]["healthy"] is True
+    (source / "generation_config.json").write_text("{")
+    document = printed("doctor", source, "--deep", code=1)
+    assert document["kind"] == "diagnosis"
+    assert document["result"]["findings"][0]["severity"] == "wrong"
+
+
+def test_a_load_check(source: Path, hf: Path):
+    document = printed("check-load", hf, "--against", source)
+    assert document["kind"] == "load_check"
+    assert document["result"]["against"]["largest"] == 0
+    assert printed("check-load", source, "--meta")["result"]["prompted"] is None

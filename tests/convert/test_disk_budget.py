@@ -169,7 +169,7 @@ def test_a_plan_that_does_not_fit_is_printed_and_exits_with_2(source, tmp_path, 
     name, *flags = command
     result = CliRunner().invoke(app, [name, str(source), str(tmp_path / "output"), *flags])
     assert result.exit_code == 2
-    assert "Room: needs 1.1 MiB, and 1000 B are free." in result.stdout
+    assert "needs 1.1 MiB, and 1000 B are free" in result.stdout
     assert "has only 1000 B free" in result.stderr
     result = CliRunner().invoke(app, [name, str(source), str(tmp_path / "output"), *flags, "--json"])
     assert json.loads(result.stdout)["result"]["budget"]["fits"] is False

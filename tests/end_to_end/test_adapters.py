@@ -307,7 +307,7 @@ def test_the_commands_say_what_they_find_and_do(adapter: Path, custom: Custom, t
     edit_json(other / "adapter_config.json", lambda config: config.update(lora_alpha=16))
     found = said("verify", adapter, other, "--base", base, code=1)
     assert "relative L2 distance of their changes 1;" in found
-    assert "and 8 more; --verbose lists them all" in found
+    assert "and 18 more; --verbose lists them all" in found
     refused = said("to-hf", adapter, tmp_path / "x", "--base", base, code=2)
     assert "is an adapter of a model in the hf format. Use 'internvl-bridge to-custom'" in refused
     refused = said("verify", adapter, base, code=2)

@@ -139,7 +139,7 @@ def test_it_says_what_it_found_and_did(tmp_path: Path):
     words = " ".join(result.stdout.split())
     assert f"Repaired {DATA / 'hf' / FUSED} into {tmp_path / 'repaired'} (hf format, Qwen3-MoE)" in words
     found = "HF keys spelled L1 with fused experts, output head stored, in safetensors, config.json by "
-    assert f"Found: {found}transformers 5.0.0." in words
+    assert f"Found: {found}transformers 5.0.0 " in words
     assert "85 tensors" in words
     assert "every bit is equal" in words
     assert "has no tokenizer" in " ".join(result.stderr.split())
@@ -218,9 +218,8 @@ def test_a_dry_run_names_the_slices(tmp_path: Path):
     assert f"8 x {layer}.*.gate_proj.weight <- {layer}.gate_up_proj[*, 0:40]" in lines
     assert f"8 x {layer}.*.up_proj.weight <- {layer}.gate_up_proj[*, 40:80]" in lines
     assert f"8 x {layer}.*.down_proj.weight <- {layer}.down_proj[*, 0:64]" in lines
-    assert "Found: HF keys spelled L1 with fused experts" in result.stdout
-    assert "model.safetensors: 85 tensors" in result.stdout
-    assert any(line == "config.json" for line in lines)
+    assert "HF keys spelled L1 with fused experts" in result.stdout
+    assert "1 file of weights" in result.stdout
 
 
 def test_a_dry_run_names_what_is_fused(hf: Path, tmp_path: Path):

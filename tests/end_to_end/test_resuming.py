@@ -159,9 +159,7 @@ def test_what_was_kept_is_told_in_words(source, output, stop, count):
         app, ["to-hf", str(source), str(output), "--accept", "small-shards", "--max-shard-size", SIZE]
     )
     assert result.stderr == f"Resuming: 3 of {count} files are done.\n"
-    assert (
-        "Resumed: 3 file(s) that an earlier run had finished were compared with the source and kept." in result.stdout
-    )
+    assert "3 file(s) that an earlier run had finished were compared with the source and kept" in result.stdout
     result = CliRunner().invoke(
         app, ["to-hf", str(source), f"{output}2", "--accept", "small-shards", "--max-shard-size", SIZE]
     )

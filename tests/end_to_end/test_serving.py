@@ -116,7 +116,7 @@ def test_a_custom_checkpoint_without_a_head_is_warned_of(custom: Custom, tmp_pat
 def test_a_path_that_sglang_misreads_is_noted(custom: Custom, tmp_path: Path):
     report = internvl_bridge.to_hf(custom("qwen3-300m"), tmp_path / "my-InternVL3_5-1B-HF")
     [note] = [note for note in report.notes if note.startswith("SGLang takes every path")]
-    assert internvl_bridge.inspect(report.output).faults == (note,)
+    assert internvl_bridge.inspect(report.output).remarks == (note,)
 
 
 @pytest.mark.parametrize(

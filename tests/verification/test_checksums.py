@@ -165,6 +165,7 @@ def test_an_output_as_it_was_made_is_intact(output, workers):
         == f"Intact: all {len(report.equal)} files of {output} have the checksum that they were written with.\n"
     )
     assert json.loads(command(output, "--json").stdout)["result"] == {
+        "path": str(output),
         "intact": True,
         "equal": [*report.equal],
         "changed": [],

@@ -31,16 +31,23 @@ from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.repair import repaired_config
 from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling, stated_tiling, top_tiling
 from internvl_bridge.metadata.config.translation import TokenFacts
-from internvl_bridge.metadata.files import CHAT_FILES, LEGAL_FILES, TOKENIZER_FILES, present, small_texts
+from internvl_bridge.metadata.files import (
+    CHAT_FILES,
+    LEGAL_FILES,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILES,
+    present,
+    small_texts,
+)
 from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, as_text
 from internvl_bridge.metadata.other_format import OtherFormat, usable_sidecar
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES, PREPROCESSOR_FILE
 from internvl_bridge.metadata.processor.repair import repaired_processor
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
-from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
+from internvl_bridge.metadata.tokenizer.files import TokenizerFiles, can_load
 from internvl_bridge.metadata.tokenizer.to_hf import hf_tokenizer_files, padding_id
 from internvl_bridge.metadata.tokenizer.token_ids import token_id
-from internvl_bridge.metadata.tokenizer.tokenizer_config import IMAGE_CONTEXT
+from internvl_bridge.metadata.tokenizer.tokenizer_config import IMAGE_CONTEXT, class_name
 from internvl_bridge.notes import Warn, called
 from internvl_bridge.planning.tensor_plan import ModelPlan
 
@@ -102,8 +109,11 @@ def repaired_companions(
         *(source / name for name in small_texts(source, without={*_HANDLED, *_no_part(source)})),
         *([other_format.origin] if other_format else []),
     ]
+    names = [*texts, *(path.name for path in copies)]
+    unusable = [] if missing or can_load(json.loads(texts[TOKENIZER_CONFIG_FILE]), names) else [_unusable(tokenizer)]
     notes = (
         *_notes_on_config(hf, config),
+        *unusable,
         *chat_notes,
         *processor_notes,
         *generation_notes,
@@ -130,6 +140,13 @@ def _incomplete(source: Path, chat: ChatSetup) -> tuple[str, ...]:
         f"directory of the base model as --tokenizer.{lost}"
     )
     return (note,)
+
+
+def _unusable(tokenizer: TokenizerFiles) -> Warn:
+    return Warn(
+        f"{called(tokenizer.home)} has a tokenizer of the class {class_name(tokenizer.config)}, but not the files that "
+        f"it is loaded from. Give a directory that has them as --tokenizer."
+    )
 
 
 def _generation(
@@ -164,7 +181,7 @@ def _no_part(source: Path) -> Collection[str]:
 def _notes_on_config(hf: ModelDescription, config: Config) -> Iterator[str]:
     stated, layer = hf.values.get("image_token_id"), config["vision_feature_layer"]
     if stated is not None and stated != config["image_token_id"]:
-        yield (
+        yield Warn(
             f"{hf.file.path.name} has image_token_id {stated}, but the tokenizer has {config['image_token_id']} for "
             f"{IMAGE_CONTEXT}. The output's has the tokenizer's, as the model would ignore images otherwise."
         )

@@ -182,7 +182,7 @@ def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
             f"{tie.head} is not written."
         )
     if planned.head is OutputHead.OWN and model.description.may_be_tied:
-        yield (
+        yield Warn(
             "config.json says that the output head is the input embeddings. But the checkpoint has a head of its own, "
             "which differs. That head is used, and the output's config.json says that the model is not tied."
         )

@@ -41,6 +41,14 @@ def in_both_spellings(text_config: Config, rope: RopeReader) -> dict[str, Any]:
     return {**base, "rope_scaling": scaling, "rope_parameters": parameters}
 
 
+def suits_transformers_4(text_config: Config, family: Family) -> bool:
+    """Whether ``text_config``, as a file has it, says in the words of version 4 all that it says here."""
+    has_base = "rope_theta" in text_config or "rope_parameters" not in text_config
+    names = family.experts
+    has_count = names is None or names.count in text_config or names.renamed_count not in text_config
+    return has_base and has_count
+
+
 def in_old_spelling(text_config: Config, family: Family) -> dict[str, Any]:
     """``text_config``, of a model of ``family``, as transformers 4 would have written it.
 

@@ -101,7 +101,7 @@ def _text(file: JsonFile | None, part: Config) -> str:
 
 def _assumed(side: int) -> str:
     return Warn(
-        f"No file states how images are cut into tiles, so upstream's usual way is assumed: into {_USUAL.smallest} to "
+        f"No file states how images are cut into tiles. The output has upstream's usual way: into {_USUAL.smallest} to "
         f"{_USUAL.largest} of {side} pixels, and a thumbnail. If the model was trained otherwise, correct min_patches "
         f"and max_patches in {PREPROCESSOR_FILE}."
     )

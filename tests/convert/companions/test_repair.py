@@ -179,7 +179,7 @@ def test_without_a_tokenizer_there_is_none_and_a_note_names_the_remedy(dump: Pat
     made = repaired(dump)
     assert made.names == {"config.json", "generation_config.json", *PROCESSOR}
     assert made.noted(f"{dump.name} has no tokenizer, so the output has none", "--tokenizer")
-    assert made.noted("upstream's usual way is assumed")
+    assert made.noted("The output has upstream's usual way")
     assert not made.noted("was asked for")
     assert made.config["image_token_id"] == 590
     assert repaired_turn_end(describe(read_config(dump)), read_tokenizer_files(dump)) is None
@@ -367,7 +367,7 @@ def test_a_sidecar_is_carried_over_and_tells_the_tiling(saved5: Path, repaired: 
     made = repaired(saved5)
     assert (made.home / "internvl_bridge.json").read_bytes() == text
     assert made.read("preprocessor_config.json")["max_patches"] == 6
-    assert not made.noted("upstream's usual way is assumed")
+    assert not made.noted("The output has upstream's usual way")
 
 
 @pytest.mark.parametrize(

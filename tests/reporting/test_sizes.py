@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from internvl_bridge.convert.sizes import human_size, parse_size
 from internvl_bridge.errors import BridgeError, OptionError
+from internvl_bridge.reporting.sizes import human_size, parse_size
 
 BYTES_IN = {
     "": 1,

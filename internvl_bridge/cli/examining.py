@@ -1,0 +1,62 @@
+"""What the commands that examine a directory do: call the library, and answer."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from internvl_bridge.cli.answers import Answer, PrintOptions, answer
+from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
+from internvl_bridge.diagnosis.diagnosis_report import diagnosis_report
+from internvl_bridge.diagnosis.examination import diagnose
+from internvl_bridge.errors import OptionError
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What is examined: a directory, and where the rest of it is."""
+
+    path: Path
+    config: Path | None
+    state_dict: str | None
+    base: Path | None
+
+
+def doctor(examined: Examined, workers: int | None, show: PrintOptions, *, deep: bool) -> None:
+    """Say what is wrong or odd about a directory."""
+
+    def work() -> Answer:
+        with progress_bar(quiet=show.quiet) as progress:
+            found = diagnose(
+                examined.path,
+                config=examined.config,
+                state_dict=examined.state_dict,
+                base=examined.base,
+                deep=deep,
+                workers=workers,
+                progress=progress,
+            )
+        return Answer("diagnosis", found.as_json, lambda: diagnosis_report(found), 0 if found.healthy else DIFFERS)
+
+    answer("doctor", work, show)
+
+
+def check_load(path: Path, against: Path | None, show: PrintOptions, *, layers: int | None, meta: bool) -> None:
+    """Open a checkpoint with the installed transformers."""
+
+    def work() -> Answer:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: a directory needs no hub
+        try:
+            from internvl_bridge.in_memory.load_check import check_load as checked  # noqa: PLC0415
+            from internvl_bridge.in_memory.load_check_report import load_check_report  # noqa: PLC0415
+        except ImportError as error:
+            raise OptionError(
+                f"transformers cannot be imported here: {error}.",
+                "Install it: pip install --upgrade transformers torch",
+            ) from error
+        if sys.stderr is not None and sys.stderr.isatty() and not show.quiet:
+            warn(f"Opening {path} with transformers. A large model takes minutes.")
+        found = checked(path, against=against, layers=layers, meta=meta)
+        return Answer("load_check", found.as_json, lambda: load_check_report(found), 0 if found.ok else DIFFERS)
+
+    answer("check-load", work, show)

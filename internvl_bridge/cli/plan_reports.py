@@ -1,0 +1,120 @@
+"""What a conversion would do, as a report for people, and as values for programs."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from math import prod
+
+from internvl_bridge.checkpoint.inspection_report import inspection_summary
+from internvl_bridge.convert.disk_budget import Budget
+from internvl_bridge.convert.prepare import Conversion
+from internvl_bridge.errors import first_few
+from internvl_bridge.mapping.numberless import numberless
+from internvl_bridge.mapping.plan import Plan, Recipe, Run
+from internvl_bridge.reporting.sizes import human_size
+from internvl_bridge.reporting.tables import Facts, Part
+
+
+def plan_report(conversion: Conversion, budget: Budget) -> Iterator[Part]:
+    """What a conversion would do: its costs first, then how tensors are made, then what to know about it.
+
+    Layers and experts that go alike share a line.
+    """
+    model = conversion.model
+    verb = "extract from" if conversion.command == "extract" else "convert"
+    yield (
+        f"Would {verb} {model.source.weights} ({model.format.value}, {model.description.family.name}) into "
+        f"{conversion.output} ({conversion.wanted.value}). Proved: converting back restores every tensor."
+    )
+    yield cost_facts(conversion, budget)
+    yield from _recipe_lines(conversion.plan)
+    yield from remarks_on_plan(conversion)
+
+
+def cost_facts(conversion: Conversion, budget: Budget) -> Facts:
+    """What it would cost, and what it would write."""
+    sizes = [shard.size for shard in conversion.shards]
+    others = sorted({*conversion.files} - {shard.name for shard in conversion.shards})
+    compared = f", and {human_size(budget.verified)} of both sides to compare them" if budget.verified else ""
+    values = {
+        "Found": inspection_summary(conversion.found),
+        "Room": f"needs {human_size(budget.room)}, and {human_size(budget.free)} are free",
+        "Would read": f"{human_size(budget.read)}{compared}",
+        "Would write": f"{human_size(budget.written)} in {_weights_text(sizes)} and {len(others)} other file(s)",
+        "Would clone": f"{human_size(budget.cloned)}, shared with the source on disk" if budget.cloned else "",
+        "Would keep": f"{human_size(budget.kept)} that an earlier run has finished" if budget.kept else "",
+        "Other files": first_few(others),
+        "Left behind": ", ".join(conversion.left_behind),
+    }
+    return Facts({name: value for name, value in values.items() if value})
+
+
+def remarks_on_plan(conversion: Conversion) -> Iterator[Part]:
+    """What to know about a conversion."""
+    yield from (f"Note: {note}" for note in conversion.notes)
+
+
+def _weights_text(sizes: list[int]) -> str:
+    if len(sizes) == 1:
+        return "1 file of weights"
+    return f"{len(sizes)} files of weights (up to {human_size(max(sizes, default=0))} each)"
+
+
+def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
+    """The whole plan as JSON values; runs are ``[source key, first element, past the last]``."""
+    return {
+        "source": str(conversion.model.source.weights),
+        "output": str(conversion.output),
+        "format": conversion.wanted.value,
+        "family": conversion.model.description.family.name,
+        "found": conversion.found.as_json(),
+        "weights": [
+            {"name": shard.name, "bytes": shard.size, "tensors": list(shard.keys)} for shard in conversion.shards
+        ],
+        "files": list(conversion.files),
+        "budget": {**asdict(budget), "fits": budget.fits},
+        "left_behind": list(conversion.left_behind),
+        "fields": dict(conversion.fields),
+        "warnings": list(conversion.warnings),
+        "notes": list(conversion.notes),
+        "computed": [*(conversion.computation.tensors if conversion.computation else ())],
+        "plan": {
+            key: {
+                "dtype": recipe.spec.dtype,
+                "shape": list(recipe.spec.shape),
+                "runs": [[run.key, run.start, run.stop] for run in recipe.runs],
+            }
+            for key, recipe in conversion.plan.recipes.items()
+        },
+    }
+
+
+def _recipe_lines(plan: Plan) -> Iterator[str]:
+    """How tensors are made; those that keep their names and their elements are only counted."""
+    unchanged = sum(recipe.runs == (Run(key, 0, recipe.spec.elements),) for key, recipe in plan.recipes.items())
+    made = Counter(
+        f"{numberless(key)} <- {_sources(recipe, plan)}"
+        for key, recipe in plan.recipes.items()
+        if recipe.runs != (Run(key, 0, recipe.spec.elements),)
+    )
+    if unchanged:
+        yield f"  {unchanged:>6} tensors keep their names."
+    yield from (f"  {count:>6} x {line}" for line, count in made.items())
+
+
+def _sources(recipe: Recipe, plan: Plan) -> str:
+    if len(recipe.runs) > 3:
+        names = sorted({numberless(run.key) for run in recipe.runs})
+        return f"{len(recipe.runs)} runs of {', '.join(names)}"
+    return " + ".join(_run_text(run, plan) for run in recipe.runs)
+
+
+def _run_text(run: Run, plan: Plan) -> str:
+    spec = plan.sources[run.key]
+    if run.stop - run.start == spec.elements:
+        return numberless(run.key)
+    rows = range(run.start, run.stop)[:: prod(spec.shape[1:] if len(spec.shape) < 3 else spec.shape[2:])]
+    if len(spec.shape) < 3:
+        return f"{numberless(run.key)}[{rows.start // rows.step}:{rows.stop // rows.step}]"
+    first = rows.start // rows.step % spec.shape[1]  # of one expert among those that are stacked
+    return f"{numberless(run.key)}[*, {first}:{first + len(rows)}]"

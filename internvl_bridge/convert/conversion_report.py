@@ -1,0 +1,80 @@
+"""What a conversion did, as a report."""
+
+from collections.abc import Iterator
+
+from internvl_bridge.checkpoint.adapter_report import adapter_summary
+from internvl_bridge.checkpoint.adapters import ADAPTER_FILE
+from internvl_bridge.checkpoint.inspection import Inspection
+from internvl_bridge.checkpoint.inspection_report import engines_text, inspection_summary
+from internvl_bridge.convert.computed_report import computed_report
+from internvl_bridge.convert.report import ConversionReport
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE
+from internvl_bridge.reporting.sizes import human_size
+from internvl_bridge.reporting.tables import Facts, Part
+from internvl_bridge.verification.comparison_report import difference_parts, verdict, zero_distances
+
+_DONE = {"repair": "Repaired", "merge": "Merged", "cast": "Cast", "extract": "Extracted"}
+
+
+def conversion_report(report: ConversionReport, *, every: bool = False, warned: bool = False) -> Iterator[Part]:
+    """What ``report`` says; ``every``: with all files, and a line for each tensor.
+
+    ``warned``: whoever reads it has seen the warnings.
+    """
+    done = _DONE.get(report.command, "Converted")
+    yield f"{done} {report.source} into {report.output} ({report.format} format, {report.family})."
+    yield _facts(report, every=every)
+    if report.computed is not None:
+        yield from computed_report(report.computed, report.tensors, every=every)
+    if every and report.verification is not None:
+        yield from zero_distances(report.verification)
+    if report.reference is not None:
+        yield f"Against the reference: {verdict(report.reference)}"
+        yield from difference_parts(report.reference, every=every)
+    if not warned:
+        yield from (f"Warning: {warning}" for warning in report.warnings)
+    elif report.warnings:
+        yield f"{len(report.warnings)} warning(s), see above; they are in {SIDECAR_FILE}, too."
+    yield from (f"Note: {note}" for note in report.notes)
+
+
+def _facts(report: ConversionReport, *, every: bool) -> Facts:
+    is_checkpoint = isinstance(report.found, Inspection) and ADAPTER_FILE not in report.files
+    weights = [name for name in report.files if name.endswith(".safetensors")]
+    others = [name for name in report.files if name not in weights]
+    speed = f", {human_size(int(report.bytes / report.seconds))}/s" if report.seconds else ""
+    cloned = f"{human_size(report.cloned)} share their blocks on disk with the source; the rest was copied"
+    kept = f"{len(report.kept)} file(s) that an earlier run had finished were compared with the source and kept"
+    values = {
+        "Found": _summary(report),
+        "Written": f"{report.tensors} tensors, {human_size(report.bytes)} in {len(weights)} file(s) of weights; "
+        f"{len(others)} other file(s)",
+        "Other files": ", ".join(others) if every else "",
+        "Took": f"{report.seconds:.1f} s{speed}",
+        "Cloned": cloned if report.cloned else "",
+        "Resumed": kept if report.kept else "",
+        "Served by": f"{engines_text(report.engines)} (docs/serving.md)" if is_checkpoint else "",
+        "Left behind": ", ".join(report.left_behind),
+        "Verified": _verified(report),
+    }
+    return Facts({name: value for name, value in values.items() if value})
+
+
+def _summary(report: ConversionReport) -> str:
+    found = report.found
+    return inspection_summary(found) if isinstance(found, Inspection) else adapter_summary(found)
+
+
+def _verified(report: ConversionReport) -> str:
+    if report.verification is None:
+        return "no (--no-verify)"
+    return (
+        f"read back and compared with {_compared(report)}; every bit is equal. L2 distance 0 for each of the "
+        f"{len(report.verification.equal)} tensors, {report.verification.l2:g} over all."
+    )
+
+
+def _compared(report: ConversionReport) -> str:
+    if report.computed is not None:
+        return "the source, and with what was computed once more"
+    return "the source" if isinstance(report.found, Inspection) else "tensors that were made once more"

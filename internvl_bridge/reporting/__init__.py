@@ -1,0 +1,1 @@
+"""What reports are made of. Knows neither checkpoints nor terminals."""

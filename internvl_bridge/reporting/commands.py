@@ -1,0 +1,15 @@
+"""Commands for people to type, as reports have them."""
+
+import os
+import shlex
+
+
+def typed_path(path: str | os.PathLike[str]) -> str:
+    """``path`` as a shell and a command line take it for a path, whatever it looks like.
+
+    Example:
+        >>> typed_path("-my model")
+        "'./-my model'"
+    """
+    text = os.fspath(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
