@@ -77,10 +77,12 @@ def _found(directory: Path, entries: Sequence[Path]) -> Iterator[tuple[str, str]
     files = [path.name for path in entries if path.is_file()]
     steps = [name for name in folders if _DEEPSPEED.fullmatch(name)]
     if "zero_to_fp32.py" in files or steps:
-        join = f"cd {place} && python zero_to_fp32.py . weights --safe_serialization"
+        scripts = [name for name in files if name == "zero_to_fp32.py"]
+        script = scripts[0] if scripts else "-m deepspeed.utils.zero_to_fp32"
+        join = f"cd {place} && python {script} . weights --safe_serialization"
         then = "Then give this directory again" if CONFIG in files else f"Then add {_ADD_CONFIG}"
         yield (
-            f"a checkpoint of DeepSpeed ({first_few([*steps, 'zero_to_fp32.py'])}), whose weights lie in parts",
+            f"a checkpoint of DeepSpeed ({first_few([*steps, *scripts])}), whose weights lie in parts",
             f"Put them together: {join}. {then}: its weights/ is read.",
         )
     parts = [name for name in files if name.startswith("model_world_size_")]

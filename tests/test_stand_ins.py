@@ -10,7 +10,11 @@ from internvl_bridge.stand_ins import gone, other_directory
 @pytest.mark.parametrize(
     ("names", "what", "remedy"),
     [
-        (["global_step5/", "latest"], "a checkpoint of DeepSpeed (global_step5", "python zero_to_fp32.py . weights"),
+        (
+            ["global_step5/", "latest"],
+            "a checkpoint of DeepSpeed (global_step5",
+            "python -m deepspeed.utils.zero_to_fp32 . weights",
+        ),
         (["global_step5/", "config.json"], "DeepSpeed", "Then give this directory again: its weights/ is read"),
         (["model_world_size_2_rank_0.pt"], "a checkpoint of verl", "verl.model_merger merge --backend fsdp"),
         (["global_step_5/"], "a checkpoint of verl", "--local_dir {}/global_step_5/actor --target_dir MERGED"),

@@ -6,7 +6,7 @@ from internvl_bridge.checkpoint.component_sizes import ComponentSize
 from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.usage import Usage
-from internvl_bridge.reporting.commands import typed_path
+from internvl_bridge.reporting.commands import typed_path, unbroken
 from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.reporting.tables import Facts, Part, Table
 
@@ -94,13 +94,13 @@ def _loading(found: Inspection) -> str:
         return "see above"
     if found.format == Format.CUSTOM.value:
         return (
-            f"internvl_bridge.load_pretrained; transformers 4 with upstream's remote code. For transformers' own "
-            f"class: internvl-bridge to-hf {place} OUTPUT"
+            "internvl_bridge.load_pretrained; transformers 4 with upstream's remote code. For transformers' own "
+            "class: " + unbroken(f"internvl-bridge to-hf {place} OUTPUT")
         )
     versions = f"transformers {', '.join(found.transformers)}"
     if not found.repairable:
         return versions
-    return f"{versions} only. For more versions: internvl-bridge repair {place} OUTPUT"
+    return f"{versions} only. For more versions: " + unbroken(f"internvl-bridge repair {place} OUTPUT")
 
 
 def _count_text(number: int) -> str:

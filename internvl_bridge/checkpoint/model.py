@@ -105,6 +105,12 @@ def read_model(source: Source, reference: Path | None = None, *, alone: bool = F
     if is_unwrapped:
         weights = base_weights(weights)
     specs = whole_specs(weights)
+    if not model_keys_in(wanted.other)(specs) and model_keys_in(wanted)(specs):
+        raise ConfigError(
+            f"{config.path} is of the {wanted.other.value} format, but the weights in {source.weights} have the names "
+            f"of the {wanted.value} format.",
+            "Give the config.json that belongs to the weights: that of a model of the same format.",
+        )
     other_format = None if alone else _other_format(directory, wanted, reference)
     named = other_format.description.family if other_format is not None else None
     description = describe(config, specs, named)

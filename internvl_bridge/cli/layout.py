@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import typer
 
+from internvl_bridge.reporting.commands import NO_BREAK
 from internvl_bridge.reporting.tables import Facts, Part, Table
 
 _NARROWEST = 10
@@ -23,14 +24,15 @@ def lines_of(parts: Iterable[Part], width: int | None, *, color: bool) -> Iterat
     for part in parts:
         match part:
             case str():
-                yield from _wrapped(printable(part), width, indent=len(part) - len(part.lstrip(" ")) + 2)
+                lines = iter(wrapped(printable(part), width, indent=len(part) - len(part.lstrip(" ")) + 2))
             case Facts():
-                yield from _fact_lines(part, width, color=color)
+                lines = _fact_lines(part, width, color=color)
             case Table():
-                yield from _table_lines(part, width, color=color)
+                lines = _table_lines(part, width, color=color)
+        yield from (line.replace(NO_BREAK, " ") for line in lines)
 
 
-def _wrapped(text: str, width: int | None, *, indent: int) -> list[str]:
+def wrapped(text: str, width: int | None, *, indent: int) -> list[str]:
     """``text`` in lines, with those after the first indented if they are part of an indented text."""
     if width is None or len(text) <= width:
         return [text]
@@ -50,7 +52,7 @@ def _fact_lines(facts: Facts, width: int | None, *, color: bool) -> Iterator[str
     column = max(len(name) for name in facts.values) + 2
     for name, value in facts.values.items():
         label = f"{name}:".ljust(column)
-        first, *rest = _wrapped(printable(value), None if width is None else max(width - column, 20), indent=0)
+        first, *rest = wrapped(printable(value), None if width is None else max(width - column, 20), indent=0)
         yield (typer.style(label, bold=True) if color else label) + first
         yield from (" " * column + line for line in rest)
 
@@ -96,4 +98,4 @@ def _pieces(name: str, room: int) -> Iterator[str]:
 
 def printable(text: str) -> str:
     """``text`` without control characters: keys and file names come from strangers."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or c == NO_BREAK else c.encode("unicode_escape").decode() for c in text)

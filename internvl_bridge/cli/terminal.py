@@ -15,15 +15,16 @@ from typing import TextIO
 import typer
 
 from internvl_bridge._version import __version__
-from internvl_bridge.cli.layout import lines_of, printable
+from internvl_bridge.cli.layout import lines_of, printable, wrapped
 from internvl_bridge.cli.progress_lines import files_text, progress_lines
 from internvl_bridge.errors import BridgeError, DifferenceError, OutputError
+from internvl_bridge.reporting.commands import NO_BREAK
 from internvl_bridge.reporting.tables import PLAIN_BARS, Part
 from internvl_bridge.work.progress import Progress, Report, silent
 
 DIFFERS, REFUSED, INTERRUPTED = 1, 2, 130
-_WIDE = 72
-"""Columns from which on a progress bar has room for sizes."""
+_NARROW, _WIDE = 76, 110
+"""Columns from which on a progress bar has room for files and speed, and for sizes."""
 _STYLES = {"Error": typer.colors.RED, "Warning": typer.colors.YELLOW}
 """The colours of the words that messages on stderr begin with."""
 
@@ -95,10 +96,10 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
     console = Console(stderr=True)
     columns = (
         rich.TextColumn("{task.description}"),
-        rich.TextColumn("{task.fields[files]}"),
+        *([rich.TextColumn("{task.fields[files]}")] if console.width >= _NARROW else []),
         rich.BarColumn(bar_width=None),
         *([rich.DownloadColumn(binary_units=True)] if console.width >= _WIDE else [rich.TaskProgressColumn()]),
-        rich.TransferSpeedColumn(),
+        *([rich.TransferSpeedColumn()] if console.width >= _NARROW else []),
         rich.TimeRemainingColumn(),
     )
     with rich.Progress(*columns, console=console, transient=True, expand=True) as bar:
@@ -144,11 +145,12 @@ def put(text: str) -> None:
 
 def warn(line: str) -> None:
     """Print ``line`` on stderr, if that can be: it changes nothing where nobody can be told."""
-    word, colon, rest = printable(line).partition(":")
+    width = shutil.get_terminal_size().columns if _is_terminal(sys.stderr) else None
+    word, colon, rest = "\n".join(wrapped(printable(line), width, indent=2)).partition(":")
     if colon and word in _STYLES and _has_color(sys.stderr):
         word = typer.style(word, fg=_STYLES[word], bold=True)
     try:
-        typer.echo(f"{word}{colon}{rest}", err=True, color=_has_color(sys.stderr))
+        typer.echo(f"{word}{colon}{rest}".replace(NO_BREAK, " "), err=True, color=_has_color(sys.stderr))
     except OSError:
         _discard(sys.stderr)
 

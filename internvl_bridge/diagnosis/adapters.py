@@ -1,5 +1,6 @@
 """Examine an adapter: try to convert it, and collect what that would say."""
 
+from functools import partial
 from pathlib import Path
 
 from internvl_bridge.checkpoint.adapter_inspection import inspect_adapter
@@ -7,11 +8,13 @@ from internvl_bridge.checkpoint.adapter_report import adapter_summary
 from internvl_bridge.checkpoint.adapters import read_adapter
 from internvl_bridge.convert.adapters import prepare_adapter
 from internvl_bridge.convert.options import Options
+from internvl_bridge.convert.prepare import command_for
 from internvl_bridge.diagnosis.findings import Diagnosis, Finding, in_order
 from internvl_bridge.diagnosis.trial import NOWHERE, refused, tried
-from internvl_bridge.diagnosis.weights import Reading, findings_in_weights, not_read
+from internvl_bridge.diagnosis.weights import Reading, findings_in_weights, not_read, typed_options
 from internvl_bridge.errors import BridgeError
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.reporting.commands import typed_path
 
 
 def examined_adapter(directory: Path, options: Options, reading: Reading) -> Diagnosis:
@@ -21,7 +24,7 @@ def examined_adapter(directory: Path, options: Options, reading: Reading) -> Dia
     except BridgeError as error:
         return Diagnosis(str(directory), "adapter", None, None, (refused(error),), ())
     findings: list[Finding] = []
-    unknown = [*not_read(directory, reading)]
+    unknown = [*not_read(directory, options, reading)]
     if found.refusal is not None:
         findings.append(Finding("wrong", found.refusal))
     elif found.spelling is None:
@@ -29,8 +32,8 @@ def examined_adapter(directory: Path, options: Options, reading: Reading) -> Dia
     else:
         format_ = Format(found.format)
         # What it warns of is what an adapter of the other format needs.
-        _, findings = tried(
-            lambda execution: prepare_adapter(directory, NOWHERE, (format_, format_.other), options, execution)
-        )
+        formats = (format_, format_.other)
+        command = f"internvl-bridge {command_for(*formats)} {typed_path(directory)} OUTPUT{typed_options(options)}"
+        findings += tried(partial(prepare_adapter, directory, NOWHERE, formats, options), command).refusals
     findings += findings_in_weights(directory, checkpoint, reading)
     return Diagnosis(str(directory), "adapter", adapter_summary(found), None, in_order(findings), tuple(unknown))

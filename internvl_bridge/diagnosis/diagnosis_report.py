@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from internvl_bridge.diagnosis.findings import Diagnosis
-from internvl_bridge.reporting.commands import typed_path
+from internvl_bridge.reporting.commands import unbroken
 from internvl_bridge.reporting.tables import Part
 
 _HEADINGS = {"wrong": "Wrong:", "odd": "Odd, and perhaps meant:"}
@@ -24,15 +24,21 @@ def diagnosis_report(found: Diagnosis) -> Iterator[Part]:
         for number, finding in enumerate(some, 1):
             yield f"  {number}. {finding.text}"
             if finding.remedy:
-                yield f"     -> {finding.remedy}"
-    if found.command and found.findings:
+                is_command = finding.remedy.startswith("internvl-bridge ")
+                yield f"     -> {unbroken(finding.remedy) if is_command else finding.remedy}"
+    if found.command and any("output" in finding.text for finding in found.findings):
         yield ""
-        place = typed_path(found.path)
-        yield f"The output that is spoken of is what this makes: internvl-bridge {found.command} {place} OUTPUT"
+        yield f"The output that is spoken of is what this makes: {unbroken(found.command)}"
     if found.not_checked:
         yield ""
         yield "Not checked:"
-        yield from (f"  * {text}" for text in found.not_checked)
+        yield from (f"  * {_with_command(text)}" for text in found.not_checked)
+
+
+def _with_command(text: str) -> str:
+    """``text``, whose command at its end stays in one line."""
+    before, program, rest = text.rpartition("internvl-bridge ")
+    return before + unbroken(program + rest)
 
 
 def _count(number: int) -> str:

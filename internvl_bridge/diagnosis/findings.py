@@ -24,7 +24,7 @@ class Diagnosis:
     """All that was found in the directory ``path``, the worst first.
 
     ``kind``: "checkpoint" or "adapter". ``summary`` is what it turned out to be, None if that cannot be said.
-    ``command`` is the one that was tried: what findings say about an output is about what that would make.
+    ``command`` is the one that was tried, in full: what findings say about an output is about what that would make.
     ``not_checked`` says what these checks cannot see, and how to see it.
     """
 

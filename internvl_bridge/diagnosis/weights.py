@@ -1,9 +1,11 @@
 """What only reading the weights shows: damage, and values that no training makes."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from internvl_bridge.convert.options import Options
 from internvl_bridge.diagnosis.findings import Finding
 from internvl_bridge.diagnosis.trial import refused
 from internvl_bridge.errors import BridgeError, first_few
@@ -52,13 +54,20 @@ def _damage(directory: Path, reading: Reading) -> Iterator[Finding]:
         )
 
 
-def not_read(directory: Path, reading: Reading) -> Iterator[str]:
+def typed_options(options: Options) -> str:
+    """The options that say where the rest of a directory is, as they are typed."""
+    stated = {"--config": options.config, "--base": options.base}
+    places = "".join(f" {name} {typed_path(place)}" for name, place in stated.items() if place is not None)
+    return places + (f" --state-dict {shlex.quote(options.state_dict)}" if options.state_dict else "")
+
+
+def not_read(directory: Path, options: Options, reading: Reading) -> Iterator[str]:
     """What remains unknown about the weights."""
     place = typed_path(directory)
     if not reading.deep:
         yield (
             f"Whether the weights are damaged, and whether all their values are numbers. This reads them: "
-            f"internvl-bridge doctor {place} --deep"
+            f"internvl-bridge doctor {place} --deep{typed_options(options)}"
         )
     elif not _has_checksums(directory):
         yield (

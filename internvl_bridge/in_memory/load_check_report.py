@@ -5,7 +5,7 @@ from math import isinf
 
 from internvl_bridge.errors import first_few
 from internvl_bridge.in_memory.load_check_result import LoadCheck, LogitDifference, Prompted
-from internvl_bridge.reporting.commands import typed_path
+from internvl_bridge.reporting.commands import typed_path, unbroken
 from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.reporting.tables import Facts, Part, number_text
 
@@ -13,8 +13,10 @@ from internvl_bridge.reporting.tables import Facts, Part, number_text
 def load_check_report(found: LoadCheck) -> Iterator[Part]:
     """The verdict, then what was seen."""
     part = f", of which the first {found.layers} layers were opened" if found.layers else ""
-    verdict = "Loads" if found.ok else "Does not load as it should"
+    verdict = "Loads" if found.loads else "Does not load as it should"
     yield f"{verdict}: {found.path} ({found.format} format{part}), by {found.opened_by}."
+    if found.loads and not found.ok:
+        yield _on_the_other(found)
     values = {
         "Error": found.error or "",
         "Model": f"{found.parameters:,} parameters, {human_size(found.bytes)}, {found.dtype}" if found.dtype else "",
@@ -35,8 +37,19 @@ def load_check_report(found: LoadCheck) -> Iterator[Part]:
         yield "Only names and shapes were compared (--meta): no weights were read, and nothing was computed."
     elif found.layers:
         yield "The numbers of a part of a model mean nothing but for a comparison with the same part of another one."
-    if not found.ok:
-        yield f"What may be wrong, and what to do: internvl-bridge doctor {typed_path(found.path)}"
+    if not found.loads:
+        deep = " --deep" if found.prompted is not None and not found.prompted.finite else ""
+        command = unbroken(f"internvl-bridge doctor {typed_path(found.path)}{deep}")
+        yield f"What may be wrong, and what to do: {command}"
+
+
+def _on_the_other(found: LoadCheck) -> str:
+    """Why a checkpoint that loads is not what it was compared with."""
+    if found.against is None:
+        return "What it was compared with does not load."
+    if found.against.agrees:
+        return "But both processors make other inputs of the same prompt: compare their chat templates and image sizes."
+    return "But it computes something else than what it was compared with, as a fine-tune does."
 
 
 def _names(keys: Sequence[str], what: str) -> str:

@@ -85,12 +85,17 @@ class LoadCheck:
     seconds: float
 
     @property
-    def ok(self) -> bool:
-        """Whether all of it opens, every tensor in its place, and computes what it was compared with."""
-        opens = not (self.error or self.against_error or self.processor_error)
+    def loads(self) -> bool:
+        """Whether all of it opens, every tensor in its place, and computes numbers."""
+        opens = not (self.error or self.processor_error)
         in_place = not (self.missing or self.unexpected or self.mismatched or self.changed)
         computes = self.prompted is None or self.prompted.finite
-        return opens and in_place and computes and (self.against is None or self.against.ok)
+        return opens and in_place and computes
+
+    @property
+    def ok(self) -> bool:
+        """Whether it loads, and computes what it was compared with."""
+        return self.loads and not self.against_error and (self.against is None or self.against.ok)
 
     def __repr__(self) -> str:
         return f"LoadCheck(path={self.path!r}, ok={self.ok}, opened_by={self.opened_by!r}, error={self.error!r})"
@@ -104,4 +109,10 @@ class LoadCheck:
     def as_json(self) -> dict[str, Any]:
         """The same as values that :func:`json.dumps` takes."""
         against = None if self.against is None else self.against.as_json()
-        return {**asdict(self), "against": against, "seconds": round(self.seconds, 3), "ok": self.ok}
+        return {
+            **asdict(self),
+            "against": against,
+            "seconds": round(self.seconds, 3),
+            "loads": self.loads,
+            "ok": self.ok,
+        }

@@ -17,13 +17,15 @@ _Name = TypeVar("_Name", bound=Hashable)
 class Change:
     """How some tensors differ together.
 
-    ``tensors`` counts those that both sides have, ``differing`` those of them that differ or could not be compared.
+    ``tensors`` counts those that both sides have. ``differing`` are those of them that differ or could not be compared.
+    ``mismatched`` are those that could not.
     ``l2`` is the L2 distance over those that could. ``norm`` is the L2 norm, on the left side, of those that differ.
     ``largest`` is the largest difference of two elements.
     """
 
     tensors: int
     differing: int
+    mismatched: int
     l2: float
     norm: float
     largest: float
@@ -38,6 +40,7 @@ class Change:
         return {
             "tensors": self.tensors,
             "differing": self.differing,
+            "mismatched": self.mismatched,
             "l2": as_number(self.l2),
             "relative_l2": as_number(self.relative),
             "largest": as_number(self.largest),
@@ -122,6 +125,7 @@ def _together(changes: Iterable[Change]) -> Change:
     return Change(
         tensors=sum(change.tensors for change in some),
         differing=sum(change.differing for change in some),
+        mismatched=sum(change.mismatched for change in some),
         l2=norm_of(change.l2 for change in some),
         norm=norm_of(change.norm for change in some),
         largest=_largest(change.largest for change in some),
@@ -135,9 +139,11 @@ def _largest(values: Iterable[float]) -> float:
 
 def _change(keys: Sequence[str], measured: Mapping[str, TensorDifference], mismatched: Container[str]) -> Change:
     differences = [measured[key] for key in keys if key in measured]
+    unmeasured = sum(key in mismatched for key in keys)
     return Change(
         tensors=len(keys),
-        differing=len(differences) + sum(key in mismatched for key in keys),
+        differing=len(differences) + unmeasured,
+        mismatched=unmeasured,
         l2=norm_of(difference.l2 for difference in differences),
         norm=norm_of(difference.norm for difference in differences),
         largest=_largest(difference.largest for difference in differences),

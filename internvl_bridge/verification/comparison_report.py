@@ -1,12 +1,13 @@
 """What a comparison of tensors found, as a report that fits on a screen."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from internvl_bridge.mapping.numberless import numberless
 from internvl_bridge.reporting.tables import Facts, Part, Table, bars, number_text
 from internvl_bridge.verification.changes import Change, by_component, by_group, by_layer, in_order, rank
-from internvl_bridge.verification.tensor_difference import Sort
+from internvl_bridge.verification.tensor_difference import Sort, TensorDifference
 from internvl_bridge.verification.tensors import Comparison
 
 TOP = 10
@@ -15,6 +16,8 @@ _LISTED = 20
 """Lines about tensors that could not be compared."""
 _FRAME = {"model", "language_model", "vision_model", "vision_tower"}
 """What keys begin with, in one spelling or another."""
+_SAME_SHAPE = re.compile(r"(\[.*\]) was expected, \w+ \1 found")
+"""How tensors are mismatched whose values can be compared."""
 _BARS = 40
 """Bars in a row: of more layers, several share one."""
 
@@ -39,8 +42,9 @@ def verdict(found: Comparison) -> str:
             f"{len(found.missing)} are missing and {len(found.unexpected)} unexpected."
         )
     how = "have equal values" if found.ignores_dtype else "are equal bit for bit"
+    total = compared + len(found.missing) + len(found.mismatched)
     return (
-        f"{len(found.equal)} of {compared} tensors {how}; L2 distance {found.l2:g} over all; "
+        f"{len(found.equal)} of {total} tensors {how}; L2 distance {found.l2:g} over all; "
         f"{len(found.missing)} missing, {len(found.unexpected)} unexpected, {len(found.mismatched)} mismatched."
     )
 
@@ -58,12 +62,12 @@ def difference_parts(
     yield from shown
     if len(lines) > len(shown):
         yield f"  and {len(lines) - len(shown)} more; --verbose lists them all"
-    if found.mismatched and not found.ignores_dtype:
+    if not found.ignores_dtype and any(map(_SAME_SHAPE.search, found.mismatched.values())):
         yield "  --ignore-dtype compares the values of tensors that differ in dtype only."
     if found.differences:
         yield from _diagnosis(found, top, sort)
     if every:
-        yield from (f"  L2 {d.l2:.6g}: {d.key}, from element {d.element} on" for d in found.differences)
+        yield from (f"  L2 {d.l2:.6g}: {d.key}, from element {d.element} on" for d in _sorted(found, sort))
         yield from zero_distances(found)
 
 
@@ -94,7 +98,7 @@ def _diagnosis(found: Comparison, top: int, sort: Sort) -> Iterator[Part]:
         yield "Relative L2 distance, layer by layer:"
         yield Facts(layers)
     yield ""
-    if len(found.differences) <= top:
+    if len(found.differences) <= min(top, TOP):
         yield _tensor_table(found, sort)
         return
     groups = by_group(found, sort)
@@ -114,7 +118,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _row(name: str, change: Change) -> tuple[str, ...]:
-    numbers = map(number_text, (change.l2, change.relative, change.largest))
+    measured = change.differing == 0 or change.differing > change.mismatched
+    numbers = (number_text(n) if measured else "-" for n in (change.l2, change.relative, change.largest))
     return name, f"{change.tensors}", f"{change.differing}", *numbers
 
 
@@ -128,10 +133,13 @@ def _group_row(name: str, change: Change) -> tuple[str, ...]:
 
 
 def _tensor_table(found: Comparison, sort: Sort) -> Table:
-    differences = {difference.key: difference for difference in found.differences}
-    shown = (differences[key] for key in in_order(sorted(differences), differences.__getitem__, sort))
-    rows = ((d.key, f"{d.element}", *map(number_text, (d.l2, d.relative, d.largest))) for d in shown)
+    rows = ((d.key, f"{d.element}", *map(number_text, (d.l2, d.relative, d.largest))) for d in _sorted(found, sort))
     return Table(("Tensor", "From element", "L2", "Relative", "Largest"), "lrrrr", tuple(rows))
+
+
+def _sorted(found: Comparison, sort: Sort) -> list[TensorDifference]:
+    differences = {difference.key: difference for difference in found.differences}
+    return [differences[key] for key in in_order(sorted(differences), differences.__getitem__, sort)]
 
 
 def _layer_text(values: Sequence[float]) -> str:

@@ -15,6 +15,7 @@ from support import rewrite
 
 import internvl_bridge
 from internvl_bridge.cli.layout import lines_of
+from internvl_bridge.reporting.commands import unbroken
 from internvl_bridge.reporting.tables import Facts, Table
 
 BRIDGE = [sys.executable, "-m", "internvl_bridge"]
@@ -70,6 +71,12 @@ def test_words_are_wrapped_and_never_broken():
         "To:   one two three four",
         "      five",
     ]
+
+
+def test_a_command_stays_in_one_line_so_that_it_can_be_copied():
+    command = "internvl-bridge repair /somewhere OUTPUT"
+    for part in (f"  Type this: {unbroken(command)}", Facts({"Type": f"this: {unbroken(command)}"})):
+        assert any(line.endswith(command) for line in lines(part, width=30))
 
 
 def test_numbers_are_aligned_and_long_names_are_broken_at_their_dots():

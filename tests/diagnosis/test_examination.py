@@ -103,6 +103,9 @@ def test_only_deep_reads_the_weights(custom: Custom):
     assert wrong(source) == []
     assert f"internvl-bridge doctor {source} --deep" in doctor(source).stdout
     assert wrong(source, deep=True) == ["1 tensors hold values that are not finite numbers: mlp1.1.weight."]
+    findings = internvl_bridge.diagnose(source, deep=True).findings
+    assert [finding.severity for finding in findings] == sorted((f.severity for f in findings), reverse=True)
+    rewrite(source, lambda tensors: tensors["mlp1.3.bias"].zero_())
     [odd] = [f.text for f in internvl_bridge.diagnose(source, deep=True).findings if "zeros" in f.text]
     assert odd.endswith("vision_model.encoder.layers.0.mlp.fc1.weight.")
     assert f"internvl-bridge verify SOURCE {source}" in doctor(source, "--deep").stdout
@@ -138,8 +141,10 @@ def test_an_adapter_is_examined_with_its_base(tmp_path: Path):
     alone = internvl_bridge.diagnose(adapter)
     assert alone.kind == "adapter"
     assert alone.healthy
-    assert any("--base" in text for text in alone.not_checked)
-    assert not any("--base" in text for text in internvl_bridge.diagnose(adapter, base=base).not_checked)
+    assert any("Whether it fits" in text for text in alone.not_checked)
+    fitting = internvl_bridge.diagnose(adapter, base=base)
+    assert not any("Whether it fits" in text for text in fitting.not_checked)
+    assert any(text.endswith(f"--deep --base {base}") for text in fitting.not_checked)
     other = copy_custom("qwen3-300m", tmp_path / "other")
     assert not internvl_bridge.diagnose(adapter, base=other).healthy
     assert doctor(adapter, "--base", tmp_path / "nowhere").exit_code == 2
@@ -195,6 +200,35 @@ def test_a_name_that_looks_like_an_option_can_be_typed(custom: Custom, tmp_path:
     custom("qwen2-300m").rename(tmp_path / "-dash")
     monkeypatch.chdir(tmp_path)
     assert "internvl-bridge doctor ./-dash --deep" in doctor("./-dash").stdout
+
+
+def test_the_conversion_into_the_custom_format_may_refuse_what_a_repair_takes(custom: Custom, tmp_path: Path):
+    internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
+    (tmp_path / "hf" / "internvl_bridge.json").write_text("{")
+    remedies = [finding.remedy or "" for finding in internvl_bridge.diagnose(tmp_path / "hf").findings]
+    assert any(remedy.startswith("Remove it to convert without it") for remedy in remedies)
+
+
+def test_the_commands_have_the_options_that_they_need(custom: Custom, tmp_path: Path):
+    """They are typed as they stand."""
+    source, alone = custom("qwen2-300m"), tmp_path / "alone"
+    alone.mkdir()
+    (source / "model.safetensors").rename(alone / "model.safetensors")
+    found = internvl_bridge.diagnose(alone, config=source)
+    assert found.command == f"internvl-bridge to-hf {alone} OUTPUT --config {source}"
+    result = CliRunner().invoke(app, [*found.command.replace("OUTPUT", str(tmp_path / "out")).split()[1:]])
+    assert result.exit_code == 0
+    for name in ("tokenizer.json", "vocab.json"):
+        (source / name).unlink(missing_ok=True)
+    [text] = [finding.remedy for finding in internvl_bridge.diagnose(alone, config=source).findings]
+    assert text.endswith(f"That is: internvl-bridge to-hf {alone} OUTPUT --config {source} --tokenizer DIR")
+
+
+def test_a_config_of_the_other_format_is_named(custom: Custom, tmp_path: Path):
+    source = custom("qwen2-300m")
+    internvl_bridge.to_hf(source, tmp_path / "hf")
+    [text] = wrong(tmp_path / "hf", config=source)
+    assert "is of the custom format, but the weights in" in text
 
 
 def test_it_writes_nothing(custom: Custom, tmp_path: Path):

@@ -5,6 +5,7 @@ Runs in transformers 5 and in 4.57 (``make test-matrix``).
 
 import gc
 import json
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,16 @@ def test_the_first_model_is_gone_before_the_second_is_opened(hf: Path, monkeypat
     assert len(models) == 2
 
 
+def test_a_processor_that_makes_other_inputs_is_noticed(hf: Path, tmp_path: Path):
+    shutil.copytree(hf, tmp_path / "other")
+    with (tmp_path / "other" / "chat_template.jinja").open("a") as template:
+        template.write("Well,")
+    found = internvl_bridge.check_load(hf, against=tmp_path / "other")
+    assert found.against is not None
+    assert (found.against.largest, found.against.same_inputs, found.loads, found.ok) == (0.0, False, True, False)
+    assert "other inputs of the same prompt" in found._repr_html_()
+
+
 def test_a_cast_agrees_with_its_source_in_either_order(hf: Path, tmp_path: Path):
     internvl_bridge.cast(hf, tmp_path / "wide", dtype="float32")
     for one, other in ((hf, tmp_path / "wide"), (tmp_path / "wide", hf)):
@@ -230,7 +241,8 @@ def test_what_the_other_one_raises_is_said_of_the_other_one(hf: Path, monkeypatc
 
     monkeypatch.setattr(load_check, "open_checkpoint_model", failing)
     found = internvl_bridge.check_load(hf, against=hf.parent / "qwen2-300m")
-    assert (found.error, found.against_error, found.ok) == (None, "RuntimeError: no such thing", False)
+    assert (found.error, found.against_error, found.loads) == (None, "RuntimeError: no such thing", True)
+    assert not found.ok
 
 
 def test_what_transformers_raises_is_an_answer(hf: Path):

@@ -51,7 +51,10 @@ def test_components_are_in_the_order_of_the_model_with_their_groups():
 
 def test_what_could_not_be_compared_differs():
     projector = by_component(FOUND)["projector", ""]
-    assert (projector.tensors, projector.differing, projector.l2) == (1, 1, 0.0)
+    assert (projector.tensors, projector.differing, projector.mismatched, projector.l2) == (1, 1, 1, 0.0)
+    [table, _] = [part for part in comparison_report(FOUND) if isinstance(part, Table)]
+    assert table.rows[2] == ("projector", "1", "1", "-", "-", "-")
+    assert next(iter(comparison_report(FOUND))).startswith("Different: 2 of 7 tensors are equal bit for bit")
 
 
 @pytest.mark.parametrize(

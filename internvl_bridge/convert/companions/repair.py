@@ -5,6 +5,7 @@ Made of a repaired directory, it is the same to the byte.
 
 import json
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from internvl_bridge.convert.companions.shared import (
     read_whole_tokenizer,
     tensor_facts,
 )
+from internvl_bridge.errors import BridgeError
+from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.chat.choice import ChatSetup, choose_chat
 from internvl_bridge.metadata.chat.generation import (
     GENERATION_FILE,
@@ -28,6 +31,7 @@ from internvl_bridge.metadata.chat.generation import (
     with_turn_end,
 )
 from internvl_bridge.metadata.config.description import ModelDescription
+from internvl_bridge.metadata.config.file import detect_format, read_config
 from internvl_bridge.metadata.config.repair import repaired_config
 from internvl_bridge.metadata.config.tiling import ONE_TILE, custom_tiling, hf_tiling, stated_tiling, top_tiling
 from internvl_bridge.metadata.config.translation import TokenFacts
@@ -39,7 +43,7 @@ from internvl_bridge.metadata.files import (
     present,
     small_texts,
 )
-from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, as_text
+from internvl_bridge.metadata.json_files import CONFIG_FILE, Config, as_text, is_present
 from internvl_bridge.metadata.other_format import OtherFormat, usable_sidecar
 from internvl_bridge.metadata.processor.files import HF_PROCESSOR_FILES, PREPROCESSOR_FILE
 from internvl_bridge.metadata.processor.repair import repaired_processor
@@ -94,7 +98,8 @@ def repaired_companions(
     """
     source = hf.file.path.parent
     other_format, sidecar_notes = usable_sidecar(hf.file)
-    chat = choose_chat(_template_name(other_format), tokenizer.template, system_message, is_repair=True)
+    name = _template_name(other_format, source, tokenizer)
+    chat = choose_chat(name, tokenizer.template, system_message, is_repair=True)
     missing = not tokenizer.has_vocabulary and tokenizer.home == source
     end = None if chat.turn_end is None else token_id(tokenizer.home, chat.turn_end)
     chat_files, chat_notes = ({}, _incomplete(source, chat)) if missing else hf_tokenizer_files(tokenizer, chat, end)
@@ -125,12 +130,22 @@ def repaired_companions(
 def repaired_turn_end(hf: ModelDescription, tokenizer: TokenizerFiles) -> int | None:
     """The id of the token that ends a turn, as :func:`repaired_companions` has it; None if nothing states it."""
     other_format, _ = usable_sidecar(hf.file)
-    end = choose_chat(_template_name(other_format), tokenizer.template, None, is_repair=True).turn_end
+    name = _template_name(other_format, hf.file.path.parent, tokenizer)
+    end = choose_chat(name, tokenizer.template, None, is_repair=True).turn_end
     return None if end is None else token_id(tokenizer.home, end)
 
 
-def _template_name(other_format: OtherFormat | None) -> str | None:
-    return other_format.description.values.get("template") if other_format else None
+def _template_name(other_format: OtherFormat | None, source: Path, tokenizer: TokenizerFiles) -> str | None:
+    """The name of the template: as the sidecar has it, or the custom checkpoint that the tokenizer is from."""
+    if other_format is not None:
+        return other_format.description.values.get("template")
+    if tokenizer.home == source or not is_present(tokenizer.home / CONFIG_FILE):
+        return None
+    with suppress(BridgeError):  # the config of a language model alone, for instance
+        config = read_config(tokenizer.home)
+        if detect_format(config) is Format.CUSTOM:
+            return config.values.get("template")
+    return None
 
 
 def _incomplete(source: Path, chat: ChatSetup) -> tuple[str, ...]:

@@ -420,3 +420,20 @@ def test_the_way_back_is_that_of_the_source(tmp_path: Path):
     assert {name: text for name, text in back.items() if name != "internvl_bridge.json"} == {
         name: text for name, text in contents(tmp_path / "hf-back").items() if name != "internvl_bridge.json"
     }
+
+
+def test_the_template_is_that_of_the_custom_checkpoint_that_the_tokenizer_is_from(tmp_path: Path):
+    """What a trainer saved has neither a template nor a sidecar; its base has both names and prompts."""
+    base = copy_custom("qwen2-300m", tmp_path / "base")
+    internvl_bridge.to_hf(base, tmp_path / "hf")
+    shutil.copytree(tmp_path / "hf", tmp_path / "bare")
+    for name in ("internvl_bridge.json", "chat_template.jinja", "tokenizer_config.json", "tokenizer.json"):
+        (tmp_path / "bare" / name).unlink()
+    internvl_bridge.repair(tmp_path / "bare", tmp_path / "repaired", tokenizer=base)
+    there, here = (tmp_path / name / "chat_template.jinja" for name in ("hf", "repaired"))
+    assert here.read_text() == there.read_text()
+    edit_json(
+        base / "config.json", lambda config: config.update(model_type="qwen3", architectures=["Qwen3ForCausalLM"])
+    )
+    internvl_bridge.repair(tmp_path / "bare", tmp_path / "again", tokenizer=base)
+    assert (tmp_path / "again").is_dir()  # a language model's own config is no obstacle
