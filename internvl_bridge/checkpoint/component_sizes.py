@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from internvl_bridge.mapping.components import COMPONENTS, GROUPS, place_of
 from internvl_bridge.mapping.plan import TensorSpec
@@ -25,10 +24,6 @@ class ComponentSize:
     parameters: int
     bytes: int
     dtypes: Mapping[str, int]
-
-    def as_json(self) -> dict[str, Any]:
-        """The same as values that :func:`json.dumps` takes."""
-        return asdict(self)
 
 
 def component_sizes(specs: Mapping[str, TensorSpec]) -> tuple[ComponentSize, ...]:

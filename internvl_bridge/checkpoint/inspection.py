@@ -36,11 +36,9 @@ class Inspection:
     are stored twice); None if the checkpoint cannot be planned. ``saved_by``: the version of transformers that wrote
     an HF config.json, None where it does not say. ``refusal`` says why the checkpoint cannot be converted, None if it
     can. ``engines`` are those that serve it as it is, and ``faults`` say what one of them would do wrong.
-    ``remarks`` say what one would do because of the path.
-    ``transformers`` are the versions that load an HF checkpoint as it is. ``repairable``: repair makes one that more of
-    them load. ``usage`` is how images and prompts become
-    tokens, None if a file of the tokenizer or processor cannot be read. ``components`` are the parts of the model with
-    their sizes.
+    ``remarks`` say what one would do because of the path. ``transformers`` are the versions that load an HF checkpoint
+    as it is. ``repairable``: repair makes one that more of them load. ``usage`` is how images and prompts become
+    tokens, None if a file of the tokenizer or processor cannot be read. ``components`` are the model's parts and sizes.
     """
 
     path: str

@@ -7,10 +7,10 @@ from threading import Lock
 import torch
 
 
-class _Turn:
-    """Who wants one thread: the first who comes changes the number, and the last who goes changes it back.
+class _Users:
+    """How many want one thread: the first one changes torch's number, and the last one changes it back.
 
-    The number is one for the whole process.
+    torch has one number for the whole process. If each user restored what it found, overlapping ones would leave 1.
     """
 
     def __init__(self) -> None:
@@ -30,14 +30,14 @@ class _Turn:
                 torch.set_num_threads(self._before)
 
 
-_TURN = _Turn()
+_USERS = _Users()
 
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
     """Let torch compute on one thread in each thread that calls it: workers are enough, and sums must not vary."""
-    _TURN.enter()
+    _USERS.enter()
     try:
         yield
     finally:
-        _TURN.leave()
+        _USERS.leave()

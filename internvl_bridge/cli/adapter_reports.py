@@ -6,6 +6,7 @@ from dataclasses import asdict
 from internvl_bridge.checkpoint.adapter_report import adapter_summary
 from internvl_bridge.convert.adapters import AdapterConversion
 from internvl_bridge.convert.disk_budget import Budget
+from internvl_bridge.errors import first_few
 from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.reporting.tables import Facts, Part
 
@@ -22,7 +23,7 @@ def adapter_plan(conversion: AdapterConversion, budget: Budget) -> Iterator[Part
         "Found": adapter_summary(conversion.found),
         "Room": f"needs {human_size(budget.room)}, and {human_size(budget.free)} are free",
         "Would write": f"{made}; {', '.join(conversion.files)}",
-        "Left behind": ", ".join(conversion.left_behind),
+        "Left behind": first_few(conversion.left_behind),
     }
     yield Facts({name: value for name, value in values.items() if value})
     yield from (f"Note: {note}" for note in conversion.notes)

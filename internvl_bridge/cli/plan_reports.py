@@ -44,7 +44,7 @@ def cost_facts(conversion: Conversion, budget: Budget) -> Facts:
         "Would clone": f"{human_size(budget.cloned)}, shared with the source on disk" if budget.cloned else "",
         "Would keep": f"{human_size(budget.kept)} that an earlier run has finished" if budget.kept else "",
         "Other files": first_few(others),
-        "Left behind": ", ".join(conversion.left_behind),
+        "Left behind": first_few(conversion.left_behind),
     }
     return Facts({name: value for name, value in values.items() if value})
 

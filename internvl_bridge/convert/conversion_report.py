@@ -8,6 +8,7 @@ from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.checkpoint.inspection_report import engines_text, inspection_summary
 from internvl_bridge.convert.computed_report import computed_report
 from internvl_bridge.convert.report import ConversionReport
+from internvl_bridge.errors import first_few
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.reporting.tables import Facts, Part
@@ -54,7 +55,7 @@ def _facts(report: ConversionReport, *, every: bool) -> Facts:
         "Cloned": cloned if report.cloned else "",
         "Resumed": kept if report.kept else "",
         "Served by": f"{engines_text(report.engines)} (docs/serving.md)" if is_checkpoint else "",
-        "Left behind": ", ".join(report.left_behind),
+        "Left behind": ", ".join(report.left_behind) if every else first_few(report.left_behind),
         "Verified": _verified(report),
     }
     return Facts({name: value for name, value in values.items() if value})

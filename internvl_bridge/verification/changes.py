@@ -18,9 +18,8 @@ class Change:
     """How some tensors differ together.
 
     ``tensors`` counts those that both sides have. ``differing`` are those of them that differ or could not be compared.
-    ``mismatched`` are those that could not.
-    ``l2`` is the L2 distance over those that could. ``norm`` is the L2 norm, on the left side, of those that differ.
-    ``largest`` is the largest difference of two elements.
+    ``mismatched`` are those that could not. ``l2`` is the L2 distance over those that could. ``norm`` is the L2 norm,
+    on the left side, of those that differ. ``largest`` is the largest difference of two elements.
     """
 
     tensors: int

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import internvl_bridge
 from internvl_bridge.cli.app import app
+from internvl_bridge.diagnosis import weights
 
 Custom = Callable[[str], Path]
 
@@ -129,6 +130,14 @@ def test_damage_is_found_by_the_checksums(custom: Custom, tmp_path: Path):
     assert wrong(tmp_path / "hf") == []
     [text] = wrong(tmp_path / "hf", deep=True)
     assert text.startswith("model.safetensors: changed since a conversion wrote this directory")
+
+
+def test_weights_that_no_checksum_proves_are_named(custom: Custom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A conversion that clones and is not verified leaves such weights."""
+    internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
+    unproved = internvl_bridge.ChecksumReport(str(tmp_path / "hf"), (), (), (), ("model.safetensors",))
+    monkeypatch.setattr(weights, "verify_checksums", lambda *_, **__: unproved)
+    assert any("no checksum shows" in text for text in wrong(tmp_path / "hf", deep=True))
 
 
 def test_an_adapter_is_examined_with_its_base(tmp_path: Path):
