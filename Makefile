@@ -10,10 +10,10 @@ ENGINES := .venv-engines/bin
 TRAINERS := .venv-trainers/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 IN_PARALLEL := --numprocesses auto --dist worksteal
-COVERED := tests/reporting tests/mapping tests/planning tests/metadata tests/convert/companions tests/test_strict_json.py tests/checkpoint/test_random_matrix.py
-PURE := internvl_bridge/reporting/*,internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/checkpoint/random_matrix.py
+COVERED := tests/reporting tests/mapping tests/planning tests/metadata tests/convert/companions tests/pages tests/test_strict_json.py tests/checkpoint/test_random_matrix.py
+PURE := internvl_bridge/reporting/*,internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/pages/*,internvl_bridge/checkpoint/random_matrix.py
 
-.PHONY: demo test coverage test-exhaustive test-matrix test-engines test-trainers lint types format tables benchmark mutants clean python
+.PHONY: demo test coverage test-exhaustive test-matrix test-engines test-trainers test-browser lint types format tables gallery benchmark mutants clean python
 
 demo: .venv-demo/ready
 	@$(DEMO)/python examples/demo.py
@@ -46,6 +46,11 @@ test-engines: .venv-engines/ready
 test-trainers: .venv-trainers/ready
 	PYTHONPATH=trainers $(TRAINERS)/python -m pytest -W default trainers
 
+# Reports in a real browser. Not part of "make test": it needs a Chromium, for instance that of "apt install chromium".
+test-browser: .venv/ready
+	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --group browser
+	$(BIN)/python -m pytest browser
+
 lint: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -61,6 +66,10 @@ format: .venv/ready
 # The tables in the documentation that the package's own data make.
 tables: .venv/ready
 	$(BIN)/python docs/tables.py
+
+# The reports in docs/gallery, from the stored checkpoints of the tests and from a fine-tune that is made up.
+gallery: .venv/ready
+	$(BIN)/python docs/gallery.py
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/convert.py
@@ -78,9 +87,9 @@ python:
 
 # The demo converts safetensors, for which neither torch nor transformers is needed.
 .venv-demo/ready: pyproject.toml constraints.txt | python
-	@echo "Installing internvl-bridge, typer and xxhash into .venv-demo (without torch and transformers)."
+	@echo "Installing internvl-bridge, typer, xxhash and jinja2 into .venv-demo (without torch and transformers)."
 	@$(PYTHON) -m venv --clear .venv-demo
-	@$(DEMO)/python $(PIP_INSTALL) --constraint constraints.txt typer xxhash
+	@$(DEMO)/python $(PIP_INSTALL) --constraint constraints.txt typer xxhash jinja2
 	@PYTHONWARNINGS=ignore $(DEMO)/python $(PIP_INSTALL) --no-deps --editable .
 	@touch $@
 

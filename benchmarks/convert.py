@@ -185,10 +185,13 @@ def comparisons(directory: Path, size: str, rounds: int) -> list[str]:
     shutil.rmtree(hf)
     convert("merge", custom, merged, "--adapter", str(directory / "adapter"))
     different, reading_others = measured(merged)
+    report = ("--report", str(directory / "report.html"))
+    reported = [run(*_BRIDGE, "verify", str(custom), str(merged), *report, accepted=(1,)) for _ in range(rounds)]
     shutil.rmtree(merged)
     return [
         row(f"{size}: `verify` of equal ones : `cat` of both", equal, reading, "-"),
         row(f"{size}: `verify` of ones that differ : `cat` of both", different, reading_others, "-"),
+        row(f"{size}: that with `--report` : without", reported, different, "-"),
     ]
 
 
@@ -202,6 +205,8 @@ def commands(directory: Path, rounds: int) -> list[str]:
         run(sys.executable, "examples/synthetic.py", str(directory / preset), "--preset", preset)
     fits_or_not = (0, 2)
     plan = [run(*_BRIDGE, "plan", str(directory / "241b"), accepted=fits_or_not) for _ in range(rounds)]
+    report = ("--report", str(directory / "report.html"))
+    pictured = [run(*_BRIDGE, "plan", str(directory / "241b"), *report, accepted=fits_or_not) for _ in range(rounds)]
     there = convert("to-hf", directory / "many", directory / "hf-many")
     back = convert("to-custom", directory / "hf-many", directory / "back-many")
     fused = ("--layout", "l2", "--experts", "fused", "--no-verify")
@@ -211,6 +216,7 @@ def commands(directory: Path, rounds: int) -> list[str]:
         row("smallest Typer app `--help`", smallest, smallest, "1"),
         row("`internvl-bridge --help` : that", ours, smallest, "1.3"),
         row("`plan` of 241B-A28B (481 GB, 37,540 tensors)", plan, None, "1 s, 128 MiB"),
+        row("that with `--report` : without", pictured, plan, "3 s more, 300 MiB"),
         row("`to-hf`, verified, of as many tensors", [there], None, "96 MiB"),
         row("`to-custom`, verified, of as many tensors", [back], None, "96 MiB"),
         row("`repair`, verified, of L2 with fused experts into as many", [repaired], None, "96 MiB"),

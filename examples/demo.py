@@ -44,7 +44,7 @@ def main() -> None:
     say("Look at it: the headers and config.json say all of this.")
     bridge("inspect", custom)
     say("Convert it into the HF format of transformers: every bit is read back and compared.")
-    bridge("to-hf", custom, hf)
+    bridge("to-hf", custom, hf, "--report", f"{hf}.html")
     say("Convert the result back into the custom format.")
     bridge("to-custom", hf, back)
     say("Compare the weights of the first and the last checkpoint, bit for bit.")
@@ -60,6 +60,7 @@ def main() -> None:
     flip_a_bit(max(Path(damaged).glob("*.safetensors")))
     bridge("verify", custom, damaged, expected=_DIFFERS)
     print(f"\nIt was found, as it should be (exit code {_DIFFERS}). The checkpoints are in {_OUTPUT}: look at them.")
+    print(f"Open {hf}.html in a browser: it shows which tensor went where.")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from internvl_bridge.in_memory.loading import load_pretrained, load_processor
     from internvl_bridge.in_memory.state_dict import compute_l2_distance, convert_state_dict
     from internvl_bridge.in_memory.streaming import iter_converted
+    from internvl_bridge.pages.api import save_report
     from internvl_bridge.verification.adapters import AdapterComparison, verify_adapters
     from internvl_bridge.verification.checksums import ChecksumReport, verify_checksums
     from internvl_bridge.verification.directories import verify
@@ -71,6 +72,7 @@ _HOMES = {
     "load_processor": "in_memory.loading",
     "merge": "convert.arithmetic_api",
     "repair": "convert.api",
+    "save_report": "pages.api",
     "to_custom": "convert.api",
     "to_hf": "convert.api",
     "verify": "verification.directories",
@@ -111,6 +113,7 @@ __all__ = [
     "load_processor",
     "merge",
     "repair",
+    "save_report",
     "to_custom",
     "to_hf",
     "verify",

@@ -51,6 +51,7 @@ def test_the_public_names_are_exactly_these():
         "load_processor",
         "merge",
         "repair",
+        "save_report",
         "to_custom",
         "to_hf",
         "verify",

@@ -64,7 +64,7 @@ def component_table(components: Sequence[ComponentSize]) -> Table:
                 size.component if size.group is None else f"  {size.group}",
                 f"{size.layers}" if size.layers else "",
                 f"{size.tensors:,}",
-                _count_text(size.parameters),
+                count_text(size.parameters),
                 human_size(size.bytes),
                 _dtypes_text(size.dtypes),
             )
@@ -103,7 +103,7 @@ def _loading(found: Inspection) -> str:
     return f"{versions} only. For more versions: " + unbroken(f"internvl-bridge repair {place} OUTPUT")
 
 
-def _count_text(number: int) -> str:
+def count_text(number: int) -> str:
     """A number of parameters as people say it."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
         if number >= size:

@@ -5,59 +5,96 @@ docs/json-output.schema.json describes every field.
 """
 
 import json
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from internvl_bridge._version import __version__
 from internvl_bridge.cli.terminal import Failure, exit_codes, failure_of, put, say
 from internvl_bridge.errors import BridgeError
+from internvl_bridge.reporting.commands import typed_path
+from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.reporting.tables import Part
 
+if TYPE_CHECKING:
+    from internvl_bridge.pages.page import Page
+
+_PROGRAM = "internvl-bridge"
 SCHEMA = 1
 """The version of the form. It changes when a field goes or means something else, not when one is added."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrintOptions:
-    """How results are printed."""
+    """How results are printed, and where a report is saved."""
 
     as_json: bool
     verbose: bool
     quiet: bool
     dry_run: bool = False
+    report: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a command found or did: ``values`` for programs, of the kind ``kind``, and ``parts`` for people.
 
-    ``refusal``: the command ends with this error, although it has something to print.
+    ``page`` is the same to look at, where there is one. ``refusal``: the command ends with this error, although it has
+    something to print.
     """
 
     kind: str
     values: Callable[[], Mapping[str, Any]]
     parts: Callable[[], Iterable[Part]]
+    page: "Callable[[], Page] | None" = None
     exit_code: int = 0
     refusal: BridgeError | None = None
 
 
-def answer(command: str, work: Callable[[], Answer], show: PrintOptions) -> None:
-    """Print what ``work`` answers or why it fails, and end with its exit code. Raises :class:`typer.Exit`."""
+def answer(command: str, work: Callable[[], Answer], show: PrintOptions, output: Path | None = None) -> None:
+    """Print what ``work`` answers or why it fails, and end with its exit code. Raises :class:`typer.Exit`.
+
+    A report is saved before anything is printed, and not in ``output``, which the command makes. If it cannot be saved,
+    the answer is printed all the same.
+    """
     with exit_codes(partial(say_failure, command) if show.as_json else None):
+        if show.report is not None:
+            from internvl_bridge.pages.saving import check_report_place  # noqa: PLC0415 (only where it is wanted)
+
+            check_report_place(show.report, output)
         found = work()
+        saved, refusal = _saved(found, show.report)
         if show.as_json:
-            failure = None if found.refusal is None else failure_of(found.refusal)
+            failure = None if refusal is None else failure_of(refusal)
             put(_json(command, failure.exit_code if failure else found.exit_code, found, failure))
         elif not show.quiet:
-            say(found.parts())
+            say((*found.parts(), *saved))
     with exit_codes():
-        if found.refusal is not None:
-            raise found.refusal
+        if refusal is not None:
+            raise refusal
         raise typer.Exit(found.exit_code)
+
+
+def _saved(found: Answer, place: Path | None) -> tuple[Iterable[Part], BridgeError | None]:
+    """Save the page of ``found`` as ``place``, if it is wanted: what to print about it, and what to end with."""
+    if place is None or found.page is None:
+        return (), found.refusal
+    from internvl_bridge.pages.saving import save  # noqa: PLC0415 (only where it is wanted)
+
+    try:
+        size = save(found.page(), place, shlex.join([_PROGRAM, *sys.argv[1:]]))
+    except BridgeError as error:
+        return (), found.refusal or error
+    except KeyboardInterrupt as error:
+        error.add_note("Only the report is missing: everything else is done.")
+        raise
+    return [f"Report: {typed_path(place)} ({human_size(size)})"], found.refusal
 
 
 def say_failure(command: str | None, failure: Failure) -> None:

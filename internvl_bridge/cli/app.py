@@ -33,6 +33,7 @@ from internvl_bridge.cli.arguments import (
     Output,
     Overwrite,
     Quiet,
+    Report,
     Restart,
     Source,
     StateDict,
@@ -98,6 +99,7 @@ def to_hf(
     restart: Restart = False,
     accept: Accept = None,
     dry_run: DryRun = False,
+    report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -123,7 +125,7 @@ def to_hf(
         order=order,
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report)
     convert("to-hf", source, output, options, execution, show)
 
 
@@ -159,6 +161,7 @@ def to_custom(
     restart: Restart = False,
     accept: Accept = None,
     dry_run: DryRun = False,
+    report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -182,7 +185,7 @@ def to_custom(
         order=order,
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report)
     convert("to-custom", source, output, options, execution, show)
 
 
@@ -216,6 +219,7 @@ def repair(
     restart: Restart = False,
     accept: Accept = None,
     dry_run: DryRun = False,
+    report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -240,7 +244,7 @@ def repair(
         order=order,
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report)
     convert("repair", source, output, options, execution, show)
 
 
@@ -279,10 +283,12 @@ def plan(
     verify: Verify = True,
     overwrite: Overwrite = False,
     accept: Accept = None,
+    report: Report = None,
     as_json: Json = False,
 ) -> None:
     """Show what converting a checkpoint would do and cost."""
     from internvl_bridge.cli import commands
+    from internvl_bridge.cli.answers import PrintOptions
     from internvl_bridge.convert.options import Execution, Options
 
     options = Options(
@@ -301,7 +307,8 @@ def plan(
         order=order,
     )
     execution = Execution(verify=verify, overwrite=overwrite, accept=frozenset(accept or ()))
-    commands.plan(source, output, options, execution, repair=repair, as_json=as_json)
+    show = PrintOptions(as_json=as_json, verbose=False, quiet=False, report=report)
+    commands.plan(source, output, options, execution, show, repair=repair)
 
 
 @app.command(
@@ -344,6 +351,7 @@ def verify(
     ] = "relative",
     base: Base = None,
     workers: Workers = None,
+    report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -357,7 +365,7 @@ def verify(
     if checksums and ignore_dtype:
         raise typer.BadParameter("checksums have no dtype", param_hint="--ignore-dtype")
     how = commands.Comparing(workers, base, ignore_dtype=ignore_dtype, top=top, sort=sort)
-    commands.verify(left, right, how, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet))
+    commands.verify(left, right, how, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, report=report))
 
 
 @app.command("inspect", cls=Command, epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")

@@ -234,6 +234,16 @@ Json = Annotated[
         rich_help_panel=PRINTING_PANEL,
     ),
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Also save the result to look at: a page (FILE.html), or its figures alone (FILE.svg).",
+        show_default=False,
+        rich_help_panel=PRINTING_PANEL,
+    ),
+]
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="List every tensor with its L2 distance.", rich_help_panel=PRINTING_PANEL),

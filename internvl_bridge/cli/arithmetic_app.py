@@ -17,6 +17,7 @@ from internvl_bridge.cli.arguments import (
     Output,
     Overwrite,
     Quiet,
+    Report,
     Restart,
     StateDict,
     Transformers,
@@ -73,6 +74,7 @@ def merge(
     restart: Restart = False,
     accept: Accept = None,
     dry_run: DryRun = False,
+    report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -92,7 +94,7 @@ def merge(
         max_shard_size=max_shard_size,
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report)
     compute("merge", source, output, options, execution, show)
 
 
@@ -109,6 +111,7 @@ def extract(
     restart: Restart = False,
     accept: Accept = None,
     dry_run: DryRun = False,
+    report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -121,7 +124,11 @@ def extract(
     options = Options(alpha=alpha, config=config, state_dict=state_dict, max_shard_size=max_shard_size)
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
     take_out(
-        source, output, options, execution, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+        source,
+        output,
+        options,
+        execution,
+        PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report),
     )
 
 
@@ -138,6 +145,7 @@ def cast(
     restart: Restart = False,
     accept: Accept = None,
     dry_run: DryRun = False,
+    report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -149,5 +157,5 @@ def cast(
 
     options = Options(dtype=dtype, config=config, state_dict=state_dict, max_shard_size=max_shard_size)
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report)
     compute("cast", source, output, options, execution, show)

@@ -3,13 +3,15 @@
 from pathlib import Path
 
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.commands import announce, check_shard_size, planned, say_warnings
+from internvl_bridge.cli.commands import announce, budget_now, check_shard_size, planned, planned_within, say_warnings
 from internvl_bridge.cli.terminal import progress_bar
 from internvl_bridge.convert.arithmetic import prepare_cast, prepare_merge
 from internvl_bridge.convert.conversion_report import conversion_report
 from internvl_bridge.convert.extraction import PlannedExtraction, carry_out_extraction, prepare_extraction
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.run import carry_out
+from internvl_bridge.pages.conversion_page import conversion_page, extraction_page
+from internvl_bridge.pages.plan_page import plans_page
 
 _PREPARE = {"merge": prepare_merge, "cast": prepare_cast}
 
@@ -30,9 +32,14 @@ def compute(
         with progress_bar(quiet=show.quiet) as progress:
             report = carry_out(conversion, progress)
         say_warnings(report.warnings[len(conversion.warnings) :])
-        return Answer("conversion", report.as_json, lambda: conversion_report(report, every=show.verbose, warned=True))
+        return Answer(
+            "conversion",
+            report.as_json,
+            lambda: conversion_report(report, every=show.verbose, warned=True),
+            lambda: conversion_page(report),
+        )
 
-    answer(command, work, show)
+    answer(command, work, show, output)
 
 
 def extract(source: Path, output: Path, options: Options, execution: Execution, show: PrintOptions) -> None:
@@ -57,16 +64,19 @@ def extract(source: Path, output: Path, options: Options, execution: Execution, 
                 for report in (found.base, found.adapter)
                 for line in conversion_report(report, every=show.verbose, warned=True)
             ),
+            lambda: extraction_page(found),
         )
 
-    answer("extract", work, show)
+    answer("extract", work, show, output)
 
 
 def _planned_extraction(both: PlannedExtraction) -> Answer:
-    plans = [planned(both.base), planned(both.adapter)]
+    budgets = {name: (conversion, budget_now(conversion)) for name, conversion in both.by_name.items()}
+    plans = [planned_within(*plan) for plan in budgets.values()]
     return Answer(
         "extraction_plan",
         lambda: {"base": plans[0].values(), "adapter": plans[1].values()},
         lambda: (line for plan in plans for line in plan.parts()),
+        lambda: plans_page(budgets),
         refusal=plans[0].refusal,
     )

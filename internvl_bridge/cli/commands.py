@@ -11,23 +11,27 @@ from internvl_bridge.checkpoint.adapters import is_adapter_directory
 from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
 from internvl_bridge.checkpoint.inspection_report import inspection_report
 from internvl_bridge.cli.abandoned_reports import abandoned_as_json, abandoned_lines
-from internvl_bridge.cli.adapter_reports import adapter_plan, adapter_plan_as_json
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.arithmetic_reports import computation_plan
-from internvl_bridge.cli.plan_reports import plan_as_json, plan_report
 from internvl_bridge.cli.release_reports import release_report, releases_as_json
 from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
+from internvl_bridge.convert.adapter_plan_report import adapter_plan, adapter_plan_as_json
 from internvl_bridge.convert.adapters import AdapterConversion, prepare_adapter
+from internvl_bridge.convert.computation_plan_report import computation_plan
 from internvl_bridge.convert.conversion_report import conversion_report
 from internvl_bridge.convert.disk_budget import Budget, budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
+from internvl_bridge.convert.plan_report import plan_as_json, plan_report
 from internvl_bridge.convert.prepare import Conversion, prepare
 from internvl_bridge.convert.run import carry_out
 from internvl_bridge.convert.run_adapter import budget_of_adapter, carry_out_adapter
 from internvl_bridge.errors import BridgeError, OptionError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.config.file import detect_format, read_config
+from internvl_bridge.pages.checksum_page import checksum_page
+from internvl_bridge.pages.comparison_page import comparison_page
+from internvl_bridge.pages.conversion_page import conversion_page
+from internvl_bridge.pages.plan_page import adapter_plan_page, plan_page
 from internvl_bridge.reporting.sizes import human_size, parse_size
 from internvl_bridge.storage.abandoned import abandoned_outputs, remove_abandoned
 from internvl_bridge.storage.output_place import partial_path
@@ -75,14 +79,15 @@ def convert(
             "conversion",
             report.as_json,
             lambda: conversion_report(report, every=show.verbose, warned=True),
+            lambda: conversion_page(report),
             0 if report.ok else DIFFERS,
         )
 
-    answer(command, work, show)
+    answer(command, work, show, output)
 
 
 def plan(
-    source: Path, output: Path | None, options: Options, execution: Execution, *, repair: bool, as_json: bool
+    source: Path, output: Path | None, options: Options, execution: Execution, show: PrintOptions, *, repair: bool
 ) -> None:
     """Say what converting ``source`` into the other format, or a repair, would do and cost."""
 
@@ -97,7 +102,7 @@ def plan(
         say_warnings(conversion.warnings)
         return planned(conversion)
 
-    answer("plan", work, PrintOptions(as_json=as_json, verbose=False, quiet=False))
+    answer("plan", work, show, output)
 
 
 def _convert_adapter(
@@ -114,7 +119,12 @@ def _convert_adapter(
         return _planned_adapter(conversion)
     with progress_bar(quiet=show.quiet) as progress:
         report = carry_out_adapter(conversion, progress)
-    return Answer("conversion", report.as_json, lambda: conversion_report(report, every=show.verbose, warned=True))
+    return Answer(
+        "conversion",
+        report.as_json,
+        lambda: conversion_report(report, every=show.verbose, warned=True),
+        lambda: conversion_page(report),
+    )
 
 
 def _plan_adapter(source: Path, output: Path | None, options: Options, execution: Execution, *, repair: bool) -> Answer:
@@ -133,6 +143,7 @@ def _planned_adapter(conversion: AdapterConversion) -> Answer:
         "adapter_plan",
         lambda: adapter_plan_as_json(conversion, budget),
         lambda: adapter_plan(conversion, budget),
+        lambda: adapter_plan_page(conversion, budget),
         refusal=_lack_of_room(budget, conversion.output),
     )
 
@@ -154,19 +165,31 @@ def verify(left: Path, right: Path | None, how: Comparing, show: PrintOptions) -
     def compare_checksums() -> Answer:
         with progress_bar(quiet=show.quiet) as progress:
             found = verify_checksums(left, workers=how.workers, progress=progress)
-        return Answer("checksums", found.as_json, lambda: checksum_report(found), 0 if found.intact else DIFFERS)
+        return Answer(
+            "checksums",
+            found.as_json,
+            lambda: checksum_report(found),
+            lambda: checksum_page(found),
+            0 if found.intact else DIFFERS,
+        )
 
     def compare_tensors(other: Path) -> Answer:
         if is_adapter_directory(left) and is_adapter_directory(other):
             return _compare_adapters(left, other, how, verbose=show.verbose)
         with progress_bar(quiet=show.quiet) as progress:
             found = verify_checkpoints(
-                left, other, workers=how.workers, ignore_dtype=how.ignore_dtype, progress=progress
+                left,
+                other,
+                workers=how.workers,
+                ignore_dtype=how.ignore_dtype,
+                distributions=show.report is not None,
+                progress=progress,
             )
         return Answer(
             "comparison",
             found.as_json,
             lambda: comparison_report(found, top=how.top, sort=how.sort, every=show.verbose),
+            lambda: comparison_page(found, str(left), str(other)),
             0 if found.identical else DIFFERS,
         )
 
@@ -179,6 +202,7 @@ def _compare_adapters(left: Path, right: Path, how: Comparing, *, verbose: bool)
             "Adapters are compared by what they do to the weights, whatever their dtypes.", "Leave out --ignore-dtype."
         )
     # They import torch.
+    from internvl_bridge.pages.adapter_comparison_page import adapter_comparison_page  # noqa: PLC0415
     from internvl_bridge.verification.adapter_comparison_report import adapter_comparison_report  # noqa: PLC0415
     from internvl_bridge.verification.adapters import verify_adapters  # noqa: PLC0415
 
@@ -187,6 +211,7 @@ def _compare_adapters(left: Path, right: Path, how: Comparing, *, verbose: bool)
         "adapter_comparison",
         found.as_json,
         lambda: adapter_comparison_report(found, how.top, how.sort, every=verbose),
+        lambda: adapter_comparison_page(found, str(left), str(right)),
         0 if found.identical else DIFFERS,
     )
 
@@ -259,10 +284,22 @@ def check_shard_size(options: Options, execution: Execution) -> None:
         )
 
 
+def budget_now(conversion: Conversion) -> Budget:
+    """What ``conversion`` costs, if it goes on where an earlier run was stopped."""
+    return budget_of(
+        conversion,
+        [] if conversion.execution.restart else finished_files(conversion.output, identity_of(conversion)),
+    )
+
+
 def planned(conversion: Conversion) -> Answer:
     """What ``conversion`` would do, and the refusal of what does not fit on the disk."""
-    kept = [] if conversion.execution.restart else finished_files(conversion.output, identity_of(conversion))
-    budget, computation = budget_of(conversion, kept), conversion.computation
+    return planned_within(conversion, budget_now(conversion))
+
+
+def planned_within(conversion: Conversion, budget: Budget) -> Answer:
+    """As :func:`planned`, of which the ``budget`` is known."""
+    computation = conversion.computation
     return Answer(
         "plan",
         lambda: plan_as_json(conversion, budget),
@@ -271,6 +308,7 @@ def planned(conversion: Conversion) -> Answer:
             if computation is None
             else computation_plan(conversion, computation, budget)
         ),
+        lambda: plan_page(conversion, budget),
         refusal=_lack_of_room(budget, conversion.output),
     )
 

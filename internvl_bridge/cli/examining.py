@@ -36,7 +36,9 @@ def doctor(examined: Examined, workers: int | None, show: PrintOptions, *, deep:
                 workers=workers,
                 progress=progress,
             )
-        return Answer("diagnosis", found.as_json, lambda: diagnosis_report(found), 0 if found.healthy else DIFFERS)
+        return Answer(
+            "diagnosis", found.as_json, lambda: diagnosis_report(found), exit_code=0 if found.healthy else DIFFERS
+        )
 
     answer("doctor", work, show)
 
@@ -57,6 +59,8 @@ def check_load(path: Path, against: Path | None, show: PrintOptions, *, layers: 
         if sys.stderr is not None and sys.stderr.isatty() and not show.quiet:
             warn(f"Opening {path} with transformers. A large model takes minutes.")
         found = checked(path, against=against, layers=layers, meta=meta)
-        return Answer("load_check", found.as_json, lambda: load_check_report(found), 0 if found.ok else DIFFERS)
+        return Answer(
+            "load_check", found.as_json, lambda: load_check_report(found), exit_code=0 if found.ok else DIFFERS
+        )
 
     answer("check-load", work, show)

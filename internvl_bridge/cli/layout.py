@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import typer
 
 from internvl_bridge.reporting.commands import NO_BREAK
+from internvl_bridge.reporting.printable import printable
 from internvl_bridge.reporting.tables import Facts, Part, Table
 
 _NARROWEST = 10
@@ -94,8 +95,3 @@ def _broken(name: str, room: int | None) -> str:
 def _pieces(name: str, room: int) -> Iterator[str]:
     for piece in _PIECES.findall(name):
         yield from [piece] if len(piece.rstrip()) <= room else _SMALL_PIECES.findall(piece)
-
-
-def printable(text: str) -> str:
-    """``text`` without control characters: keys and file names come from strangers."""
-    return "".join(c if c.isprintable() or c == NO_BREAK else c.encode("unicode_escape").decode() for c in text)

@@ -15,10 +15,11 @@ from typing import TextIO
 import typer
 
 from internvl_bridge._version import __version__
-from internvl_bridge.cli.layout import lines_of, printable, wrapped
+from internvl_bridge.cli.layout import lines_of, wrapped
 from internvl_bridge.cli.progress_lines import files_text, progress_lines
 from internvl_bridge.errors import BridgeError, DifferenceError, OutputError
 from internvl_bridge.reporting.commands import NO_BREAK
+from internvl_bridge.reporting.printable import printable
 from internvl_bridge.reporting.tables import PLAIN_BARS, Part
 from internvl_bridge.work.progress import Progress, Report, silent
 

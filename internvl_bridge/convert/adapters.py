@@ -17,6 +17,7 @@ from internvl_bridge.checkpoint.adapters import (
     read_adapter,
 )
 from internvl_bridge.convert.links import check_links, files_that_are_told
+from internvl_bridge.convert.moves import AdapterMoves
 from internvl_bridge.convert.options import Execution, Options, check_accepted, check_kind, check_options
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import command_for
@@ -68,6 +69,11 @@ class AdapterConversion:
     options: Options
     execution: Execution
     command: str
+
+    @property
+    def moves(self) -> AdapterMoves:
+        """What it does with every tensor."""
+        return AdapterMoves(self.entries, self.plan.sources)
 
     @property
     def data_bytes(self) -> int:

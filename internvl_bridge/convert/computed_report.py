@@ -23,10 +23,8 @@ def how_computed(computed: int, tensors: int, dtype: str | None, *, merges: bool
     """By what arithmetic so many of the ``tensors`` are ``computed``."""
     sums = "W + s B A in float64, rounded once" if merges else "rounded once to the nearest"
     to = f" to {dtype}" if dtype else ""
-    return (
-        f"Arithmetic, not a bit-exact copy: {computed} of {tensors} tensors are {sums}{to}. The other "
-        f"{tensors - computed} are copied as bytes."
-    )
+    others = f" The other {tensors - computed} are copied as bytes." if computed < tensors else ""
+    return f"Arithmetic, not a bit-exact copy: {computed} of {tensors} tensors are {sums}{to}.{others}"
 
 
 def module_lines(modules: Mapping[str, Iterable[float]], *, every: bool) -> Iterator[Part]:

@@ -14,7 +14,8 @@ from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.reporting.tables import Facts, Part
 from internvl_bridge.verification.comparison_report import difference_parts, verdict, zero_distances
 
-_DONE = {"repair": "Repaired", "merge": "Merged", "cast": "Cast", "extract": "Extracted"}
+DONE = {"repair": "Repaired", "merge": "Merged", "cast": "Cast", "extract": "Extracted"}
+"""What a command has done, where it has not converted."""
 
 
 def conversion_report(report: ConversionReport, *, every: bool = False, warned: bool = False) -> Iterator[Part]:
@@ -22,9 +23,9 @@ def conversion_report(report: ConversionReport, *, every: bool = False, warned: 
 
     ``warned``: whoever reads it has seen the warnings.
     """
-    done = _DONE.get(report.command, "Converted")
+    done = DONE.get(report.command, "Converted")
     yield f"{done} {report.source} into {report.output} ({report.format} format, {report.family})."
-    yield _facts(report, every=every)
+    yield conversion_facts(report, every=every)
     if report.computed is not None:
         yield from computed_report(report.computed, report.tensors, every=every)
     if every and report.verification is not None:
@@ -39,7 +40,8 @@ def conversion_report(report: ConversionReport, *, every: bool = False, warned: 
     yield from (f"Note: {note}" for note in report.notes)
 
 
-def _facts(report: ConversionReport, *, every: bool) -> Facts:
+def conversion_facts(report: ConversionReport, *, every: bool) -> Facts:
+    """What was found and written, and how long it took; ``every``: with the names of all files."""
     is_checkpoint = isinstance(report.found, Inspection) and ADAPTER_FILE not in report.files
     weights = [name for name in report.files if name.endswith(".safetensors")]
     others = [name for name in report.files if name not in weights]
@@ -56,7 +58,7 @@ def _facts(report: ConversionReport, *, every: bool) -> Facts:
         "Resumed": kept if report.kept else "",
         "Served by": f"{engines_text(report.engines)} (docs/serving.md)" if is_checkpoint else "",
         "Left behind": ", ".join(report.left_behind) if every else first_few(report.left_behind),
-        "Verified": _verified(report),
+        "Verified": verified_text(report),
     }
     return Facts({name: value for name, value in values.items() if value})
 
@@ -66,7 +68,8 @@ def _summary(report: ConversionReport) -> str:
     return inspection_summary(found) if isinstance(found, Inspection) else adapter_summary(found)
 
 
-def _verified(report: ConversionReport) -> str:
+def verified_text(report: ConversionReport) -> str:
+    """With what the output was compared, and what that showed."""
     if report.verification is None:
         return "no (--no-verify)"
     return (

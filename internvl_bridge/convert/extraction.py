@@ -51,6 +51,11 @@ class PlannedExtraction:
     base: Conversion
     adapter: Conversion
 
+    @property
+    def by_name(self) -> dict[str, Conversion]:
+        """Both, by what reports call them."""
+        return {"base model": self.base, "adapter": self.adapter}
+
 
 def prepare_extraction(source: Path, output: Path, options: Options, execution: Execution) -> PlannedExtraction:
     """Decide everything about taking the adapter out of ``source``; write nothing.

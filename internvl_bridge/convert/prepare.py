@@ -19,6 +19,7 @@ from internvl_bridge.convert.companions.unconverted import unconverted_files
 from internvl_bridge.convert.computation import Computation
 from internvl_bridge.convert.integrity import Recorded, changed_small_files, manifest_of, recorded
 from internvl_bridge.convert.links import check_links, files_that_are_told
+from internvl_bridge.convert.moves import Moves
 from internvl_bridge.convert.options import (
     PATHS,
     Execution,
@@ -112,6 +113,12 @@ class Conversion:
         if self.placed is not None:
             return self.placed
         return dict(target_tensors(stored_plan(self.plan, self.model.weights), self.model.checkpoint))
+
+    @property
+    def moves(self) -> Moves:
+        """What it does with every tensor."""
+        computed, adapters = (self.computation.tensors, self.computation.shards) if self.computation else ({}, ())
+        return Moves(self.plan, self.model.weights, self.shards, computed, adapters)
 
     @property
     def read_from(self) -> tuple[Shard, ...]:

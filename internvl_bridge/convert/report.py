@@ -8,6 +8,7 @@ from typing import Any
 from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection
 from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.convert.computation import Computed
+from internvl_bridge.convert.moves import AdapterMoves, Moves
 from internvl_bridge.reporting.tables import as_html
 from internvl_bridge.verification.tensors import Comparison
 
@@ -25,7 +26,8 @@ class ConversionReport:
     ``reference`` compares the output with the reference's weights, for information. ``fields`` are those of config.json
     that change what a model computes and differ from the reference's, with both values. ``accepted`` names what was
     accepted. ``engines`` are those that serve the output. ``filled`` are the keys of tensors that the source lacked.
-    ``computed`` is what was computed, None if every byte was moved.
+    ``computed`` is what was computed, None if every byte was moved. ``moves`` is what was done with every tensor;
+    :func:`internvl_bridge.save_report` shows it.
     """
 
     source: Path
@@ -49,7 +51,8 @@ class ConversionReport:
     notes: tuple[str, ...]
     verification: Comparison | None
     reference: Comparison | None
-    computed: Computed | None = None
+    computed: Computed | None
+    moves: Moves | AdapterMoves
 
     @property
     def ok(self) -> bool:

@@ -92,6 +92,7 @@ def carry_out(
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
         reference=reference,
         computed=_computed(conversion.computation, roundings),
+        moves=conversion.moves,
     )
 
 

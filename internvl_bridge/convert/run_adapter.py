@@ -67,6 +67,8 @@ def carry_out_adapter(conversion: AdapterConversion, progress: Progress = silent
         notes=conversion.notes,
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
         reference=None,
+        computed=None,
+        moves=conversion.moves,
     )
 
 

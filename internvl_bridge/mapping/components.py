@@ -14,6 +14,8 @@ GROUPS = ("embeddings", "attention", "MLP", "router", "experts", "norms, scales"
 _FIRST_WORDS = {"vision_model": TOWER, "vision_tower": TOWER, "mlp1": PROJECTOR, "multi_modal_projector": PROJECTOR}
 _LAYERS = ("layers", "layer")
 """The word before the number of a layer."""
+_DIGITS = 3
+"""Of the number of a layer: a key of a stranger could have any number, and reports have room for each layer."""
 _HEADS = {"lm_head", "output"}
 """The modules of the output head; InternLM2's is called output."""
 _GROUP_WORDS = {
@@ -34,6 +36,11 @@ class Place:
     group: str
     layer: int | None
 
+    @property
+    def text(self) -> str:
+        """The component and the group, as reports name them."""
+        return f"{self.component}, {self.group}" if self.group else self.component
+
 
 def place_of(key: str) -> Place:
     """The place of the tensor ``key``.
@@ -50,6 +57,8 @@ def place_of(key: str) -> Place:
 def _component_and_group(key: str) -> tuple[str, str]:
     """Of a key without numbers, of which a model has some hundred."""
     words = key.split(".")[:-1]
+    if words[:2] == ["base_model", "model"]:  # what PEFT puts in front of the names of modules
+        del words[:2]
     if words[:1] == ["model"]:
         del words[0]
     component = _FIRST_WORDS.get(words[0]) if words else None
@@ -72,4 +81,4 @@ def _layer(key: str) -> int | None:
     words = key.split(".")
     name = next((name for name in _LAYERS if name in words[:-1]), None)
     number = "" if name is None else words[words.index(name) + 1]
-    return int(number) if number.isdecimal() else None
+    return int(number) if number.isdecimal() and len(number) <= _DIGITS else None

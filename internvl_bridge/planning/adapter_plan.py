@@ -55,6 +55,15 @@ class AdapterPlan:
     modules: tuple[str, ...]
     notes: tuple[str, ...]
 
+    @property
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """The keys of the tensors that each tensor of the target is made of."""
+        packed, stored = self.packed, self.adapter.whole
+        sources = {key: {block.source.key for block in made.blocks} for key, made in packed.factors.items()}
+        sources |= {key: {source} for key, source in packed.renamed.items()}
+        sources |= {key: {stored[run.key][0] for run in made.runs} for key, made in packed.whole.items()}
+        return {key: tuple(sorted(found)) for key, found in sources.items()}
+
 
 Look = Callable[[Adapter, Plan], Findings]
 """Looks at the values of an adapter, whose base becomes what the plan says, for what only they show."""

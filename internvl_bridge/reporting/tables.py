@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from math import isfinite, isinf, isnan
 
+from internvl_bridge.reporting.printable import printable
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -78,4 +80,4 @@ def _cells(row: tuple[str, ...], align: str) -> Iterator[str]:
 def _text(text: str) -> str:
     """``text`` for HTML; the spaces at its start stay."""
     indent = len(text) - len(text.lstrip(" "))
-    return "&nbsp;" * indent + escape(text[indent:])
+    return "&nbsp;" * indent + escape(printable(text[indent:]))

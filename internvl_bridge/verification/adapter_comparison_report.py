@@ -15,12 +15,7 @@ def adapter_comparison_report(
     found: AdapterComparison, top: int = TOP, sort: Sort = "relative", *, every: bool = False
 ) -> Iterator[Part]:
     """What ``found`` says, with ``top`` rows of what differs most by ``sort``, or ``every`` one."""
-    verdict = "Identical" if found.identical else "Different"
-    distance = f"; relative L2 distance of their changes {found.relative:g}" if found.distances else ""
-    yield (
-        f"{verdict}: {len(found.equal)} modules have the same factors, {len(found.distances)} others{distance}; "
-        f"{len(found.missing)} missing, {len(found.unexpected)} unexpected."
-    )
+    yield adapter_verdict(found)
     lines = [*(f"  missing: {name}" for name in found.missing), *(f"  unexpected: {name}" for name in found.unexpected)]
     number = "l2" if sort == "l2" else "relative"
     distances = sorted(found.distances.items())
@@ -33,3 +28,13 @@ def adapter_comparison_report(
         yield Table(("Module", "L2", "Relative"), "lrr", tuple(rows))
     if hidden := len(lines) + len(distances) - len(shown[0]) - len(shown[1]):
         yield f"  and {hidden} more; --verbose lists them all"
+
+
+def adapter_verdict(found: AdapterComparison) -> str:
+    """The result in a sentence."""
+    verdict = "Identical" if found.identical else "Different"
+    distance = f"; relative L2 distance of their changes {found.relative:g}" if found.distances else ""
+    return (
+        f"{verdict}: {len(found.equal)} modules have the same factors, {len(found.distances)} others{distance}; "
+        f"{len(found.missing)} missing, {len(found.unexpected)} unexpected."
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from math import hypot, inf
+from math import hypot, inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.planning.adapter_plan import AdapterTarget, adapter_spelling, plan_adapter, read_packed
 from internvl_bridge.reporting.tables import as_html
+from internvl_bridge.verification.tensor_difference import TensorDifference
+from internvl_bridge.verification.tensors import Comparison
 
 _TILE = 256
 """Rows of a change that are computed at a time."""
@@ -60,6 +62,14 @@ class AdapterComparison:
         """The relative L2 distance over all changes whose factors differ."""
         distances = self.distances.values()
         return Distance(hypot(*(d.l2 for d in distances)), hypot(*(d.norm for d in distances))).relative
+
+    def as_comparison(self) -> Comparison:
+        """The same as of tensors, with what is known of them: distances and norms."""
+        differences = (
+            TensorDifference(name, 0, distance.l2, distance.norm, nan, 0, 0)
+            for name, distance in self.distances.items()
+        )
+        return Comparison(self.missing, self.unexpected, {}, tuple(differences), self.equal)
 
     def __repr__(self) -> str:
         return (

@@ -31,8 +31,9 @@ class Change:
 
     @property
     def relative(self) -> float:
-        """The L2 distance in units of the norm of the tensors that differ."""
-        return relative(self.l2, self.norm)
+        """The L2 distance in units of the norm of the tensors that differ; NaN if none of them could be measured."""
+        is_measured = not self.differing or self.differing > self.mismatched
+        return relative(self.l2, self.norm) if is_measured else nan
 
     def as_json(self) -> dict[str, Any]:
         """The same as values that :func:`json.dumps` takes."""
@@ -56,6 +57,16 @@ def by_component(found: Comparison) -> dict[tuple[str, str], Change]:
             if some:
                 ordered[component, group] = _together(some)
     return ordered
+
+
+def by_place(found: Comparison) -> dict[Place, Change]:
+    """The changes by component, group and layer, in the order of a model."""
+    places = _grouped(found, place_of)
+    return {place: places[place] for place in sorted(places, key=_position)}
+
+
+def _position(place: Place) -> tuple[int, int, int]:
+    return COMPONENTS.index(place.component), GROUPS.index(place.group), -1 if place.layer is None else place.layer
 
 
 def by_group(found: Comparison, sort: Sort = "relative") -> dict[str, Change]:
@@ -88,6 +99,11 @@ def by_layer(found: Comparison) -> dict[str, list[float]]:
     }
 
 
+def most_changed(layers: Sequence[float]) -> int:
+    """Which of ``layers`` has the largest distance."""
+    return max(range(len(layers)), key=lambda layer: rank(layers[layer]))
+
+
 def rank(value: float) -> float:
     """What cannot be measured comes first: it is the most suspicious."""
     return inf if isnan(value) else value
@@ -99,6 +115,10 @@ def changes_as_json(found: Comparison) -> dict[str, Any]:
         "components": [
             {"component": component, "group": group or None, **change.as_json()}
             for (component, group), change in by_component(found).items()
+        ],
+        "places": [
+            {"component": place.component, "group": place.group or None, "layer": place.layer, **change.as_json()}
+            for place, change in by_place(found).items()
         ],
         "groups": {name: change.as_json() for name, change in by_group(found).items()},
         "layers": {name: [*map(as_number, values)] for name, values in by_layer(found).items()},

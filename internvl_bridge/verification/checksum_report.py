@@ -9,15 +9,19 @@ from internvl_bridge.verification.checksums import ChecksumReport
 
 def checksum_report(found: ChecksumReport) -> Iterator[Part]:
     """What ``found`` says, and which files it concerns."""
-    count = len(found.equal) + len(found.changed) + len(found.missing)
-    if found.changed or found.missing:
-        bad = sorted((*found.changed, *found.missing))
-        yield f"Changed or damaged: {len(bad)} of {count} files of {found.path}: {first_few(bad)}."
-    elif found.unproved:
-        yield f"Not proved: {first_few(found.unproved)} of {found.path} do not have a checksum."
-    else:
-        yield f"Intact: all {count} files of {found.path} have the checksum that they were written with."
+    yield checksum_verdict(found)
     for what, names in (("changed", found.changed), ("missing", found.missing), ("no checksum", found.unknown)):
         yield from (f"  {what}: {name}" for name in names)
     if found.unproved:
         yield "Weights without a checksum can be compared with their source: internvl-bridge verify SOURCE OUTPUT."
+
+
+def checksum_verdict(found: ChecksumReport) -> str:
+    """The result in a sentence."""
+    count = len(found.equal) + len(found.changed) + len(found.missing)
+    if found.changed or found.missing:
+        bad = sorted((*found.changed, *found.missing))
+        return f"Changed or damaged: {len(bad)} of {count} files of {found.path}: {first_few(bad)}."
+    if found.unproved:
+        return f"Not proved: {first_few(found.unproved)} of {found.path} do not have a checksum."
+    return f"Intact: all {count} files of {found.path} have the checksum that they were written with."

@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from internvl_bridge.mapping.numberless import numberless
 from internvl_bridge.reporting.tables import Facts, Part, Table, bars, number_text
-from internvl_bridge.verification.changes import Change, by_component, by_group, by_layer, in_order, rank
+from internvl_bridge.verification.changes import Change, by_component, by_group, by_layer, in_order, most_changed, rank
 from internvl_bridge.verification.tensor_difference import Sort, TensorDifference
 from internvl_bridge.verification.tensors import Comparison
 
@@ -29,8 +29,13 @@ def comparison_report(
 
     ``every``: with a line for each tensor.
     """
-    yield ("Identical: " if found.identical else "Different: ") + verdict(found)
+    yield headline(found)
     yield from difference_parts(found, top=top, sort=sort, every=every)
+
+
+def headline(found: Comparison) -> str:
+    """The result in a word and a sentence."""
+    return f"{'Identical' if found.identical else 'Different'}: {verdict(found)}"
 
 
 def verdict(found: Comparison) -> str:
@@ -83,16 +88,9 @@ def _folded(what: str, keys: Sequence[str], *, every: bool) -> Iterator[str]:
 
 
 def _diagnosis(found: Comparison, top: int, sort: Sort) -> Iterator[Part]:
-    changes = by_component(found)
     yield ""
-    yield Table(
-        ("Component", "Tensors", "Differ", "L2", "Relative", "Largest"),
-        "lrrrrr",
-        tuple(_row(f"  {group}" if group else name, change) for (name, group), change in changes.items()),
-    )
-    untouched = [name for (name, group), change in changes.items() if not (group or change.differing)]
-    if untouched:
-        yield f"{_listed(untouched)} untouched: every {'value' if found.ignores_dtype else 'bit'} is equal."
+    yield change_table("Component", component_rows(found))
+    yield from untouched_text(found)
     if layers := {name: _layer_text(values) for name, values in by_layer(found).items() if any(values)}:
         yield ""
         yield "Relative L2 distance, layer by layer:"
@@ -111,10 +109,29 @@ def _diagnosis(found: Comparison, top: int, sort: Sort) -> Iterator[Part]:
         yield f"and {len(groups) - top} more groups of tensors; --top {len(groups)} shows them"
 
 
+def change_table(name: str, changes: Iterable[tuple[str, Change]]) -> Table:
+    """A row for each of ``changes``, under the header ``name``."""
+    header = (name, "Tensors", "Differ", "L2", "Relative", "Largest")
+    return Table(header, "lrrrrr", tuple(_row(*item) for item in changes))
+
+
+def component_rows(found: Comparison) -> Iterator[tuple[str, Change]]:
+    """The changes by component, each followed by those of its groups, whose names are indented."""
+    for (component, group), change in by_component(found).items():
+        yield f"  {group}" if group else component, change
+
+
+def untouched_text(found: Comparison) -> Iterator[str]:
+    """The components of ``found`` in which nothing differs, in a sentence; nothing if there are none."""
+    untouched = [name for (name, group), change in by_component(found).items() if not (group or change.differing)]
+    if untouched:
+        yield f"{_listed(untouched)} untouched: every {'value' if found.ignores_dtype else 'bit'} is equal."
+
+
 def _listed(names: Sequence[str]) -> str:
     *first, last = (f"the {name}" for name in names)
-    subject = f"{', '.join(first)} and {last} are" if first else f"{last} is"
-    return subject[0].upper() + subject[1:]
+    subject = f"{', '.join(first)} and {last}" if first else last
+    return f"{subject[0].upper()}{subject[1:]} {'are' if first or last.endswith('s') else 'is'}"
 
 
 def _row(name: str, change: Change) -> tuple[str, ...]:
@@ -145,6 +162,6 @@ def _sorted(found: Comparison, sort: Sort) -> list[TensorDifference]:
 def _layer_text(values: Sequence[float]) -> str:
     """A bar for each layer, or for some of them that follow one another, and the largest value."""
     share = -(-len(values) // _BARS)
-    highest = max(range(len(values)), key=lambda layer: rank(values[layer]))
+    highest = most_changed(values)
     shown = bars([max(values[start : start + share], key=rank) for start in range(0, len(values), share)])
     return f"{shown} up to {number_text(values[highest])}, in layer {highest} of {len(values)}"

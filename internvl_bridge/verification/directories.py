@@ -25,6 +25,7 @@ def verify(
     *,
     workers: int | None = None,
     ignore_dtype: bool = False,
+    distributions: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
     """Compare every tensor of ``left`` with ``right``, under the names that it has in ``right``.
@@ -39,6 +40,8 @@ def verify(
         workers: Files to read at a time. By default one for each core, at most four.
         ignore_dtype: Compare tensors of different dtypes by their values, in float64, as after a cast. Then
             ``equal`` ones have the same values.
+        distributions: Count the differences of single elements, too, by powers of two. Tensors that differ then take
+            about twice as long.
         progress: As for :func:`internvl_bridge.to_hf`.
 
     Returns:
@@ -55,13 +58,26 @@ def verify(
         (True, 0.0)
     """
     LOG.info("verify: %s with %s", left, right)
-    found = compare_models(Path(left), Path(right), check_workers(workers), progress, ignore_dtype=ignore_dtype)
+    found = compare_models(
+        Path(left),
+        Path(right),
+        check_workers(workers),
+        progress,
+        ignore_dtype=ignore_dtype,
+        distributed=distributions,
+    )
     LOG.info("verify: %s and %s are %s", left, right, "identical" if found.identical else "different")
     return found
 
 
 def compare_models(
-    left: Path, right: Path, workers: int, progress: Progress, *, ignore_dtype: bool = False
+    left: Path,
+    right: Path,
+    workers: int,
+    progress: Progress,
+    *,
+    ignore_dtype: bool = False,
+    distributed: bool = False,
 ) -> Comparison:
     """As :func:`verify`."""
     if (left / CONFIG_FILE).exists() and (right / CONFIG_FILE).exists():
@@ -72,7 +88,9 @@ def compare_models(
         plan = identity(whole_specs(mine))
     expected = target_tensors(stored_plan(plan, mine), mine.checkpoint)
     report = progress("Comparing", mine.checkpoint.data_bytes, len(other.checkpoint.shards))
-    return compare(expected, tensor_locations(other), workers, report, ignore_dtype=ignore_dtype)
+    return compare(
+        expected, tensor_locations(other), workers, report, ignore_dtype=ignore_dtype, distributed=distributed
+    )
 
 
 def _read(directory: Path) -> Model:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import hypot, inf, isfinite, isnan, nan
 from typing import Any, Literal
 
+from internvl_bridge.verification.distribution import Distribution
+
 Sort = Literal["relative", "l2", "largest", "name"]
 """By what differences are ordered: by a number, the largest first, or by name."""
 
@@ -15,13 +17,14 @@ class Distance:
 
     ``l2`` is their Euclidean distance and ``norm`` the Euclidean norm of the first. ``largest`` is the largest
     difference of two elements. They are NaN where an element is. ``first`` is the first element (row-major) whose
-    values differ, None if all are equal.
+    values differ, None if all are equal. ``distribution`` is that of all differences, None if it was not asked for.
     """
 
     l2: float
     norm: float
     largest: float
     first: int | None
+    distribution: Distribution | None = None
 
 
 NOT_MEASURED = Distance(nan, nan, nan, 0)
@@ -35,7 +38,7 @@ class TensorDifference:
     ``element`` is the first that differs (row-major). ``l2`` is the L2 distance, ``norm`` the L2 norm of the left side,
     and ``largest`` the largest difference of two elements. They are 0 where bits differ and values do not (-0.0 and
     0.0). They are NaN where a NaN is, or where torch, which measures them, is not installed. ``elements`` and ``bytes``
-    are the size of the tensor on the left side.
+    are the size of the tensor on the left side. ``distribution`` is as in :class:`Distance`.
     """
 
     key: str
@@ -45,6 +48,7 @@ class TensorDifference:
     largest: float
     elements: int
     bytes: int
+    distribution: Distribution | None = None
 
     @property
     def relative(self) -> float:

@@ -2,19 +2,22 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate, groupby
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from internvl_bridge.checkpoint.opened_weights import LocatedTensor
+from internvl_bridge.mapping.components import COMPONENTS, place_of
 from internvl_bridge.reporting.tables import as_html
 from internvl_bridge.storage.byte_range import ByteRange, coalesced
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.header import DTYPE_BITS
 from internvl_bridge.storage.output_shards import TargetTensor
 from internvl_bridge.storage.reading import FileReader
+from internvl_bridge.verification.distribution import Distribution, together
 from internvl_bridge.verification.tensor_difference import NOT_MEASURED, Distance, TensorDifference, as_number, norm_of
 from internvl_bridge.work.progress import Advance, Report, nothing
 from internvl_bridge.work.workers import in_parallel
@@ -29,7 +32,8 @@ class Comparison:
 
     ``mismatched`` says, by key, how shape or dtype differ; such tensors are not compared further.
     ``equal`` tensors are identical bit for bit: their distance is exactly zero without arithmetic. If
-    ``ignores_dtype``, those of two dtypes have equal values.
+    ``ignores_dtype``, those of two dtypes have equal values. ``distributions`` are those of the differences of single
+    elements, for each component that differs, over its tensors that differ; empty unless they were asked for.
     """
 
     missing: tuple[str, ...]
@@ -38,6 +42,7 @@ class Comparison:
     differences: tuple[TensorDifference, ...]
     equal: tuple[str, ...]
     ignores_dtype: bool = False
+    distributions: Mapping[str, Distribution] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -83,6 +88,7 @@ class Comparison:
             "unexpected": list(self.unexpected),
             "mismatched": dict(self.mismatched),
             "ignores_dtype": self.ignores_dtype,
+            "distributions": {name: found.as_json() for name, found in self.distributions.items()},
             **changes_as_json(self),
         }
 
@@ -101,6 +107,10 @@ class Pair:
         return self.expected.dtype == self.actual.dtype
 
 
+_Measure = Callable[[Pair, FileReader, FileReader, Advance], Distance]
+"""Measures the distance between a pair of tensors."""
+
+
 def compare(
     expected: Iterable[tuple[str, TargetTensor]],
     actual: Mapping[str, LocatedTensor],
@@ -108,11 +118,13 @@ def compare(
     report: Report,
     *,
     ignore_dtype: bool = False,
+    distributed: bool = False,
 ) -> Comparison:
     """Compare the tensors ``expected`` under their keys, wherever their bytes lie, with those of ``actual``.
 
     Streams both sides once in bounded memory, file by file of ``actual``, ``workers`` files at a time. Tensors that
     differ are streamed a second time. ``ignore_dtype``: those of different dtypes are compared by their values.
+    ``distributed``: the differences of single elements are counted, too.
     """
     missing: list[str] = []
     mismatched: dict[str, str] = {}
@@ -128,8 +140,9 @@ def compare(
         else:
             pairs.append(Pair(key, ours, theirs))
     files = [list(group) for _, group in groupby(sorted(pairs, key=_place), key=lambda pair: _place(pair)[0])]
-    found = in_parallel(lambda file, step: list(differences(file, step)), files, workers, report)
-    different = {difference.key: difference for in_file in found for difference in in_file}
+    measure = partial(_in_file, distributed=distributed)
+    found = in_parallel(measure, files, workers, report)
+    different = {difference.key: difference for in_file, _ in found for difference in in_file}
     return Comparison(
         missing=tuple(sorted(missing)),
         unexpected=tuple(sorted(actual.keys() - mismatched.keys() - {pair.key for pair in pairs})),
@@ -137,7 +150,29 @@ def compare(
         differences=tuple(different[pair.key] for pair in pairs if pair.key in different),
         equal=tuple(pair.key for pair in pairs if pair.key not in different),
         ignores_dtype=ignore_dtype,
+        distributions=_by_component(item for _, in_file in found for item in in_file.items()),
     )
+
+
+def _in_file(
+    pairs: Sequence[Pair], advance: Advance, *, distributed: bool
+) -> tuple[list[TensorDifference], dict[str, Distribution]]:
+    """The tensors of a file that differ, and the distributions of their differences put together by component."""
+    found: list[TensorDifference] = []
+    by_component: dict[str, Distribution] = {}
+    for difference in differences(pairs, advance, distributed=distributed):
+        found.append(replace(difference, distribution=None))  # there are many tensors, and few components
+        if difference.distribution is not None:
+            component = place_of(difference.key).component
+            by_component = _by_component([*by_component.items(), (component, difference.distribution)])
+    return found, by_component
+
+
+def _by_component(found: Iterable[tuple[str, Distribution]]) -> dict[str, Distribution]:
+    some: dict[str, list[Distribution]] = {}
+    for component, distribution in found:
+        some.setdefault(component, []).append(distribution)
+    return {name: together(some[name]) for name in COMPONENTS if name in some}
 
 
 def _have_values(*tensors: TargetTensor | LocatedTensor) -> bool:
@@ -145,18 +180,19 @@ def _have_values(*tensors: TargetTensor | LocatedTensor) -> bool:
     return all(DTYPE_BITS[tensor.dtype] >= 8 for tensor in tensors)
 
 
-def differences(pairs: Sequence[Pair], advance: Advance) -> Iterator[TensorDifference]:
+def differences(pairs: Sequence[Pair], advance: Advance, *, distributed: bool = False) -> Iterator[TensorDifference]:
     """The tensors among ``pairs`` that differ: of one dtype, in their bits; of two, in their values."""
-    yield from _different_bits([pair for pair in pairs if pair.has_one_dtype], advance)
+    measure = partial(_distance, distributed=distributed)
+    yield from _different_bits([pair for pair in pairs if pair.has_one_dtype], measure, advance)
     with FileReader() as ours, FileReader() as theirs:
         for pair in pairs:
             if not pair.has_one_dtype:
-                found = _distance(pair, ours, theirs, advance)
+                found = measure(pair, ours, theirs, advance)
                 if found.first is not None:
                     yield _difference(pair, found.first, found)
 
 
-def _different_bits(pairs: Sequence[Pair], advance: Advance) -> Iterator[TensorDifference]:
+def _different_bits(pairs: Sequence[Pair], measure: _Measure, advance: Advance) -> Iterator[TensorDifference]:
     """Those of ``pairs`` whose bits differ, in their order.
 
     Compared all at once in large blocks; from the first difference on, one by one.
@@ -183,7 +219,7 @@ def _different_bits(pairs: Sequence[Pair], advance: Advance) -> Iterator[TensorD
                 offset = differs([pair], start)
             if offset is not None:
                 element = offset * 8 // DTYPE_BITS[pair.expected.dtype]
-                yield _difference(pair, element, _distance(pair, ours, theirs, from_start(start)))
+                yield _difference(pair, element, measure(pair, ours, theirs, from_start(start)))
 
 
 def _start_of(tensor: TargetTensor | LocatedTensor) -> Iterator[ByteRange]:
@@ -223,10 +259,11 @@ def _difference(pair: Pair, element: int, found: Distance) -> TensorDifference:
         largest=found.largest,
         elements=prod(pair.expected.shape),
         bytes=pair.expected.length,
+        distribution=found.distribution,
     )
 
 
-def _distance(pair: Pair, ours: FileReader, theirs: FileReader, advance: Advance) -> Distance:
+def _distance(pair: Pair, ours: FileReader, theirs: FileReader, advance: Advance, *, distributed: bool) -> Distance:
     try:
         from internvl_bridge.verification.distance import streamed_distance  # noqa: PLC0415 (torch takes a second)
     except ModuleNotFoundError as error:
@@ -235,7 +272,7 @@ def _distance(pair: Pair, ours: FileReader, theirs: FileReader, advance: Advance
         return NOT_MEASURED  # a difference is one without a number, too
     left = _counted(ours.windows(pair.expected.ranges), advance)
     right = theirs.windows(pair.actual.ranges)
-    return streamed_distance((pair.expected.dtype, left), (pair.actual.dtype, right))
+    return streamed_distance((pair.expected.dtype, left), (pair.actual.dtype, right), distributed=distributed)
 
 
 def _counted(windows: Iterable[memoryview], advance: Advance) -> Iterator[memoryview]:

@@ -27,6 +27,7 @@ from internvl_bridge.mapping.spellings import CUSTOM, MOST_COMPATIBLE
         ("language_model.output.weight", "output head", "", None),
         ("lm_head.weight", "output head", "", None),
         ("optimizer.state.layers.5.exp_avg", "other tensors", "", 5),
+        ("language_model.model.layers.99999.mlp.up_proj.weight", "language model", "MLP", None),
         ("weight", "other tensors", "", None),
         ("layers", "other tensors", "", None),
     ],

@@ -7,6 +7,7 @@ import torch
 
 from internvl_bridge.verification import distance as module
 from internvl_bridge.verification.distance import distance, streamed_distance
+from internvl_bridge.verification.distribution import together
 
 
 def windows(tensor: torch.Tensor, size: int = 1 << 21) -> list[memoryview]:
@@ -71,3 +72,24 @@ def test_what_nobody_decodes_is_not_measured_and_not_equal():
     found = streamed_distance(("F4", [memoryview(b"\0")]), ("BF16", [memoryview(b"\0\0")]))
     assert isnan(found.l2)
     assert found.first == 0
+
+
+def test_differences_are_counted_by_powers_of_two():
+    ours = torch.zeros(12, dtype=torch.float64)
+    theirs = torch.tensor([0.0, -0.0, 1.0, -1.5, 2.0, -0.25, 0.3, 1e300, 5e-324, inf, -inf, nan], dtype=torch.float64)
+    found = streamed_distance(("F64", windows(ours)), ("F64", windows(theirs)), distributed=True).distribution
+    assert found is not None
+    assert found.octaves == {-1023: 1, -2: 2, 0: 2, 1: 1, 996: 1}
+    assert (found.unchanged, found.not_finite, found.elements) == (2, 3, 12)
+
+
+def test_a_distribution_is_that_of_all_blocks(monkeypatch: pytest.MonkeyPatch):
+    ours, theirs = torch.arange(1000.0), torch.arange(1000.0) * 1.5
+    whole = streamed_distance(("F32", windows(ours)), ("F32", windows(theirs)), distributed=True)
+    monkeypatch.setattr(module, "_BLOCK", 64)
+    assert streamed_distance(("F32", windows(ours)), ("F32", windows(theirs)), distributed=True) == whole
+    halves = [
+        streamed_distance(("F32", windows(ours[part])), ("F32", windows(theirs[part])), distributed=True).distribution
+        for part in (slice(0, 300), slice(300, 1000))
+    ]
+    assert together(half for half in halves if half) == whole.distribution

@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from math import prod
 
 from internvl_bridge.checkpoint.inspection_report import inspection_summary
 from internvl_bridge.convert.disk_budget import Budget
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.errors import first_few
 from internvl_bridge.mapping.numberless import numberless
-from internvl_bridge.mapping.plan import Plan, Recipe, Run
+from internvl_bridge.mapping.plan import Plan
+from internvl_bridge.mapping.recipes import how_made, made_of
 from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.reporting.tables import Facts, Part
 
@@ -20,15 +20,23 @@ def plan_report(conversion: Conversion, budget: Budget) -> Iterator[Part]:
 
     Layers and experts that go alike share a line.
     """
-    model = conversion.model
-    verb = "extract from" if conversion.command == "extract" else "convert"
-    yield (
-        f"Would {verb} {model.source.weights} ({model.format.value}, {model.description.family.name}) into "
-        f"{conversion.output} ({conversion.wanted.value}). Proved: converting back restores every tensor."
-    )
+    yield intention(conversion)
     yield cost_facts(conversion, budget)
     yield from _recipe_lines(conversion.plan)
     yield from remarks_on_plan(conversion)
+
+
+def intention(conversion: Conversion) -> str:
+    """What it would do, in a sentence or two."""
+    model = conversion.model
+    source = f"{model.source.weights} ({model.format.value}, {model.description.family.name})"
+    if conversion.computation is not None:
+        return f"Would {conversion.command} {source} into {conversion.output}, in the same format."
+    verb = "extract from" if conversion.command == "extract" else "convert"
+    return (
+        f"Would {verb} {source} into {conversion.output} ({conversion.wanted.value}). "
+        f"Proved: converting back restores every tensor."
+    )
 
 
 def cost_facts(conversion: Conversion, budget: Budget) -> Facts:
@@ -91,30 +99,8 @@ def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
 
 def _recipe_lines(plan: Plan) -> Iterator[str]:
     """How tensors are made; those that keep their names and their elements are only counted."""
-    unchanged = sum(recipe.runs == (Run(key, 0, recipe.spec.elements),) for key, recipe in plan.recipes.items())
-    made = Counter(
-        f"{numberless(key)} <- {_sources(recipe, plan)}"
-        for key, recipe in plan.recipes.items()
-        if recipe.runs != (Run(key, 0, recipe.spec.elements),)
-    )
-    if unchanged:
+    changed = {key: recipe for key, recipe in plan.recipes.items() if how_made(key, recipe, plan.sources) != "kept"}
+    made = Counter(f"{numberless(key)} <- {made_of(recipe, plan)}" for key, recipe in changed.items())
+    if unchanged := len(plan.recipes) - len(changed):
         yield f"  {unchanged:>6} tensors keep their names."
     yield from (f"  {count:>6} x {line}" for line, count in made.items())
-
-
-def _sources(recipe: Recipe, plan: Plan) -> str:
-    if len(recipe.runs) > 3:
-        names = sorted({numberless(run.key) for run in recipe.runs})
-        return f"{len(recipe.runs)} runs of {', '.join(names)}"
-    return " + ".join(_run_text(run, plan) for run in recipe.runs)
-
-
-def _run_text(run: Run, plan: Plan) -> str:
-    spec = plan.sources[run.key]
-    if run.stop - run.start == spec.elements:
-        return numberless(run.key)
-    rows = range(run.start, run.stop)[:: prod(spec.shape[1:] if len(spec.shape) < 3 else spec.shape[2:])]
-    if len(spec.shape) < 3:
-        return f"{numberless(run.key)}[{rows.start // rows.step}:{rows.stop // rows.step}]"
-    first = rows.start // rows.step % spec.shape[1]  # of one expert among those that are stacked
-    return f"{numberless(run.key)}[*, {first}:{first + len(rows)}]"

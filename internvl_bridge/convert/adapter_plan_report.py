@@ -13,10 +13,21 @@ from internvl_bridge.reporting.tables import Facts, Part
 
 def adapter_plan(conversion: AdapterConversion, budget: Budget) -> Iterator[Part]:
     """What a conversion of an adapter would do."""
-    yield (
+    yield adapter_intention(conversion)
+    yield adapter_cost_facts(conversion, budget)
+    yield from (f"Note: {note}" for note in conversion.notes)
+
+
+def adapter_intention(conversion: AdapterConversion) -> str:
+    """What it would do, in a sentence or two."""
+    return (
         f"Would convert {conversion.adapter.directory} (an adapter of {conversion.family}) into {conversion.output} "
         f"({conversion.wanted.value}). Proved: every tensor is used, and every target exists in the base model."
     )
+
+
+def adapter_cost_facts(conversion: AdapterConversion, budget: Budget) -> Facts:
+    """What it would cost, and what it would write."""
     packed = conversion.plan.packed
     made = f"{len(packed.modules)} modules, {len(packed.parameters)} parameters of experts, {len(packed.whole)} whole"
     values = {
@@ -25,16 +36,12 @@ def adapter_plan(conversion: AdapterConversion, budget: Budget) -> Iterator[Part
         "Would write": f"{made}; {', '.join(conversion.files)}",
         "Left behind": first_few(conversion.left_behind),
     }
-    yield Facts({name: value for name, value in values.items() if value})
-    yield from (f"Note: {note}" for note in conversion.notes)
+    return Facts({name: value for name, value in values.items() if value})
 
 
 def adapter_plan_as_json(conversion: AdapterConversion, budget: Budget) -> dict[str, object]:
     """The whole plan of an adapter as JSON values, with the keys that each tensor is made of."""
-    packed, stored = conversion.plan.packed, conversion.plan.adapter.whole
-    sources = {key: sorted({block.source.key for block in made.blocks}) for key, made in packed.factors.items()}
-    sources |= {key: [source] for key, source in packed.renamed.items()}
-    sources |= {key: sorted({stored[run.key][0] for run in made.runs}) for key, made in packed.whole.items()}
+    sources = conversion.plan.sources
     return {
         "source": str(conversion.adapter.directory),
         "output": str(conversion.output),
@@ -48,7 +55,7 @@ def adapter_plan_as_json(conversion: AdapterConversion, budget: Budget) -> dict[
         "notes": list(conversion.notes),
         "config": dict(conversion.plan.config),
         "tensors": {
-            key: {"dtype": entry.dtype, "shape": list(entry.shape), "sources": sources[key]}
+            key: {"dtype": entry.dtype, "shape": list(entry.shape), "sources": list(sources[key])}
             for key, entry in conversion.entries.items()
         },
     }
