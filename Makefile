@@ -5,6 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BIN4 := .venv-4/bin
+OLDEST := .venv-oldest/bin
 DEMO := .venv-demo/bin
 ENGINES := .venv-engines/bin
 TRAINERS := .venv-trainers/bin
@@ -13,7 +14,7 @@ IN_PARALLEL := --numprocesses auto --dist worksteal
 COVERED := tests/reporting tests/mapping tests/planning tests/metadata tests/convert/companions tests/pages tests/test_strict_json.py tests/checkpoint/test_random_matrix.py
 PURE := internvl_bridge/reporting/*,internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/pages/*,internvl_bridge/checkpoint/random_matrix.py
 
-.PHONY: demo test coverage test-exhaustive test-matrix test-engines test-trainers test-browser lint types format tables gallery benchmark mutants clean python
+.PHONY: demo test coverage test-exhaustive test-matrix test-engines test-trainers test-browser test-oldest release-check lint types format docs tables gallery evidence benchmark mutants clean python
 
 demo: .venv-demo/ready
 	@$(DEMO)/python examples/demo.py
@@ -51,6 +52,15 @@ test-browser: .venv/ready
 	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --group browser
 	$(BIN)/python -m pytest browser
 
+# The lowest versions of the dependencies that pyproject.toml allows. GPT-OSS needs transformers 4.55.
+test-oldest: .venv-oldest/ready
+	$(OLDEST)/python -m pytest $(IN_PARALLEL) -W default tests/cli tests/pages tests/verification tests/planning tests/end_to_end/test_round_trip.py tests/in_memory/test_load_check.py -k "not gptoss"
+
+# The package as an index gets it: built, checked, installed into clean environments, and tried there.
+release-check: .venv/ready
+	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --group release
+	$(BIN)/python release/check.py
+
 lint: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -63,6 +73,11 @@ format: .venv/ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# The documentation as a site, in docs/_build/html.
+docs: .venv/ready
+	@rm -rf docs/_build
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+
 # The tables in the documentation that the package's own data make.
 tables: .venv/ready
 	$(BIN)/python docs/tables.py
@@ -70,6 +85,10 @@ tables: .venv/ready
 # The reports in docs/gallery, from the stored checkpoints of the tests and from a fine-tune that is made up.
 gallery: .venv/ready
 	$(BIN)/python docs/gallery.py
+
+# The cards in docs/evidence, from the stored checkpoints of the tests: half a minute.
+evidence: .venv/ready
+	$(BIN)/python docs/evidence.py
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/convert.py
@@ -80,7 +99,7 @@ mutants: .venv/ready
 	$(BIN)/python mutants/run.py $(ROOM) --most $(or $(MOST),150)
 
 clean:
-	rm -rf .venv .venv-4 .venv-demo .venv-engines .venv-trainers .mutants demo-output
+	rm -rf .venv .venv-4 .venv-demo .venv-engines .venv-oldest .venv-trainers .mutants demo-output dist docs/_build
 
 python:
 	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, and $(PYTHON) is {}.{}: name another one, for instance with make PYTHON=python3.12.'.format(*sys.version_info[:2]))"
@@ -107,6 +126,14 @@ python:
 	@$(BIN4)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
 	@PYTHONWARNINGS=ignore $(BIN4)/python $(PIP_INSTALL) --constraint constraints-4.txt --editable . pytest pytest-xdist hypothesis peft pillow protobuf sentencepiece
 	@$(BIN4)/python $(PIP_INSTALL) --constraint constraints-4.txt --no-deps torchvision
+	@touch $@
+
+.venv-oldest/ready: pyproject.toml constraints-oldest.txt | python
+	@echo "Installing internvl-bridge and the oldest versions that it allows into .venv-oldest."
+	@$(PYTHON) -m venv --clear .venv-oldest
+	@$(OLDEST)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	@PYTHONWARNINGS=ignore $(OLDEST)/python $(PIP_INSTALL) --constraint constraints-oldest.txt --editable . pytest pytest-xdist hypothesis jsonschema pillow protobuf sentencepiece
+	@$(OLDEST)/python $(PIP_INSTALL) --constraint constraints.txt --no-deps torchvision
 	@touch $@
 
 # The serving engines, without what they depend on: what runs of them needs no GPU, and torch stays as it is.

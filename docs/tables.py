@@ -11,11 +11,17 @@ from pathlib import Path
 
 from internvl_bridge.catalog.engines import ENGINES, Support
 from internvl_bridge.catalog.releases import REFUSED, RELEASES, all_remarks
+from internvl_bridge.mapping.dimensions import TextDims
 from internvl_bridge.mapping.families import FAMILIES
+from internvl_bridge.mapping.patterns import KeyPattern
+from internvl_bridge.mapping.tables import VISION_AND_PROJECTOR, Table
+from internvl_bridge.mapping.transforms import Fuse, Transform
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
+_DIMS = TextDims(8, 8, 8, 1, 4, 2, 2, attention_bias=True, mlp_bias=False, experts=None)
+"""Of a model whose table is shown: the names do not depend on them."""
 _TABLE = re.compile(r"(<!-- ([a-z]+): made by docs/tables\.py -->\n)(.*?)(<!-- end of \2 -->)", re.DOTALL)
 
 
@@ -74,12 +80,41 @@ def _support(support: Support | None) -> str:
     return " ".join(filter(None, (f"{taken} ({'run' if support.was_run else 'read'}).", support.remark)))
 
 
+def _keys() -> Iterator[str]:
+    """The tensors of the tower and the projector, then those of each language model."""
+    yield "## Vision tower and projector"
+    yield ""
+    yield from _key_rows(VISION_AND_PROJECTOR)
+    for family in FAMILIES:
+        yield ""
+        yield f"## {family.name}"
+        yield ""
+        yield f"Custom class `{family.architecture}`, HF type `{family.hf_model_type}`."
+        yield ""
+        yield from _key_rows(family.language_table(_DIMS))
+
+
+def _key_rows(table: Table) -> Iterator[str]:
+    return _rows(("Custom", "HF", "How"), (_key_row(transform) for transform in table))
+
+
+def _key_row(transform: Transform) -> tuple[str, str, str]:
+    custom, hf = _keys_text(transform.custom_patterns), _keys_text(transform.hf_patterns)
+    renamed = "the same name" if custom == hf else "renamed"
+    return custom, hf, f"split into {len(transform.hf_patterns)}" if isinstance(transform, Fuse) else renamed
+
+
+def _keys_text(patterns: Iterable[KeyPattern]) -> str:
+    return ", ".join(f"`{pattern.template}`" for pattern in patterns)
+
+
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "families": _families,
     "releases": _releases,
     "remarks": _remarks,
     "refused": _refused,
     "engines": _engines,
+    "keys": _keys,
 }
 
 

@@ -3,10 +3,13 @@
     python examples/synthetic.py OUTPUT --preset tiny
 
 It is a real directory as far as converters and loaders care: shards, index, config.json, and a
-tokenizer that knows the nine image tokens (and no language). Presets: ``tiny`` (a megabyte), ``1b`` (the
-tensor shapes of InternVL3_5-1B, 2 GB), ``8b`` (those of InternVL3_5-8B with 24 of its 36 layers, 12 GB),
-``241b`` (the shapes and the depth of InternVL3_5-241B-A28B as sparse files: headers without data) and
-``many`` (as many tensors, but tiny ones).
+tokenizer that knows the nine image tokens (and no language). Presets:
+
+* ``tiny``: a megabyte
+* ``1b``: the tensor shapes of InternVL3_5-1B, 2 GB
+* ``8b``: those of InternVL3_5-8B with 24 of its 36 layers, 12 GB
+* ``241b``: the shapes and the depth of InternVL3_5-241B-A28B, as sparse files (headers without data)
+* ``many``: as many tensors, but tiny ones
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """What people read is plain English: short sentences, and no turns that readers of other languages stumble over."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,9 @@ TURNS = {
 }
 READ = [
     *(path for path in (ROOT / "internvl_bridge").rglob("*.py")),
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "examples").glob("*.py"),
+    *(ROOT / "examples").glob("*.ipynb"),
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml")),
 ]
 
@@ -57,7 +60,7 @@ def test_a_long_sentence_is_found():
 
 
 def texts(path: Path) -> Iterator[str]:
-    """The strings of a module, or the prose of a document: no code, no table, no tree."""
+    """The strings of a module, or the prose of a document or notebook: no code, no table, no tree."""
     if path.suffix == ".py":
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
@@ -65,6 +68,9 @@ def texts(path: Path) -> Iterator[str]:
                     yield "".join(part.value if isinstance(part, ast.Constant) else "X" for part in values)
                 case ast.Constant(str(text)):
                     yield text
+    elif path.suffix == ".ipynb":
+        cells = json.loads(path.read_text())["cells"]
+        yield from ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     elif path.suffix == ".md":
         prose = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
         yield "\n".join(line for line in prose.splitlines() if not line.startswith("|"))

@@ -17,7 +17,7 @@ import typer
 
 from internvl_bridge._version import __version__
 from internvl_bridge.cli.terminal import Failure, exit_codes, failure_of, put, say
-from internvl_bridge.errors import BridgeError
+from internvl_bridge.errors import BridgeError, OptionError
 from internvl_bridge.reporting.commands import typed_path
 from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.reporting.tables import Part
@@ -65,9 +65,7 @@ def answer(command: str, work: Callable[[], Answer], show: PrintOptions, output:
     """
     with exit_codes(partial(say_failure, command) if show.as_json else None):
         if show.report is not None:
-            from internvl_bridge.pages.saving import check_report_place  # noqa: PLC0415 (only where it is wanted)
-
-            check_report_place(show.report, output)
+            _check_report(show.report, output)
         found = work()
         saved, refusal = _saved(found, show.report)
         if show.as_json:
@@ -79,6 +77,17 @@ def answer(command: str, work: Callable[[], Answer], show: PrintOptions, output:
         if refusal is not None:
             raise refusal
         raise typer.Exit(found.exit_code)
+
+
+def _check_report(place: Path, output: Path | None) -> None:
+    """Refuse a report that cannot be saved as ``place``."""
+    try:
+        from internvl_bridge.pages.saving import check_report_place  # noqa: PLC0415 (only where it is wanted)
+    except ModuleNotFoundError as error:
+        raise OptionError(
+            f"--report needs {error.name}, which is not installed.", f"pip install {error.name}"
+        ) from error
+    check_report_place(place, output)
 
 
 def _saved(found: Answer, place: Path | None) -> tuple[Iterable[Part], BridgeError | None]:

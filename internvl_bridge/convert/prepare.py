@@ -40,6 +40,7 @@ from internvl_bridge.mapping.spellings import chosen_spelling
 from internvl_bridge.metadata.adapters import check_no_adapter
 from internvl_bridge.metadata.config.forks import check_no_fork
 from internvl_bridge.metadata.kernel_files import check_no_kernel_files
+from internvl_bridge.metadata.not_a_directory import not_a_directory
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.planning.output_head import OutputHead
@@ -152,6 +153,8 @@ def prepare(
     """Decide everything about a conversion from the first of ``formats`` to the second and prove it; write nothing."""
     accepted, wanted = formats
     source, output = Path(source), Path(output)
+    if not source.is_dir():
+        raise not_a_directory(source)  # whatever else was chosen for it
     check_kind(options, is_adapter=False)
     inputs = inputs_of(source, options, execution)
     given, reference = inputs.given, inputs.given.get("reference")

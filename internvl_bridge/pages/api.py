@@ -21,7 +21,7 @@ Result: TypeAlias = "ConversionReport | Extraction | Comparison | AdapterCompari
 """What there is a report of."""
 
 
-def save_report(result: Result, path: str | Path, *, left: str = "left", right: str = "right") -> Path:
+def save_report(result: Result, path: str | Path, *, left: str | Path = "left", right: str | Path = "right") -> Path:
     """Save ``result`` to look at: as a page that needs nothing beside itself, or as a picture.
 
     Args:
@@ -47,7 +47,7 @@ def save_report(result: Result, path: str | Path, *, left: str = "left", right: 
         >>> page.name
         'finetune.html'
     """
-    save(_page_of(result, left, right), Path(path))
+    save(_page_of(result, str(left), str(right)), Path(path))
     return Path(path)
 
 

@@ -14,11 +14,11 @@ from internvl_bridge.cli.app import app
 Custom = Callable[[str], Path]
 
 
-def refuse(command: str, source: Path, *words: str) -> str:
+def refuse(command: str, source: Path, *words: str, options: tuple[str, ...] = ()) -> str:
     """Run a conversion that must be refused, check how, and return the message."""
     output = source.parent / "output"
     before = sorted(path.name for path in source.parent.iterdir())
-    result = CliRunner().invoke(app, [command, str(source), str(output)])
+    result = CliRunner().invoke(app, [command, str(source), str(output), *options])
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert result.stderr.startswith("Error: ")
@@ -228,6 +228,7 @@ def test_a_directory_that_is_no_checkpoint(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     refuse("to-hf", tmp_path / "empty", "config.json", "does not exist")
     refuse("to-hf", tmp_path / "nowhere", "nowhere does not exist", "Check the name")
+    refuse("to-hf", tmp_path / "my-lora", "my-lora does not exist", options=("--base", "base"))
 
 
 def test_the_wrong_direction(hf: Path):

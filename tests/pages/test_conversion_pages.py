@@ -4,6 +4,8 @@ import copy
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -316,3 +318,11 @@ def test_many_products_are_counted():
     factor = Factor(StoredTensor("F32", (1, 1), 0, ByteRange(Path("x"), 0, 4)), Region("b", (0, 1), (0, 1)))
     computed = ComputedTensor("k", "F32", (1, 1), (), (Term(0, 2.0, factor, factor, None),) * 5)
     assert tensor_moves._computed_text(computed) == "itself + 5 products"
+
+
+def test_a_report_without_jinja(source: Path, tmp_path: Path):
+    script = "import sys; sys.modules['jinja2'] = None; from internvl_bridge.__main__ import main; main()"
+    command = ["plan", str(source), "--report", str(tmp_path / "report.html")]
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: --report needs jinja2, which is not installed. pip install jinja2\n"

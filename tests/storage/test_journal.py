@@ -302,10 +302,13 @@ import os, signal, sys, time
 from pathlib import Path
 from internvl_bridge.storage.held_directory import held
 from internvl_bridge.storage.journal import open_journal
+reading, writing = os.pipe()
 with held(Path(sys.argv[1]).parent) as directory, open_journal(directory) as journal:
     if os.fork() == 0:
+        os.write(writing, b"here")
         time.sleep({LONGEST})
         os._exit(0)
+    os.read(reading, 4)  # until the child has begun, it has not given the lock up
     if {ends == "killed"}:
         os.kill(os.getpid(), signal.SIGKILL)
 """
