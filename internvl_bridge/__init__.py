@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from internvl_bridge.in_memory.adapters import convert_adapter_state_dict
+    from internvl_bridge.in_memory.converter import Converter
     from internvl_bridge.in_memory.load_check import check_load
     from internvl_bridge.in_memory.load_check_result import LoadCheck
     from internvl_bridge.in_memory.loading import load_pretrained, load_processor
@@ -48,6 +49,7 @@ _HOMES = {
     "ChecksumReport": "verification.checksums",
     "Comparison": "verification.tensors",
     "ConversionReport": "convert.report",
+    "Converter": "in_memory.converter",
     "Diagnosis": "diagnosis.findings",
     "DifferenceError": "errors",
     "Extraction": "convert.extraction",
@@ -88,6 +90,7 @@ __all__ = [
     "ChecksumReport",
     "Comparison",
     "ConversionReport",
+    "Converter",
     "Diagnosis",
     "DifferenceError",
     "Extraction",

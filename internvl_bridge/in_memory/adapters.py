@@ -10,7 +10,7 @@ import torch
 from internvl_bridge.checkpoint.lora_tensors import look_at_values, made_tensor
 from internvl_bridge.convert.options import wanted_format
 from internvl_bridge.errors import OptionError
-from internvl_bridge.in_memory.state_dict import StateDict, described_by, spec_of
+from internvl_bridge.in_memory.planned_tensors import StateDict, described_by, spec_of
 from internvl_bridge.mapping.lora.keys import parsed_key
 from internvl_bridge.metadata.adapter_config import checked_config
 from internvl_bridge.metadata.json_files import JsonFile

@@ -1,29 +1,16 @@
 """The in-memory interpreter of plans: torch state dicts, converted without touching a value."""
 
-import warnings
 from collections.abc import Mapping
 from math import hypot
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from internvl_bridge.convert.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
-from internvl_bridge.errors import ContradictionError, OptionError, first_few
-from internvl_bridge.mapping.family_from_keys import guessed_route
-from internvl_bridge.mapping.formats import Format
-from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
-from internvl_bridge.mapping.routes import plan_route
-from internvl_bridge.mapping.several_models import model_keys_in
-from internvl_bridge.mapping.spellings import chosen_spelling, spelling_in
-from internvl_bridge.mapping.wrapped_names import clean_names
-from internvl_bridge.metadata.config.description import ModelDescription, describe
-from internvl_bridge.metadata.json_files import JsonFile
-from internvl_bridge.planning.output_head import SameBits
-from internvl_bridge.planning.tensor_plan import plan_tensors
+from internvl_bridge.convert.options import ExpertsOption, Layout, Tied
+from internvl_bridge.errors import ContradictionError, first_few
+from internvl_bridge.in_memory.converter import Converter
+from internvl_bridge.in_memory.planned_tensors import StateDict
 from internvl_bridge.verification.distance import distance
-
-StateDict = Mapping[str, torch.Tensor]
 
 
 def convert_state_dict(
@@ -67,84 +54,9 @@ def convert_state_dict(
         >>> internvl_bridge.convert_state_dict({"mlp1.0.weight": torch.ones(2)}, "to-hf")
         {'multi_modal_projector.layer_norm.weight': tensor([1., 1.])}
     """
-    wanted = wanted_format(direction)
-    options = Options(layout=layout, experts=experts, tied=tied)
-    check_options(options)
-    tensors = _clean(tensors, wanted.other)
-    specs = {key: spec_of(tensor) for key, tensor in tensors.items()}
-    if config is None:
-        plan = plan_route(guessed_route(specs, chosen_spelling(wanted, options.layout, options.experts)), specs)
-    else:
-        plan = _plan(described_by(config, specs), tensors, specs, wanted, options)
-    return {key: gathered(recipe, tensors) for key, recipe in plan.recipes.items()}
-
-
-def _clean(tensors: StateDict, format_: Format) -> StateDict:
-    """``tensors`` under the keys of a model, where training wrappers have changed them, and without buffers."""
-    names = clean_names(tensors.keys(), model_keys_in(format_))
-    if names is None:
-        return tensors
-    left_out = [f"Left out, as no weights of the model: {first_few(names.left_out)}."] if names.left_out else []
-    warnings.warn(" ".join([*names.remarks, *left_out]), stacklevel=3)
-    return {new: tensors[old] for old, new in names.renamed.items()}
-
-
-def _plan(
-    model: ModelDescription, tensors: StateDict, specs: Mapping[str, TensorSpec], wanted: Format, options: Options
-) -> Plan:
-    source = spelling_in(wanted.other, specs, model.family)
-    return plan_tensors(
-        model,
-        specs,
-        (source, chosen_spelling(wanted, options.layout, options.experts)),
-        same_bits_in(tensors),
-        stores_copy=wanted is Format.CUSTOM and options.tied != "keep",
-    ).plan
-
-
-def described_by(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> ModelDescription:
-    """The model that the contents of a config.json describe. Raises as :func:`describe`, and for anything else."""
-    if not isinstance(config, Mapping):
-        raise OptionError(
-            f"config is a {type(config).__name__}, not the contents of a config.json.", "Pass model.config.to_dict()."
-        )
-    return describe(JsonFile(Path("config"), "", config), specs)
-
-
-def spec_of(tensor: torch.Tensor) -> TensorSpec:
-    """The spec of a tensor in memory, with torch's name of its dtype."""
-    return TensorSpec(str(tensor.dtype), tuple(tensor.shape))
-
-
-def gathered(recipe: Recipe, tensors: StateDict) -> torch.Tensor:
-    """The tensor that ``recipe`` makes: a source itself or a view of it where it is one run, on the same device.
-
-    Raises ContradictionError for sources on several devices.
-    """
-    shape = recipe.spec.shape
-    whole = tensors[recipe.runs[0].key]
-    if len(recipe.runs) == 1 and whole.shape == shape:
-        return whole
-    flat = {key: tensors[key].detach().reshape(-1) for key in dict.fromkeys(run.key for run in recipe.runs)}
-    if len({tensor.device for tensor in flat.values()}) > 1:
-        raise ContradictionError(
-            f"{first_few(list(flat))} lie on different devices, but become one tensor.", "Move them to one device."
-        )
-    parts = [flat[run.key].narrow(0, run.start, run.stop - run.start) for run in recipe.runs]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)
-
-
-def same_bits_in(tensors: StateDict) -> SameBits:
-    """Compares two of ``tensors``, of one dtype and shape, bit for bit; of meta tensors, whether they are one."""
-
-    def same_bits(left: str, right: str) -> bool:
-        one, other = tensors[left], tensors[right]
-        if one.is_meta or other.is_meta or one is other:
-            return one is other
-        ours, theirs = (tensor.detach().reshape(-1).view(torch.uint8) for tensor in (one, other))
-        return torch.equal(ours, theirs.to(ours.device))
-
-    return same_bits
+    return Converter(direction, specs=tensors, config=config, layout=layout, experts=experts, tied=tied).convert(
+        tensors
+    )
 
 
 def compute_l2_distance(left: torch.nn.Module | StateDict, right: torch.nn.Module | StateDict) -> float:

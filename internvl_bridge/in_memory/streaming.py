@@ -9,7 +9,7 @@ import torch
 
 from internvl_bridge.convert.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
 from internvl_bridge.errors import DuplicateKeyError, IncompleteGroupError, MixedSpellingError, first_few
-from internvl_bridge.in_memory.state_dict import described_by, gathered, same_bits_in, spec_of
+from internvl_bridge.in_memory.planned_tensors import described_by, gathered, same_bits_in, spec_of
 from internvl_bridge.mapping.families import families_of
 from internvl_bridge.mapping.family_from_keys import ambiguous, check_guessable, guessable_models, possible_routes
 from internvl_bridge.mapping.formats import Format
