@@ -317,7 +317,8 @@ def plan(
     help="Compare the weights of two checkpoints, of the same or of different formats, bit for bit.\n\n"
     "Prints where they differ: by component, layer by layer, and what changed most. Also prints which tensors are "
     "missing (only in LEFT), unexpected (only in RIGHT) or mismatched (another shape or dtype). Relative distances are "
-    "in units of the L2 norm of LEFT's tensors that differ. With --checksums, LEFT "
+    "in units of the L2 norm of LEFT's tensors that differ. --report also counts the differences of single elements, "
+    "which takes about as long again. With --checksums, LEFT "
     "is an output of this program. All its files are compared with the checksums that were stored when it was made. "
     "Exit code 1 if anything differs.",
     epilog="Example: internvl-bridge verify ./InternVL3_5-8B ./InternVL3_5-8B-HF",

@@ -85,7 +85,7 @@ class Converter:
         """The converter of tensors of the same names and shapes, all of which have this ``dtype``."""
         other = copy(self)
         sources = {key: replace(source, dtype=dtype) for key, source in self._sources.items()}
-        object.__setattr__(other, "_sources", sources)
+        other._sources = sources  # noqa: SLF001 (of this class)
         return other
 
     def convert(self, tensors: StateDict) -> dict[str, torch.Tensor]:

@@ -33,14 +33,13 @@ def check_report_place(path: Path, output: Path | None = None) -> None:
             f"The report {path} is neither a page nor a picture.",
             f"Give it a name that ends with .html (a page) or .svg (a picture): {typed_path(f'{path}.html')}",
         )
-    place, home = path.resolve(), path.resolve().parent
-    outside = None if output is None else output.resolve()
+    place = _real(path)
+    home, outside = place.parent, None if output is None else _real(output)
     if outside in {place, *place.parents} or (home / SIDECAR_FILE).exists():
         checkpoint = outside or home
-        beside = checkpoint.with_name(f"{checkpoint.name}-report{path.suffix}")
         raise OptionError(
             f"The report {path} would be in {checkpoint}, which is for the files of a checkpoint only.",
-            f"Save it beside that, for instance as {typed_path(beside)}",
+            f"Save it beside that, for instance as {typed_path(f'{checkpoint}-report{path.suffix}')}",
         )
     if not home.is_dir():
         raise OutputError(
@@ -78,6 +77,11 @@ def save(page: Page, path: Path, command: str = "") -> int:
             "Everything else is done. Mend this for the next report.",
         ) from error
     return len(text)
+
+
+def _real(path: Path) -> Path:
+    """``path`` without links; one that leads to itself stays as it is, where :meth:`Path.resolve` raises."""
+    return Path(os.path.realpath(path))
 
 
 def _partial(path: Path) -> Path:

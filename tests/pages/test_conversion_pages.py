@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,9 @@ def test_an_unverified_conversion_is_worth_a_look(source: Path, tmp_path: Path):
 def test_experts_that_are_stacked(tmp_path: Path):
     source = copy_custom("qwen3moe-6b", tmp_path / "moe")
     page = reported(tmp_path, "to-hf", source, tmp_path / "hf", "--experts", "fused")
+    parts = figure(page, "Files of weights, before and after")[0][3].split(", ")
+    components = [part.rsplit(" ", 2)[0] for part in parts]
+    assert all(one != other for one, other in pairwise(components)), "neighbours are one"
     block = "language_model.model.layers.1.mlp.experts"
     found = {row["Tensor"]: row for row in lists_in(page)[0]}
     made_of = f"8 runs of {block}.*.gate_proj.weight, {block}.*.up_proj.weight"

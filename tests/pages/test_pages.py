@@ -5,8 +5,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from pages.reading import lists_in, read_page
+from support import ROOT
 from typer.testing import CliRunner
 
+import internvl_bridge
 from internvl_bridge.cli import commands
 from internvl_bridge.cli.app import app
 from internvl_bridge.errors import BridgeError
@@ -14,7 +16,7 @@ from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.pages import saving
 from internvl_bridge.pages.figures import Bar, BarChart, ColumnChart, HeatMap, Panel, Segment
 from internvl_bridge.pages.html import as_page
-from internvl_bridge.pages.page import Made, Page, Section
+from internvl_bridge.pages.page import Made, Page, Section, joined
 from internvl_bridge.pages.palette import DARK, LIGHT
 from internvl_bridge.pages.picture import as_picture
 from internvl_bridge.pages.saving import check_report_place, save
@@ -129,12 +131,15 @@ def test_a_date_that_no_calendar_has(stated: str, tmp_path: Path, monkeypatch: p
         ("made/report.html", None, "would be in .*made"),
         (f"{'n' * 300}.html", None, "File name too long"),
         ("a\0.html", None, "neither a page"),
+        ("loop.html", None, "is not a report of this program"),
+        ("report.html", "/", "would be in /"),
         ("link/report.svg", "out", "would be in .*out"),
     ],
 )
 def test_places_where_no_report_is_saved(name: str, output: str | None, reason: str, tmp_path: Path):
     (tmp_path / "directory.html").mkdir()
     (tmp_path / "link").symlink_to("out")
+    (tmp_path / "loop.html").symlink_to("loop.html")
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / SIDECAR_FILE).touch()
     with pytest.raises(BridgeError, match=reason):
@@ -193,3 +198,18 @@ def test_the_date_can_be_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     save(page("x"), tmp_path / "report.html")
     assert " on 1970-01-01." in (tmp_path / "report.html").read_text()
+
+
+def test_the_gallery_is_made_by_this_code():
+    script = (ROOT / "internvl_bridge" / "pages" / "templates" / "page.js").read_text()
+    mark = f'content="internvl-bridge {internvl_bridge.__version__}"'
+    pages = [path.read_text() for path in sorted((ROOT / "docs" / "gallery").glob("*.html"))]
+    assert pages
+    assert all(script in text and mark in text for text in pages), "run 'make gallery'"
+
+
+def test_a_page_of_several_outputs_is_as_bad_as_the_worst():
+    pages = {name: Page("t", f"{name}.", name, (Section("In short", ()),)) for name in ("good", "bad", "notice")}
+    both = joined("title", pages)
+    assert (both.state, both.verdict) == ("bad", "The good: good. The bad: bad. The notice: notice.")
+    assert both.sections[1].title == "The bad: in short"
