@@ -20,6 +20,7 @@ from internvl_bridge.metadata.config.file import detect_format, read_config
 from internvl_bridge.metadata.json_files import JsonFile, as_text
 from internvl_bridge.metadata.not_a_directory import not_a_directory
 from internvl_bridge.metadata.other_format import OtherFormat, read_sidecar, reference_as_other_format
+from internvl_bridge.storage.consumed import Consumption
 from internvl_bridge.storage.source_shards import Checkpoint
 
 TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
@@ -29,12 +30,14 @@ TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "f
 class Source:
     """Where a checkpoint is: its ``weights``, and the ``config`` beside them or elsewhere, with the tokenizer.
 
-    ``state_dict`` names the model that is meant, where the weights are those of several.
+    ``state_dict`` names the model that is meant, where the weights are those of several. ``consumption`` is what an
+    earlier run has deleted of the weights.
     """
 
     weights: Path
     config: Path | None = None
     state_dict: str | None = None
+    consumption: Consumption | None = None
 
     @property
     def home(self) -> Path:
@@ -180,7 +183,7 @@ def opened_as_stored(model: Model) -> OpenedWeights:
 
 
 def _opened(source: Source, format_: Format) -> OpenedWeights:
-    return open_weights(source.weights, _model_keys_in(format_), source.state_dict)
+    return open_weights(source.weights, _model_keys_in(format_), source.state_dict, source.consumption)
 
 
 def _model_keys_in(format_: Format) -> IsModel:

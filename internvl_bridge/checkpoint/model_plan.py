@@ -11,7 +11,11 @@ from internvl_bridge.mapping.spellings import KeySpelling
 from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
 from internvl_bridge.metadata.json_files import is_present
 from internvl_bridge.metadata.trained_lora import states_ranks
+from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.planning.tensor_plan import ModelPlan, plan_tensors
+
+HEAD_IS_COPY = "head_is_copy"
+"""What a run remembers of an output head: whether it is a copy of the embeddings."""
 
 
 def plan_model(model: Model, target: KeySpelling, *, stores_copy: bool) -> ModelPlan:
@@ -22,10 +26,18 @@ def plan_model(model: Model, target: KeySpelling, *, stores_copy: bool) -> Model
     """
     if is_wrapped(model.specs):
         raise not_merged(model)
-    same_bits, route = same_bits_in(model.weights), (model.keys, target)
+    same_bits, route = _same_bits(model), (model.keys, target)
     planned = plan_tensors(model.description, model.specs, route, same_bits, stores_copy=stores_copy)
     check_dtypes(model, planned.packed)
     return planned
+
+
+def _same_bits(model: Model) -> SameBits:
+    """Compares tensors of ``model``; of one that is partly deleted, what was found before is remembered."""
+    consumption = model.source.consumption
+    if consumption is None:
+        return same_bits_in(model.weights)
+    return lambda *_: bool(consumption.remembered.get(HEAD_IS_COPY))
 
 
 def not_merged(model: Model) -> UnsupportedModelError:

@@ -21,6 +21,7 @@ from internvl_bridge.mapping.wrapped_names import clean_names
 from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.stand_ins import CONFIG, INNER
 from internvl_bridge.storage.comparing import first_difference
+from internvl_bridge.storage.consumed import Consumption
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.source_shards import INDEX_FILE, has_weights, open_checkpoint
 from internvl_bridge.storage.unfinished import check_downloaded
@@ -30,17 +31,22 @@ INDEX_FILES = (INDEX_FILE, PICKLED_INDEX, METADATA_FILE)
 """Files that say where tensors are, in all containers."""
 
 
-def open_weights(directory: Path, is_model: IsModel, state_dict: str | None = None) -> OpenedWeights:
+def open_weights(
+    directory: Path, is_model: IsModel, state_dict: str | None = None, consumption: Consumption | None = None
+) -> OpenedWeights:
     """Find every tensor of ``directory``; reads headers only.
 
     Safetensors files come first, as in transformers; then what ``torch.save`` has written, then a directory of
     torch.distributed.checkpoint: those are read through torch, which is imported only then. If ``directory`` has none
     of these, but one of the directories in it does that trainers make for weights, they are those. ``state_dict`` names
     the model that is meant, where there are several. Raises CheckpointError for what cannot be read safely or
-    contradicts itself.
+    contradicts itself. ``consumption`` is what an earlier run has deleted of it.
     """
     place = weights_place(directory)
-    opened = _opened(place, is_model, state_dict)
+    if consumption is None:
+        opened = _opened(place, is_model, state_dict)
+    else:
+        opened = OpenedWeights(open_checkpoint(place, consumption), None)
     if place != directory:
         opened = replace(opened, remarks=(_on_place(place), *opened.remarks))
     elif opened.container == PICKLED and not has_named_pickled_weights(place):

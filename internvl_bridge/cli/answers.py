@@ -32,13 +32,14 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class PrintOptions:
-    """How results are printed, and where a report is saved."""
+    """How results are printed, and where a report is saved; ``yes``: nothing is asked."""
 
     as_json: bool
     verbose: bool
     quiet: bool
     dry_run: bool = False
     report: Path | None = None
+    yes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from internvl_bridge.cli.arguments import (
     Accept,
     Base,
     Config,
+    Consume,
     CustomReference,
     DryRun,
     ExpertsChoice,
@@ -28,11 +29,13 @@ from internvl_bridge.cli.arguments import (
     HfReference,
     Json,
     LayoutChoice,
+    LinkChoice,
     MaxShardSize,
     OrderChoice,
     Output,
     Overwrite,
     Quiet,
+    ReadLinks,
     Report,
     Restart,
     Source,
@@ -45,6 +48,7 @@ from internvl_bridge.cli.arguments import (
     Verbose,
     Verify,
     Workers,
+    Yes,
 )
 from internvl_bridge.cli.flags import Command, Group
 from internvl_bridge.verification.tensor_difference import Sort
@@ -93,10 +97,14 @@ def to_hf(
     experts: ExpertsChoice = "split",
     max_shard_size: MaxShardSize = None,
     order: OrderChoice = "source",
+    link: LinkChoice = None,
+    read_links: ReadLinks = False,
     verify: Verify = True,
     workers: Workers = None,
     overwrite: Overwrite = False,
     restart: Restart = False,
+    consume: Consume = False,
+    yes: Yes = False,
     accept: Accept = None,
     dry_run: DryRun = False,
     report: Report = None,
@@ -123,9 +131,10 @@ def to_hf(
         experts=experts,
         max_shard_size=max_shard_size,
         order=order,
+        link=link,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report, yes=yes)
     convert("to-hf", source, output, options, execution, show)
 
 
@@ -155,10 +164,14 @@ def to_custom(
     tied: TiedChoice = None,
     max_shard_size: MaxShardSize = None,
     order: OrderChoice = "source",
+    link: LinkChoice = None,
+    read_links: ReadLinks = False,
     verify: Verify = True,
     workers: Workers = None,
     overwrite: Overwrite = False,
     restart: Restart = False,
+    consume: Consume = False,
+    yes: Yes = False,
     accept: Accept = None,
     dry_run: DryRun = False,
     report: Report = None,
@@ -183,9 +196,10 @@ def to_custom(
         tied=tied,
         max_shard_size=max_shard_size,
         order=order,
+        link=link,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report, yes=yes)
     convert("to-custom", source, output, options, execution, show)
 
 
@@ -213,10 +227,14 @@ def repair(
     experts: ExpertsChoice = "split",
     max_shard_size: MaxShardSize = None,
     order: OrderChoice = "source",
+    link: LinkChoice = None,
+    read_links: ReadLinks = False,
     verify: Verify = True,
     workers: Workers = None,
     overwrite: Overwrite = False,
     restart: Restart = False,
+    consume: Consume = False,
+    yes: Yes = False,
     accept: Accept = None,
     dry_run: DryRun = False,
     report: Report = None,
@@ -242,9 +260,10 @@ def repair(
         experts=experts,
         max_shard_size=max_shard_size,
         order=order,
+        link=link,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume)
+    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report, yes=yes)
     convert("repair", source, output, options, execution, show)
 
 
@@ -280,8 +299,11 @@ def plan(
     tied: TiedChoice = None,
     max_shard_size: MaxShardSize = None,
     order: OrderChoice = "source",
+    link: LinkChoice = None,
+    read_links: ReadLinks = False,
     verify: Verify = True,
     overwrite: Overwrite = False,
+    consume: Consume = False,
     accept: Accept = None,
     report: Report = None,
     as_json: Json = False,
@@ -305,8 +327,10 @@ def plan(
         tied=tied,
         max_shard_size=max_shard_size,
         order=order,
+        link=link,
     )
-    execution = Execution(verify=verify, overwrite=overwrite, accept=frozenset(accept or ()))
+    accepted = frozenset(accept or ())
+    execution = Execution(verify, overwrite=overwrite, accept=accepted, read_links=read_links, consume=consume)
     show = PrintOptions(as_json=as_json, verbose=False, quiet=False, report=report)
     commands.plan(source, output, options, execution, show, repair=repair)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from internvl_bridge.convert.options import ACCEPTABLE, Dtype, ExpertsOption, Layout, Order, Tied
+from internvl_bridge.storage.linking import Link
 
 COMMON_PANEL, INPUT_PANEL, OUTPUT_PANEL = "Common options", "Options for the source", "Options for the output"
 ADAPTERS_PANEL, SAFETY_PANEL, PRINTING_PANEL = "Options for adapters", "Safety", "What is printed"
@@ -173,6 +174,41 @@ OrderChoice = Annotated[
         help="Order of the tensors in a file: the source's, or by name, as safetensors does.",
         rich_help_panel=OUTPUT_PANEL,
     ),
+]
+LinkChoice = Annotated[
+    Link | None,
+    typer.Option(
+        "--link",
+        case_sensitive=False,
+        metavar="KIND",
+        autocompletion=lambda: ["hard", "symbolic"],
+        help="Make hard or symbolic links of those files of weights that equal a file of SOURCE, instead of writing "
+        "them. A program that writes "
+        "into a linked file changes SOURCE and OUTPUT alike.",
+        show_default="write every file",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+]
+ReadLinks = Annotated[
+    bool,
+    typer.Option(
+        "--read-links",
+        help="Read the files that --link links, to take their checksums.",
+        rich_help_panel=SAFETY_PANEL,
+    ),
+]
+Consume = Annotated[
+    bool,
+    typer.Option(
+        "--consume",
+        help="Delete each file of weights in SOURCE as soon as OUTPUT has its tensors, read back and compared: for a "
+        "disk without room for both.",
+        rich_help_panel=SAFETY_PANEL,
+    ),
+]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Do not ask before --consume deletes.", rich_help_panel=SAFETY_PANEL),
 ]
 Verify = Annotated[
     bool,

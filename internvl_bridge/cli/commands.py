@@ -1,9 +1,12 @@
 """What each command of the command line does: call the library, and answer."""
 
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import typer
 
 from internvl_bridge.checkpoint.adapter_inspection import inspect_adapter
 from internvl_bridge.checkpoint.adapter_report import adapter_report
@@ -17,6 +20,7 @@ from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
 from internvl_bridge.convert.adapter_plan_report import adapter_plan, adapter_plan_as_json
 from internvl_bridge.convert.adapters import AdapterConversion, prepare_adapter
 from internvl_bridge.convert.computation_plan_report import computation_plan
+from internvl_bridge.convert.consumable import consumable
 from internvl_bridge.convert.conversion_report import conversion_report
 from internvl_bridge.convert.disk_budget import Budget, budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
@@ -70,6 +74,8 @@ def convert(
         say_warnings(conversion.warnings)
         if show.dry_run:
             return planned(conversion)
+        if execution.consume and not show.yes:
+            confirm_consuming(conversion, show)
         if not show.quiet:
             announce(conversion)
         with progress_bar(quiet=show.quiet) as progress:
@@ -259,6 +265,23 @@ def say_warnings(warnings: Iterable[str]) -> None:
     """Say what should stop somebody."""
     for warning in warnings:
         warn(f"Warning: {warning}")
+
+
+def confirm_consuming(conversion: Conversion, show: PrintOptions) -> None:
+    """Ask whether the source shall be deleted. Raises OptionError unless somebody says yes."""
+    files = [shard for shard in consumable(conversion.model) if not shard.is_gone]
+    size = human_size(sum(shard.stamp.size for shard in files))
+    what = f"--consume deletes {len(files)} file(s) of weights ({size}) in {conversion.model.source.weights}"
+    if show.as_json or not has_terminal():
+        raise OptionError(f"{what}, and there is no terminal to ask.", "Add --yes if that is meant.")
+    warn(f"{what}, each when {conversion.output} has its tensors, read back and compared.")
+    if not typer.confirm("Go on?", err=True):
+        raise OptionError(f"{what}, and the answer was no.", "Nothing was done. Convert without --consume.")
+
+
+def has_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def announce(conversion: Conversion) -> None:

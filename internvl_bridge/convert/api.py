@@ -12,6 +12,7 @@ from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.convert.run import carry_out
 from internvl_bridge.convert.run_adapter import carry_out_adapter
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.storage.linking import Link
 from internvl_bridge.work.progress import Progress, silent
 
 
@@ -29,10 +30,13 @@ def to_hf(
     experts: ExpertsOption = "split",
     max_shard_size: int | str | None = None,
     order: Order = "source",
+    link: Link | None = None,
+    read_links: bool = False,
     verify: bool = True,
     workers: int | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    consume: bool = False,
     accept: Collection[str] = (),
     base: str | Path | None = None,
     target_base: str | None = None,
@@ -61,11 +65,16 @@ def to_hf(
         max_shard_size: Size of the files of weights, in bytes or as a text such as "5GB". By default the shards and
             their order are those of ``source``.
         order: Order of the tensors in a file: "source", or "name" as ``safetensors.torch.save`` has it.
+        link: Let files of weights that equal a file of ``source`` be "hard" or "symbolic" links to it, instead of
+            writing them. A program that writes into a linked file changes ``source`` and ``output`` alike.
+        read_links: Read the files that are linked, to take their checksums.
         verify: Read the output back and compare it with the source, bit for bit.
         workers: Files to write at a time. By default one for each core, at most four.
         overwrite: Replace an ``output`` that exists, if it is a checkpoint and holds nothing else, once the new one is
             complete.
         restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
+        consume: Delete each file of weights in ``source`` as soon as ``output`` has its tensors, read back and
+            compared. If it is stopped, the same call goes on. Nobody is asked.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -101,11 +110,12 @@ def to_hf(
         experts=experts,
         max_shard_size=max_shard_size,
         order=order,
+        link=link,
         base=base,
         target_base=target_base,
         transformers=transformers,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume)
     return _converted(source, output, (Format.CUSTOM, Format.HF), options, execution, progress)
 
 
@@ -121,10 +131,13 @@ def to_custom(
     tied: Tied | None = None,
     max_shard_size: int | str | None = None,
     order: Order = "source",
+    link: Link | None = None,
+    read_links: bool = False,
     verify: bool = True,
     workers: int | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    consume: bool = False,
     accept: Collection[str] = (),
     base: str | Path | None = None,
     target_base: str | None = None,
@@ -152,11 +165,16 @@ def to_custom(
         max_shard_size: Size of the files of weights, in bytes or as a text such as "5GB". By default the shards and
             their order are those of ``source``.
         order: Order of the tensors in a file: "source", or "name" as ``safetensors.torch.save`` has it.
+        link: Let files of weights that equal a file of ``source`` be "hard" or "symbolic" links to it, instead of
+            writing them. A program that writes into a linked file changes ``source`` and ``output`` alike.
+        read_links: Read the files that are linked, to take their checksums.
         verify: Read the output back and compare it with the source, bit for bit.
         workers: Files to write at a time. By default one for each core, at most four.
         overwrite: Replace an ``output`` that exists, if it is a checkpoint and holds nothing else, once the new one is
             complete.
         restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
+        consume: Delete each file of weights in ``source`` as soon as ``output`` has its tensors, read back and
+            compared. If it is stopped, the same call goes on. Nobody is asked.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -190,11 +208,12 @@ def to_custom(
         tied=tied,
         max_shard_size=max_shard_size,
         order=order,
+        link=link,
         base=base,
         target_base=target_base,
         transformers=transformers,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume)
     return _converted(source, output, (Format.HF, Format.CUSTOM), options, execution, progress)
 
 
@@ -211,10 +230,13 @@ def repair(
     experts: ExpertsOption = "split",
     max_shard_size: int | str | None = None,
     order: Order = "source",
+    link: Link | None = None,
+    read_links: bool = False,
     verify: bool = True,
     workers: int | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    consume: bool = False,
     accept: Collection[str] = (),
     base: str | Path | None = None,
     target_base: str | None = None,
@@ -242,11 +264,16 @@ def repair(
         max_shard_size: Size of the files of weights, in bytes or as a text such as "5GB". By default the shards and
             their order are those of ``source``.
         order: Order of the tensors in a file: "source", or "name" as ``safetensors.torch.save`` has it.
+        link: Let files of weights that equal a file of ``source`` be "hard" or "symbolic" links to it, instead of
+            writing them. A program that writes into a linked file changes ``source`` and ``output`` alike.
+        read_links: Read the files that are linked, to take their checksums.
         verify: Read the output back and compare it with the source, bit for bit.
         workers: Files to write at a time. By default one for each core, at most four.
         overwrite: Replace an ``output`` that exists, if it is a checkpoint and holds nothing else, once the new one is
             complete.
         restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
+        consume: Delete each file of weights in ``source`` as soon as ``output`` has its tensors, read back and
+            compared. If it is stopped, the same call goes on. Nobody is asked.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -281,11 +308,12 @@ def repair(
         experts=experts,
         max_shard_size=max_shard_size,
         order=order,
+        link=link,
         base=base,
         target_base=target_base,
         transformers=transformers,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume)
     return _converted(source, output, (Format.HF, Format.HF), options, execution, progress)
 
 

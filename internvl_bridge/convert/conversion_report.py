@@ -7,6 +7,7 @@ from internvl_bridge.checkpoint.adapters import ADAPTER_FILE
 from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.checkpoint.inspection_report import engines_text, inspection_summary
 from internvl_bridge.convert.computed_report import computed_report
+from internvl_bridge.convert.link_notes import links_text
 from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.errors import first_few
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
@@ -45,7 +46,8 @@ def conversion_facts(report: ConversionReport, *, every: bool) -> Facts:
     is_checkpoint = isinstance(report.found, Inspection) and ADAPTER_FILE not in report.files
     weights = [name for name in report.files if name.endswith(".safetensors")]
     others = [name for name in report.files if name not in weights]
-    speed = f", {human_size(int(report.bytes / report.seconds))}/s" if report.seconds else ""
+    written = report.bytes - (report.linked.bytes if report.linked else 0)
+    speed = f", {human_size(int(written / report.seconds))}/s" if report.seconds else ""
     cloned = f"{human_size(report.cloned)} share their blocks on disk with the source; the rest was copied"
     kept = f"{len(report.kept)} file(s) that an earlier run had finished were compared with the source and kept"
     values = {
@@ -55,12 +57,28 @@ def conversion_facts(report: ConversionReport, *, every: bool) -> Facts:
         "Other files": ", ".join(others) if every else "",
         "Took": f"{report.seconds:.1f} s{speed}",
         "Cloned": cloned if report.cloned else "",
+        "Linked": _linked(report, len(weights)),
+        "Deleted": _consumed(report),
         "Resumed": kept if report.kept else "",
         "Served by": f"{engines_text(report.engines)} (docs/serving.md)" if is_checkpoint else "",
         "Left behind": ", ".join(report.left_behind) if every else first_few(report.left_behind),
         "Verified": verified_text(report),
     }
     return Facts({name: value for name, value in values.items() if value})
+
+
+def _linked(report: ConversionReport, of: int) -> str:
+    linked = report.linked
+    if linked is None or not linked.files:
+        return ""
+    unread = f" {len(linked.unread)} of them have no checksum: linked, not read." if linked.unread else ""
+    return links_text(len(linked.files), of, linked.bytes, report.bytes, linked.kind) + unread
+
+
+def _consumed(report: ConversionReport) -> str:
+    if not report.consumed:
+        return ""
+    return f"{len(report.consumed)} file(s) of weights in {report.source}: the output has their tensors, read back"
 
 
 def _summary(report: ConversionReport) -> str:
@@ -72,8 +90,9 @@ def verified_text(report: ConversionReport) -> str:
     """With what the output was compared, and what that showed."""
     if report.verification is None:
         return "no (--no-verify)"
+    linked = "; linked files are the source's own" if report.linked and report.linked.files else ""
     return (
-        f"read back and compared with {_compared(report)}; every bit is equal. L2 distance 0 for each of the "
+        f"read back and compared with {_compared(report)}; every bit is equal{linked}. L2 distance 0 for each of the "
         f"{len(report.verification.equal)} tensors, {report.verification.l2:g} over all."
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from internvl_bridge.convert.consumable import consumable
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.errors import OutputError
 from internvl_bridge.reporting.sizes import human_size
@@ -13,6 +14,7 @@ from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.cloning import can_clone
 from internvl_bridge.storage.free_space import existing_ancestor, free_bytes
 from internvl_bridge.storage.output_shards import OutputShard
+from internvl_bridge.storage.source_shards import Shard
 
 _LINE = 64
 """Bytes that a line of the index or of the checksums takes at most, beside the names in it."""
@@ -22,13 +24,16 @@ _LINE = 64
 class Budget:
     """Bytes: ``read`` from the source to be ``written``, and ``cloned`` instead where the file system shares blocks.
 
-    ``verified`` are read from source and output alike to compare them, ``kept`` were written by an earlier run.
-    ``room`` is what the output still needs of the ``free`` bytes of its file system.
+    ``linked`` are those of files that are links to files of the source: nothing of them is read or written.
+    ``consumed`` are deleted in the source. ``verified`` are read from source and output alike to compare them, ``kept``
+    were written by an earlier run. ``room`` is what the output still needs of the ``free`` bytes of its file system.
     """
 
     read: int
     written: int
     cloned: int
+    linked: int
+    consumed: int
     verified: int
     kept: int
     room: int
@@ -45,20 +50,46 @@ def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
     Whether blocks can be shared is tried, in a file without a name beside the output.
     """
     place = conversion.output.parent  # whatever is mounted at the output itself
-    todo = [shard for shard in conversion.shards if shard.name not in finished]
-    size = sum(shard.size for shard in conversion.shards)
+    copied = [shard for shard in conversion.shards if shard.equals is None]
+    todo = [shard for shard in copied if shard.name not in finished]
+    linked = sum(shard.size for shard in conversion.shards if shard.equals is not None)
+    size = sum(shard.size for shard in copied)
     remaining = sum(shard.size for shard in todo)
     cloned = _shareable(todo, existing_ancestor(place))
     companions = _companions(conversion)
+    room = _most_at_a_time(conversion, finished) if conversion.execution.consume else remaining - cloned
     return Budget(
-        read=sum(shard.data_size for shard in todo) - cloned,
+        read=sum(shard.data_size for shard in todo) - cloned + (linked if conversion.execution.read_links else 0),
         written=remaining - cloned + companions,
         cloned=cloned,
+        linked=linked,
+        consumed=sum(shard.stamp.size for shard in _consumed(conversion)),
         verified=size if conversion.execution.verify else size - remaining,
         kept=size - remaining,
-        room=remaining - cloned + companions,
+        room=room + companions,
         free=free_bytes(place),
     )
+
+
+def _consumed(conversion: Conversion) -> list[Shard]:
+    own = consumable(conversion.model) if conversion.execution.consume else []
+    return [shard for shard in own if not shard.is_gone]
+
+
+def _most_at_a_time(conversion: Conversion, finished: Collection[str]) -> int:
+    """The room that is needed if files are written one after the other, and those of the source are deleted then.
+
+    What another file system has does not give room to this one.
+    """
+    device = existing_ancestor(conversion.output.parent).stat().st_dev
+    here = {shard.path: shard.stamp.size for shard in _consumed(conversion) if shard.path.stat().st_dev == device}
+    last = {part.path: shard.name for shard in conversion.shards for part in shard.ranges}
+    taken = most = 0
+    for shard in conversion.shards:
+        taken += 0 if shard.name in finished else shard.size
+        most = max(most, taken)
+        taken -= sum(size for path, size in here.items() if last.get(path) == shard.name)
+    return most
 
 
 def check_room(budget: Budget, output: Path) -> None:

@@ -34,6 +34,8 @@ def identity_of(conversion: Conversion) -> Identity:
     for name in PATHS:
         options[name] = None if options[name] is None else str(Path(options[name]).resolve())
     options["adapter"] = [str(Path(adapter).resolve()) for adapter in options.pop("adapters")]  # as it is typed
+    if conversion.execution.consume:
+        options["consume"] = True
     shards = conversion.read_from
     names = _names([shard.path for shard in shards])
     plan = new_checksum()

@@ -23,13 +23,15 @@ class Recorded:
     """What is recorded of the weights of a source: the checksums of its tensors, by key.
 
     ``firm`` are those of files that show no change since: same size, same header, and not newer than the record.
+    ``files`` are the checksums of such files as a whole.
     """
 
     tensors: Mapping[str, str]
     firm: frozenset[str]
+    files: Mapping[Path, str]
 
 
-NOTHING = Recorded({}, frozenset())
+NOTHING = Recorded({}, frozenset(), {})
 
 
 def manifest_of(directory: Path) -> tuple[Manifest | None, tuple[str, ...]]:
@@ -52,15 +54,20 @@ def recorded(model: Model, manifest: Manifest | None) -> Recorded:
     written = stamp_of(model.directory / SIDECAR_FILE).modified
     tensors: dict[str, str] = {}
     firm: set[str] = set()
+    files: dict[Path, str] = {}
     for key, tensor in model.checkpoint.tensors.items():
         shard = model.checkpoint.shards[tensor.shard]
+        if shard.is_gone:  # it was compared before it was deleted
+            continue
         record = manifest.weights.get(shard.path.name)
         if record is None or key not in record.tensors:
             continue
         tensors[key] = record.tensors[key]
         if (shard.stamp.size, shard.stamp.header) == (record.size, record.header) and shard.stamp.modified <= written:
             firm.add(key)
-    return Recorded(tensors, frozenset(firm))
+            if shard.path.name in manifest.files:
+                files[shard.path] = manifest.files[shard.path.name]
+    return Recorded(tensors, frozenset(firm), files)
 
 
 def changed_small_files(manifest: Manifest | None, directory: Path, contents: Mapping[Path, str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from internvl_bridge.errors import OptionError
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.storage.linking import Link
 
 Order = Literal["source", "name"]
 """Physical order of the tensors in a file."""
@@ -20,8 +21,8 @@ Dtype = Literal["bfloat16", "float16", "float32"]
 Tied = Literal["copy", "keep"]
 """What a custom checkpoint gets that shares its input embeddings with its output head: a copy, or no head."""
 
-_CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": Tied, "dtype": Dtype}
-_MAY_BE_NONE = {"tied", "dtype"}
+_CHOICES = {"order": Order, "layout": Layout, "experts": ExpertsOption, "tied": Tied, "dtype": Dtype, "link": Link}
+_MAY_BE_NONE = {"tied", "dtype", "link"}
 _OUTPUTS = {"layout": Format.HF, "experts": Format.HF, "system_message": Format.HF, "tied": Format.CUSTOM}
 """Choices that only an output of one format leaves."""
 ACCEPTABLE = {
@@ -61,6 +62,7 @@ class Options:
     adapters: tuple[str | Path, ...] = ()
     alpha: float | None = None
     dtype: Dtype | None = None
+    link: Link | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class Execution:
 
     ``workers`` files are written at a time (None: as many as this machine has use for). ``overwrite`` replaces an
     existing output, ``restart`` throws away what an earlier run has left unfinished. ``accept`` has names of
-    :data:`ACCEPTABLE`: what would be refused otherwise.
+    :data:`ACCEPTABLE`: what would be refused otherwise. ``read_links``: files that are linked are read all the same, to
+    take their checksums. ``consume``: files of the source are deleted as soon as the output has their tensors.
     """
 
     verify: bool = True
@@ -77,6 +80,8 @@ class Execution:
     overwrite: bool = False
     restart: bool = False
     accept: frozenset[str] = frozenset()
+    read_links: bool = False
+    consume: bool = False
 
 
 def wanted_format(direction: str) -> Format:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from internvl_bridge.checkpoint.inspection_report import inspection_summary
 from internvl_bridge.convert.disk_budget import Budget
+from internvl_bridge.convert.link_notes import links_text
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.errors import first_few
 from internvl_bridge.mapping.numberless import numberless
@@ -41,7 +42,7 @@ def intention(conversion: Conversion) -> str:
 
 def cost_facts(conversion: Conversion, budget: Budget) -> Facts:
     """What it would cost, and what it would write."""
-    sizes = [shard.size for shard in conversion.shards]
+    sizes = [shard.size for shard in conversion.shards if shard.equals is None]
     others = sorted({*conversion.files} - {shard.name for shard in conversion.shards})
     compared = f", and {human_size(budget.verified)} of both sides to compare them" if budget.verified else ""
     values = {
@@ -50,11 +51,24 @@ def cost_facts(conversion: Conversion, budget: Budget) -> Facts:
         "Would read": f"{human_size(budget.read)}{compared}",
         "Would write": f"{human_size(budget.written)} in {_weights_text(sizes)} and {len(others)} other file(s)",
         "Would clone": f"{human_size(budget.cloned)}, shared with the source on disk" if budget.cloned else "",
+        "Would link": _links_text(conversion, budget) if budget.linked else "",
+        "Would delete": _consumed_text(conversion, budget) if conversion.execution.consume else "",
         "Would keep": f"{human_size(budget.kept)} that an earlier run has finished" if budget.kept else "",
         "Other files": first_few(others),
         "Left behind": first_few(conversion.left_behind),
     }
     return Facts({name: value for name, value in values.items() if value})
+
+
+def _links_text(conversion: Conversion, budget: Budget) -> str:
+    linked = sum(shard.equals is not None for shard in conversion.shards)
+    size = sum(shard.size for shard in conversion.shards)
+    return links_text(linked, len(conversion.shards), budget.linked, size, str(conversion.options.link))
+
+
+def _consumed_text(conversion: Conversion, budget: Budget) -> str:
+    source = conversion.model.source.weights
+    return f"{human_size(budget.consumed)} in {source}, file by file, when the output has their tensors"
 
 
 def remarks_on_plan(conversion: Conversion) -> Iterator[Part]:
@@ -77,7 +91,13 @@ def plan_as_json(conversion: Conversion, budget: Budget) -> dict[str, object]:
         "family": conversion.model.description.family.name,
         "found": conversion.found.as_json(),
         "weights": [
-            {"name": shard.name, "bytes": shard.size, "tensors": list(shard.keys)} for shard in conversion.shards
+            {
+                "name": shard.name,
+                "bytes": shard.size,
+                "tensors": list(shard.keys),
+                "linked": None if shard.equals is None else str(shard.equals),
+            }
+            for shard in conversion.shards
         ],
         "files": list(conversion.files),
         "budget": {**asdict(budget), "fits": budget.fits},

@@ -17,7 +17,9 @@ from internvl_bridge.convert.companions.to_custom import custom_files
 from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.convert.companions.unconverted import unconverted_files
 from internvl_bridge.convert.computation import Computation
+from internvl_bridge.convert.consumable import check_consumable, check_consuming, check_not_made, remembered_remarks
 from internvl_bridge.convert.integrity import Recorded, changed_small_files, manifest_of, recorded
+from internvl_bridge.convert.link_notes import notes_on_links
 from internvl_bridge.convert.links import check_links, files_that_are_told
 from internvl_bridge.convert.moves import Moves
 from internvl_bridge.convert.options import (
@@ -46,6 +48,8 @@ from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.planning.output_head import OutputHead
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.reporting.sizes import parse_size
+from internvl_bridge.storage.consumed import begun_consumption
+from internvl_bridge.storage.equal_files import with_equal_files
 from internvl_bridge.storage.output_place import check_apart, check_output
 from internvl_bridge.storage.output_shards import (
     OutputShard,
@@ -53,6 +57,7 @@ from internvl_bridge.storage.output_shards import (
     TargetTensor,
     aligned,
     by_name,
+    cut_where_sources_end,
     index_of,
     needs_index,
     output_shards,
@@ -79,8 +84,9 @@ class Conversion:
     ``left_behind`` are files of the source that the output has neither as they are, nor converted, nor in its sidecar.
     ``fields`` are those that change what a model computes and differ from the reference's, with both values.
     ``warnings`` should stop somebody before the work. ``notes`` can be read after it. ``engines`` serve the output.
-    ``command`` is the one that does this, and ``computation`` what it computes, None if it only moves bytes.
-    ``placed`` is where the bytes of every tensor are, None if they are where ``plan`` says.
+    ``command`` is the one that does this. ``head`` is the source's output head. ``computation`` is what it computes,
+    None if it only moves bytes. ``placed`` is where the bytes of every tensor are, None if they are where
+    ``plan`` says.
     """
 
     model: Model
@@ -105,6 +111,7 @@ class Conversion:
     options: Options
     execution: Execution
     command: str
+    head: OutputHead = OutputHead.OWN
     computation: Computation | None = None
     placed: Mapping[str, TargetTensor] | None = None
 
@@ -125,6 +132,11 @@ class Conversion:
     def read_from(self) -> tuple[Shard, ...]:
         """The files of weights that it reads."""
         return (*self.model.checkpoint.shards, *(self.computation.shards if self.computation else ()))
+
+    @property
+    def there(self) -> tuple[Shard, ...]:
+        """Those of them that no earlier run has deleted."""
+        return tuple(shard for shard in self.read_from if not shard.is_gone)
 
     @property
     def data_bytes(self) -> int:
@@ -158,7 +170,11 @@ def prepare(
     check_kind(options, is_adapter=False)
     inputs = inputs_of(source, options, execution)
     given, reference = inputs.given, inputs.given.get("reference")
-    model = _read(Source(source, given.get("config"), options.state_dict), given, accepted, wanted, execution)
+    if execution.consume:
+        check_consuming(source, inputs.given, options, execution)
+        check_not_made(output)
+    begun = begun_consumption(source, output)
+    model = _read(Source(source, given.get("config"), options.state_dict, begun), given, accepted, wanted, execution)
     check_applies(options, wanted)
     check_places(output, inputs, execution)
     if reference is not None and holds_weights(reference):
@@ -166,6 +182,8 @@ def prepare(
     spelling = chosen_spelling(wanted, options.layout, options.experts)
     planned = plan_model(model, spelling, stores_copy=_stores_copy(model, options, wanted))
     shards = _output_shards(model, planned, options)
+    if options.link is not None:
+        shards = with_equal_files(shards, model.checkpoint.shards)
     home = tokenizer_home(model.directory, reference, options.tokenizer)
     companions = _companion_files(model, planned, options, wanted, home)
     if "links" not in execution.accept:
@@ -177,11 +195,16 @@ def prepare(
     told = (
         *notes_on_source(model, fields),
         *notes_on_serving(served),
+        *notes_on_links(shards, options.link),
         *manifest_notes,
         *companions.notes,
         *changed_small_files(manifest, model.directory, inputs.contents),
     )
     warnings, notes = warnings_of(told), without_warnings(told)
+    if begun is not None:
+        warnings, notes = remembered_remarks(begun, warnings, notes)
+    if execution.consume:
+        check_consumable(model, planned)
     return Conversion(
         model=model,
         found=inspection_of(model, planned.head),
@@ -205,6 +228,7 @@ def prepare(
         options=options,
         execution=execution,
         command=command_for(accepted, wanted),
+        head=planned.head,
     )
 
 
@@ -305,7 +329,8 @@ def arranged(shards: Sequence[ShardContents], model: Model, options: Options) ->
     usual = None if model.weights.has_shards else _DUMP_SHARD
     limit = usual if options.max_shard_size is None else options.max_shard_size
     if limit is not None:
-        shards = reshard(shards, parse_size(limit))
+        cut = reshard if options.link is None else cut_where_sources_end
+        shards = cut(shards, parse_size(limit))
     return tuple(output_shards([by_name(shard) if options.order == "name" else aligned(shard) for shard in shards]))
 
 

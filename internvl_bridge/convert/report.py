@@ -13,20 +13,39 @@ from internvl_bridge.reporting.tables import as_html
 from internvl_bridge.verification.tensors import Comparison
 
 
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """Files of weights that are links to files of the source: the ``kind`` of the links, and their names.
+
+    ``unread`` are those of them that have no checksum: nothing has read them, and the source carries none. ``bytes`` is
+    what their tensors take.
+    """
+
+    kind: str
+    files: tuple[str, ...]
+    unread: tuple[str, ...]
+    bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The links as values that :func:`json.dumps` takes."""
+        return {"kind": self.kind, "files": list(self.files), "unread": list(self.unread), "bytes": self.bytes}
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class ConversionReport:
     """The result of :func:`internvl_bridge.to_hf` and the other functions that make a checkpoint or an adapter.
 
     ``command`` is the command that does the same. ``format`` is the output's, ``found`` what the source turned out to
-    be. ``bytes`` counts tensor data, ``cloned`` those bytes that the output shares with the source on disk.
-    ``seconds`` is the time it took, without planning. ``kept`` names the files that an earlier run had finished.
-    ``files`` were written, ``left_behind`` are files of the source that the output's format has no use for.
-    ``warnings`` say what the output lacks, or what it computes otherwise than the source; ``notes`` what else deserves
-    attention. ``verification`` is None if it was not asked for; a conversion that fails it is never published.
-    ``reference`` compares the output with the reference's weights, for information. ``fields`` are those of config.json
-    that change what a model computes and differ from the reference's, with both values. ``accepted`` names what was
-    accepted. ``engines`` are those that serve the output. ``filled`` are the keys of tensors that the source lacked.
-    ``computed`` is what was computed, None if every byte was moved. ``moves`` is what was done with every tensor;
+    be. ``bytes`` counts tensor data, ``cloned`` those bytes that the output shares with the source on disk. ``seconds``
+    is the time it took, without planning. ``kept`` names the files that an earlier run had finished. ``files`` were
+    written, ``left_behind`` are files of the source that the output's format has no use for. ``warnings`` say what the
+    output lacks, or what it computes otherwise than the source; ``notes`` what else deserves attention.
+    ``verification`` is None if it was not asked for; a conversion that fails it is never published. ``reference``
+    compares the output with the reference's weights, for information. ``fields`` are those of config.json that change
+    what a model computes and differ from the reference's, with both values. ``accepted`` names what was accepted.
+    ``engines`` are those that serve the output. ``filled`` are the keys of tensors that the source lacked. ``computed``
+    is what was computed, None if every byte was moved. ``linked`` are the files that are links, None if none were asked
+    for. ``consumed`` names the files of the source that were deleted. ``moves`` is what was done with every tensor;
     :func:`internvl_bridge.save_report` shows it.
     """
 
@@ -52,6 +71,8 @@ class ConversionReport:
     verification: Comparison | None
     reference: Comparison | None
     computed: Computed | None
+    linked: Linked | None
+    consumed: tuple[str, ...]
     moves: Moves | AdapterMoves
 
     @property
@@ -103,5 +124,7 @@ class ConversionReport:
             "verification": None if self.verification is None else self.verification.as_json(),
             "reference": None if self.reference is None else self.reference.as_json(),
             "computed": None if self.computed is None else self.computed.as_json(),
+            "linked": None if self.linked is None else self.linked.as_json(),
+            "consumed": list(self.consumed),
             "ok": self.ok,
         }

@@ -32,6 +32,8 @@ def resuming_command(identity: Mapping[str, Any], output: Path) -> str | None:
         chosen = options.get(name)
         if name != "adapters" and chosen is not None and chosen != usual:
             words += [f"--{name.replace('_', '-')}", str(chosen)]
+    if options.get("consume"):
+        words.append("--consume")
     if os.path.lexists(output):
         words.append("--overwrite")
     return shlex.join(words)

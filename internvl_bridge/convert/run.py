@@ -4,22 +4,24 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from internvl_bridge.checkpoint.computed_tensors import Rounding
 from internvl_bridge.checkpoint.weights import holds_weights
 from internvl_bridge.convert.computation import Computation, Computed, PartRounding
+from internvl_bridge.convert.consuming import Consuming
 from internvl_bridge.convert.disk_budget import budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.integrity import check_crcs, checksums_of_rest, compare_with_record
 from internvl_bridge.convert.layout_check import check_layout
+from internvl_bridge.convert.link_weights import inherited, link_shards, read_links, written_links
 from internvl_bridge.convert.logging_runs import log_begin, log_end
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.record import record_of
-from internvl_bridge.convert.report import ConversionReport
+from internvl_bridge.convert.report import ConversionReport, Linked
 from internvl_bridge.convert.source_watch import Stamps, check_contents, check_untouched, check_weights, settled_stamps
 from internvl_bridge.convert.tensor_places import ShardPlaces, checksums_at, places_in
 from internvl_bridge.convert.write_small_files import write_companions, write_sidecar
@@ -92,8 +94,19 @@ def carry_out(
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
         reference=reference,
         computed=_computed(conversion.computation, roundings),
+        linked=_linked(conversion, shards),
+        consumed=tuple(sorted(written.workspace.journal.consumed)),
         moves=conversion.moves,
     )
+
+
+def _linked(conversion: Conversion, written: Iterable[WrittenShard]) -> Linked | None:
+    if conversion.options.link is None:
+        return None
+    links = [shard for shard in written if shard.leads_to is not None]
+    size = sum(shard.data_size for shard in conversion.shards if shard.equals is not None)
+    unread = tuple(shard.name for shard in links if shard.checksums is None)
+    return Linked(conversion.options.link, tuple(shard.name for shard in links), unread, size)
 
 
 @contextmanager
@@ -150,15 +163,23 @@ def _write(
     ) as workspace:
         keep_only(workspace, {shard.name for shard in conversion.shards})
         check_room(budget_of(conversion, workspace.journal.finished), output)
-        stamps = settled_stamps(model, conversion.read_from, progress)
+        stamps = settled_stamps(model, conversion.there, progress)
+        if conversion.options.link is not None:
+            stamps = link_shards(conversion.shards, workspace, conversion.options.link, stamps)
         checksums, stamps_of_small = write_companions(
             workspace, conversion.texts, conversion.copies, conversion.index, check
         )
         sources = model.checkpoint.tensors if conversion.recorded.tensors else {}
         crcs = {} if "checksums" in execution.accept else model.weights.crcs
         places = places_in(conversion.shards, sources, crcs)
-        shards = _write_weights(conversion, workspace, stamps, places, progress, source)
-        told = _compare_with_record(conversion, shards, places, check)
+        compared: Mapping[str, str] = {}
+        if execution.consume:
+            consuming = Consuming(conversion, workspace, stamps, places, check)
+            shards = _consume(consuming, conversion, workspace, places, progress)
+            stamps, compared = consuming.stamps, consuming.checksums
+        else:
+            shards = _write_weights(conversion, workspace, stamps, places, progress, source)
+        told = _compare_with_record(conversion, shards, places, check, compared)
         written = Written(workspace, shards, warnings_of(told), without_warnings(told))
         text = _sidecar(conversion, written, checksums, places)
         sidecar = Entry(write_sidecar(workspace, text), text_checksum(text))
@@ -168,10 +189,30 @@ def _write(
         if execution.overwrite:
             check_replaceable(output, conversion.inputs)  # somebody may have put something there meanwhile
         small = {name: Entry(stamp, checksums[name]) for name, stamp in stamps_of_small.items()}
-        weights = {shard.name: Entry(shard.stamp, _whole(shard)) for shard in shards}
+        weights = {shard.name: Entry(shard.stamp, _whole(shard), shard.leads_to) for shard in shards}
         check_inventory(workspace.directory, {**small, **weights, SIDECAR_FILE: sidecar})
         before()
     return written
+
+
+def _consume(
+    consuming: Consuming,
+    conversion: Conversion,
+    workspace: Workspace,
+    places: Sequence[ShardPlaces],
+    progress: Progress,
+) -> list[WrittenShard]:
+    """Write the files of weights, and delete those of the source on the way."""
+    cold = uncached(shard.path for shard in conversion.there)
+    jobs = shard_jobs(zip(conversion.shards, places, strict=True), workspace.files, cold, verify=True)
+    try:
+        shards = consuming.write(jobs, progress)
+    except BridgeError:
+        check_untouched(consuming.stamps)  # a change of the source would be the reason
+        raise
+    compare = partial(compare_shards, jobs, workspace=workspace, workers=1, progress=progress)
+    check_weights(conversion.model, consuming.stamps, compare)
+    return shards
 
 
 def _made_from(changed: Collection[Path], conversion: Conversion) -> Collection[Path]:
@@ -190,10 +231,14 @@ def _write_weights(
     """Write the files of weights, from a ``source`` that is what it was when ``stamps`` were taken."""
     execution, model = conversion.execution, conversion.model
     cold = uncached(shard.path for shard in conversion.read_from)
-    jobs = shard_jobs(conversion.shards, workspace.files, cold, places, verify=execution.verify)
+    copied = [(shard, place) for shard, place in zip(conversion.shards, places, strict=True) if shard.equals is None]
+    jobs = shard_jobs(copied, workspace.files, cold, verify=execution.verify)
     workers = check_workers(execution.workers)
     try:
-        shards = write_shards(jobs, workspace, workers, progress, source)
+        shards = [
+            *write_shards(jobs, workspace, workers, progress, source),
+            *_links(conversion, workspace, places, progress),
+        ]
     except BridgeError:
         with _nothing_kept(workspace):
             check_untouched(stamps)  # a change of the source would be the reason
@@ -201,14 +246,31 @@ def _write_weights(
     with _nothing_kept(workspace):
         compare = partial(compare_shards, jobs, workspace=workspace, workers=workers, progress=progress, source=source)
         check_weights(model, stamps, lambda changed: compare(_made_from(changed, conversion)))
-    return shards
+    written = {shard.name: shard for shard in shards}
+    return [written[shard.name] for shard in conversion.shards]
+
+
+def _links(
+    conversion: Conversion, workspace: Workspace, places: Sequence[ShardPlaces], progress: Progress
+) -> list[WrittenShard]:
+    """The links that stand for files of weights, with those checksums that are known."""
+    links = [(shard, place) for shard, place in zip(conversion.shards, places, strict=True) if shard.equals is not None]
+    if conversion.execution.read_links:
+        checksums = read_links(links, check_workers(conversion.execution.workers), progress)
+    else:
+        checksums = inherited(links, conversion.recorded)
+    return written_links(links, workspace, checksums)
 
 
 def _compare_with_record(
-    conversion: Conversion, shards: Iterable[WrittenShard], places: Iterable[ShardPlaces], check: Callable[[], None]
+    conversion: Conversion,
+    shards: Iterable[WrittenShard],
+    places: Iterable[ShardPlaces],
+    check: Callable[[], None],
+    compared: Mapping[str, str],
 ) -> tuple[str, ...]:
-    """Notes about the source's tensors, compared with the checksums that it carries."""
-    passed: dict[str, str] = {}
+    """Notes about the source's tensors, compared with the checksums that it carries; ``compared`` are known."""
+    passed = dict(compared)
     for place, shard in zip(places, shards, strict=True):
         passed |= checksums_at(place.sources, shard.checksums)
     if conversion.execution.verify:
@@ -243,24 +305,33 @@ def _sidecar(
         weights[shard.name] = WeightsRecord(planned.size, header, tensors)
     files = {shard.name: whole for shard in written.shards if (whole := _whole(shard)) is not None}
     warnings, notes = (*conversion.warnings, *written.warnings), (*conversion.notes, *written.notes)
-    record = record_of(conversion.options, conversion.execution, conversion.model.filled, warnings, notes)
+    how = "linked, read" if conversion.execution.read_links else "linked, with the checksums of the source"
+    linked = {shard.name: how if shard.checksums else "linked, not read" for shard in written.shards if shard.leads_to}
+    record = record_of(conversion.options, conversion.execution, conversion.model.filled, warnings, notes, linked)
     manifest = Manifest(ALGORITHM, {**checksums, **files}, weights)
     return sidecar_text({**conversion.sidecar, RECORD: record}, manifest, text_checksum)
 
 
 def _permissions(conversion: Conversion) -> Permissions:
     """Those of all that the output is made from."""
-    weights = {shard.path for shard in conversion.read_from}
-    return permissions_of(conversion.model.directory, {*weights, *conversion.contents, *conversion.copies})
+    weights = {shard.path for shard in conversion.there}
+    found = permissions_of(conversion.model.directory, {*weights, *conversion.contents, *conversion.copies})
+    consumption = conversion.model.source.consumption
+    gone = {(file.mode, file.group) for file in consumption.files.values()} if consumption is not None else set()
+    return replace(found, files=found.files | gone)
 
 
 @contextmanager
 def _nothing_kept(workspace: Workspace) -> Iterator[None]:
-    """Keep nothing in ``workspace`` if the source is found to be changed: no run could go on from what is finished."""
+    """Keep nothing in ``workspace`` if the source is found to be changed: no run could go on from what is finished.
+
+    But what is deleted in the source is nowhere else.
+    """
     try:
         yield
     except CheckpointError:
-        keep_only(workspace, ())
+        if not workspace.journal.consumed:
+            keep_only(workspace, ())
         raise
 
 
@@ -276,7 +347,7 @@ def _about_this_run(workspace: Workspace, shards: Iterable[WrittenShard]) -> Ite
         yield _NO_LOCKS
     if os.path.lexists(workspace.files.parent):
         yield f"{workspace.files.parent} could not be removed. Nothing needs it any more."
-    if unread := sum(shard.checksums is None for shard in shards):
+    if unread := sum(shard.checksums is None and shard.leads_to is None for shard in shards):
         yield f"{unread} file(s) of weights were cloned and not read back, so that they have no checksum."
 
 

@@ -68,6 +68,8 @@ def carry_out_adapter(conversion: AdapterConversion, progress: Progress = silent
         verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
         reference=None,
         computed=None,
+        linked=None,
+        consumed=(),
         moves=conversion.moves,
     )
 
@@ -81,6 +83,8 @@ def budget_of_adapter(conversion: AdapterConversion) -> Budget:
         read=conversion.adapter.checkpoint.data_bytes,
         written=size + small,
         cloned=0,
+        linked=0,
+        consumed=0,
         verified=size if conversion.execution.verify else 0,
         kept=0,
         room=size + small,

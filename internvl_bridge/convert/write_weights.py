@@ -1,6 +1,6 @@
 """Write the weights of an output: several files at a time, each in the journal as soon as it is finished."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
@@ -19,14 +19,9 @@ from internvl_bridge.work.workers import in_parallel
 
 
 def shard_jobs(
-    shards: Sequence[OutputShard],
-    directory: Path,
-    uncached: Collection[Path],
-    places: Sequence[ShardPlaces],
-    *,
-    verify: bool,
+    shards: Iterable[tuple[OutputShard, ShardPlaces]], directory: Path, uncached: Collection[Path], *, verify: bool
 ) -> list[ShardJob]:
-    """The jobs that make ``shards`` in ``directory``, with checksums of the ``places`` in each.
+    """The jobs that make ``shards`` in ``directory``, with checksums of the places in each.
 
     Of the source files ``uncached`` nothing stays in the cache.
     """
@@ -40,7 +35,7 @@ def shard_jobs(
             intervals=tuple(place.intervals),
             crcs=place.crcs,
         )
-        for shard, place in zip(shards, places, strict=True)
+        for shard, place in shards
     ]
 
 
@@ -55,12 +50,17 @@ def write_shards(
     what was read. Files that an earlier run has finished are always compared, and made again if they differ. Raises
     DifferenceError if what was written is not what was read.
     """
+    report = progress_of(jobs, progress)
+    kept = frozenset(workspace.journal.finished)
+    return in_parallel(partial(make_shard, workspace=workspace, kept=kept, source=source), jobs, workers, report)
+
+
+def progress_of(jobs: Sequence[ShardJob], progress: Progress) -> Report:
+    """What shows how far ``jobs`` have come: the bytes of their files, each once."""
     verify = any(job.verify for job in jobs)
     size, work = sum(job.size for job in jobs), sum(job.work for job in jobs)
     task = "Converting and verifying" if verify else "Converting"
-    report = _in_proportion(progress(task, size, len(jobs)), Fraction(size, work or 1))
-    kept = frozenset(workspace.journal.finished)
-    return in_parallel(partial(_make, workspace=workspace, kept=kept, source=source), jobs, workers, report)
+    return _in_proportion(progress(task, size, len(jobs)), Fraction(size, work or 1))
 
 
 def compare_shards(
@@ -93,9 +93,10 @@ def _in_proportion(report: Report, part: Fraction) -> Report:
     return step
 
 
-def _make(
-    job: ShardJob, advance: Advance, *, workspace: Workspace, kept: Collection[str], source: FileSystem
+def make_shard(
+    job: ShardJob, advance: Advance, *, workspace: Workspace, kept: Collection[str], source: FileSystem = LOCAL
 ) -> WrittenShard:
+    """The file of ``job``, written; or what an earlier run has ``kept`` of it, if that is what it should be."""
     name = job.path.name
     workspace.check()
     shard = _kept(job, advance, workspace, source) if name in kept else None

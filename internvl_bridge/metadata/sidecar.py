@@ -16,6 +16,8 @@ SIDECAR_FILE = "internvl_bridge.json"
 VERSION = 2
 CHECKSUMS, RECORD, OWN_CHECKSUM = OF_EVERY_OUTPUT = ("checksums", "conversion", "checksum")
 """What every output's sidecar has: the checksums of its files, how they were made, and its own checksum."""
+LINKED = "linked"
+"""What the record of a conversion calls files that are links."""
 _MOST_OF_REST, _MOST_OF_TENSOR = 1 << 20, 64
 """Bytes that the record and the checksums of files may take, and those of a tensor, beside its key."""
 
@@ -128,6 +130,13 @@ def read_manifest(directory: Path) -> Manifest | None:
             return Manifest(algorithm, files, _weights_records(path, others.get("weights", {})))
         case _:
             raise unusable(path, "its checksums are not a map of file names to texts")
+
+
+def linked_files(directory: Path) -> frozenset[str]:
+    """The names of the files of ``directory`` that its sidecar says are links to files of the source."""
+    record = read_json_file(directory / SIDECAR_FILE).values.get(RECORD)
+    linked = record.get(LINKED) if isinstance(record, dict) else None
+    return frozenset(linked if isinstance(linked, dict) else ())
 
 
 def _weights_records(path: Path, stated: object) -> dict[str, WeightsRecord]:

@@ -93,7 +93,9 @@ def cost_figure(budget: Budget) -> BarChart:
         "read": budget.read,
         "written": budget.written,
         "cloned": budget.cloned,
+        "linked": budget.linked,
         "read to compare": 2 * budget.verified,
+        "deleted in the source": budget.consumed,
         "finished already": budget.kept,
     }
     verdict = "It fits" if budget.fits else "It does not fit"
@@ -111,13 +113,15 @@ def moved_figure(report: ConversionReport, moves: Moves) -> BarChart:
     computed = (key for shard in written for key in shard.keys if key in moves.computed)
     values = {
         "cloned": report.cloned,
+        "linked": report.linked.bytes if report.linked else 0,
         "computed": sum(bytes_of(specs[key]) for key in computed),
         "kept from an earlier run": report.bytes - sum(shard.data_size for shard in written),
     }
     copied = report.bytes - sum(values.values())
     return _bytes_figure(
         "How the bytes were written",
-        "Cloned bytes share their blocks on the disk with the source. Copied ones were read and written.",
+        "Cloned bytes share their blocks on the disk with the source. Linked files are the source's own. Copied bytes "
+        "were read and written.",
         {name: size for name, size in {"copied": copied, **values}.items() if size},
     )
 

@@ -75,7 +75,7 @@ def _looked_at(partial: Path) -> AbandonedOutput | None:
                 size=_size(place.around.path),
                 changed=place.around.status(JOURNAL).st_mtime,
                 is_complete=_is_complete(place, record),
-                reason_to_keep=_reason_to_keep(place, journal),
+                reason_to_keep=_reason_to_keep(place, journal, record),
             )
     except OutputError:  # a run works on it, or it is another's
         return None
@@ -93,8 +93,10 @@ def _is_complete(place: Place, record: Record | None) -> bool:
     return not place.around.has_directory(FILES) or has_swapped(place.around.path, record)
 
 
-def _reason_to_keep(place: Place, journal: Journal) -> str | None:
+def _reason_to_keep(place: Place, journal: Journal, record: Record | None) -> str | None:
     replaced = place.around.path / REPLACED
+    if record is not None and record.consumed and not _is_complete(place, record):
+        return f"it has the only copy of what --consume has deleted: {len(record.consumed)} file(s) of the source"
     if place.around.has_directory(REPLACED) and place.around.has_directory(FILES):
         return f"{replaced} is what {place.output} was before an interrupted --overwrite"
     if not journal.locked:

@@ -75,12 +75,18 @@ def read_header(path: Path) -> Header:
     Raises CheckpointError unless the header is well formed and its tensors fill the data section
     exactly: no hole, no overlap, nothing outside the file.
     """
+    start, size = read_start(path)
+    return parse_start(path, start, size)
+
+
+def read_start(path: Path) -> tuple[bytes, int]:
+    """The bytes of ``path`` before its data section, as they are, and the size of the file."""
     if not path.is_file():
         raise _malformed(path, "it is not a regular file")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        raw = file.read(_header_length(path, file.read(LENGTH_PREFIX), size))
-    return parse_header(path, raw, size)
+        prefix = file.read(LENGTH_PREFIX)
+        return prefix + file.read(_header_length(path, prefix, size)), size
 
 
 def parse_start(path: Path, start: bytes, file_size: int) -> Header:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from internvl_bridge.errors import OutputError
 from internvl_bridge.storage.held_directory import HeldDirectory
+from internvl_bridge.storage.linking import leads_to
 from internvl_bridge.storage.local_files import LocalFiles
 from internvl_bridge.storage.reading import FileReader, file_checksum
 from internvl_bridge.storage.stamps import Stamp, stamp_from
@@ -14,10 +15,14 @@ from internvl_bridge.work.progress import nothing
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a file was before it was read back, and its checksum; None if no pass has seen all of its bytes."""
+    """What a file was before it was read back, and its checksum; None if no pass has seen all of its bytes.
+
+    ``leads_to``: it is a link to that file.
+    """
 
     stamp: Stamp
     checksum: str | None
+    leads_to: Path | None = None
 
 
 Inventory = Mapping[str, Entry]
@@ -37,11 +42,15 @@ def check_inventory(directory: HeldDirectory, inventory: Inventory) -> None:
             raise _foreign(path, "was removed")
         if name not in inventory:
             raise _foreign(path, "was added")
-        if name not in files or not _is_as_it_was(directory, path, inventory[name]):
+        if not _is_as_it_was(directory, path, inventory[name], is_file=name in files):
             raise _foreign(path, "was changed")
 
 
-def _is_as_it_was(directory: HeldDirectory, path: Path, entry: Entry) -> bool:
+def _is_as_it_was(directory: HeldDirectory, path: Path, entry: Entry, *, is_file: bool) -> bool:
+    if entry.leads_to is not None:
+        return leads_to(directory, path.name, entry.leads_to)
+    if not is_file:
+        return False
     now = stamp_from(directory.status(path.name))
     if now.size != entry.stamp.size:
         return False

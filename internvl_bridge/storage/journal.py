@@ -14,6 +14,7 @@ from threading import Event
 from typing import Any
 
 from internvl_bridge.errors import OutputError, named, shown
+from internvl_bridge.storage.consumed_file import ConsumedFile, parsed_file
 from internvl_bridge.storage.held_directory import HeldDirectory, is_at
 
 JOURNAL = "journal"
@@ -82,7 +83,9 @@ class Record:
     """What a journal says: the identity of the conversion, and the names of the files that are finished.
 
     ``run`` names the run that was the last to write to it, None if none has. ``swap`` is what was last to change
-    places. ``length`` is that of its whole lines, in bytes: the last one may have been cut off.
+    places. ``length`` is that of its whole lines, in bytes: the last one may have been cut off. ``consumed`` are files
+    of the source that were deleted, or were about to be, by name; ``remembered`` is what was known before the first
+    was.
     """
 
     identity: Mapping[str, Any]
@@ -90,6 +93,13 @@ class Record:
     run: str | None
     swap: Swap | None
     length: int
+    consumed: Mapping[str, ConsumedFile] = field(default_factory=dict)
+    remembered: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def source_directory(self) -> object:
+        """Where the source of the conversion is."""
+        return _of(self.identity.get("source"), "directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,7 @@ class Journal:
 
     ``file`` is its descriptor: what is written goes there, whatever becomes of ``path``. ``locked``: nobody else can
     open it; False where the file system has no locks. ``run`` is a random name of this run, which is written down when
-    it has ``begun``.
+    it has ``begun``. ``consumed`` are the files of the source that were deleted.
     """
 
     path: Path
@@ -107,6 +117,7 @@ class Journal:
     file: int
     run: str
     begun: Event
+    consumed: dict[str, ConsumedFile] = field(default_factory=dict)
 
     def resumes(self, identity: Identity) -> bool:
         """Whether what is written down is the conversion of ``identity``; False if nothing is, or on another machine.
@@ -122,6 +133,7 @@ class Journal:
         with named(self.path):
             os.ftruncate(self.file, found.length)  # lest the next line becomes a part of one that was cut off
         self.finished[:] = found.finished
+        self.consumed.update(found.consumed)
         self._put({"run": self.run})
         self.begun.set()
         return True
@@ -134,10 +146,19 @@ class Journal:
         self._put({**asdict(identity), "run": self.run})
         self.begun.set()
 
-    def record(self, name: str) -> None:
-        """Write down that the file ``name`` is complete and durable."""
-        self._put({"finished": name})
-        self.finished.append(name)
+    def record(self, *names: str) -> None:
+        """Write down that the files ``names`` are complete and durable."""
+        self._put(*({"finished": name} for name in names))
+        self.finished.extend(names)
+
+    def remember(self, values: Mapping[str, Any]) -> None:
+        """Write down ``values``, which nothing shows any more when files of the source are deleted."""
+        self._put({"remembered": values})
+
+    def consume(self, file: ConsumedFile) -> None:
+        """Write down that the ``file`` of the source is about to be deleted."""
+        self._put({"consumed": asdict(file)})
+        self.consumed[file.name] = file
 
     def forget(self, name: str) -> None:
         """Call the file ``name`` finished no more; what is written down is disproved by the file itself."""
@@ -159,8 +180,8 @@ class Journal:
         with named(self.path):
             return parsed_journal(self.path, _contents(self.path, self.file))
 
-    def _put(self, line: Mapping[str, Any]) -> None:
-        data = json.dumps(line).encode() + b"\n"
+    def _put(self, *lines: Mapping[str, Any]) -> None:
+        data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
         with named(self.path):
             while data:
                 data = data[os.write(self.file, data) :]
@@ -188,12 +209,16 @@ def parsed_journal(path: Path, data: bytes) -> Record | None:
     finished = [line["finished"] for line in lines if isinstance(line.get("finished"), str)]
     runs = [line["run"] for line in lines if isinstance(line.get("run"), str)]
     swaps = [swap for line in lines if (swap := _swap(line.get("swap")))]
+    consumed = [file for line in lines if (file := parsed_file(line.get("consumed")))]
+    remembered = [line["remembered"] for line in lines if isinstance(line.get("remembered"), dict)]
     return Record(
         identity,
         finished,
         runs[-1] if runs else None,
         swaps[-1] if swaps else None,
         length=data.rfind(b"\n") + 1,
+        consumed={file.name: file for file in consumed},
+        remembered=remembered[-1] if remembered else {},
     )
 
 
@@ -201,10 +226,10 @@ def check_same(path: Path, identity: Identity, found: Record) -> None:
     """Raise OutputError, with the difference, unless what the journal ``path`` says is of the same conversion."""
     difference = identity.difference(found.identity)
     if difference is not None:
-        raise OutputError(
-            f"{path.parent} is the unfinished output of a conversion that was begun {difference[0]}.",
-            f"{difference[1]}, or add --restart (restart=True) to start over.",
-        )
+        begun = f"{path.parent} is the unfinished output of a conversion that was begun {difference[0]}."
+        if found.consumed:
+            raise OutputError(f"{begun} It has deleted files of its source.", f"{difference[1]}: nothing else can.")
+        raise OutputError(begun, f"{difference[1]}, or add --restart (restart=True) to start over.")
 
 
 @contextmanager
@@ -291,7 +316,7 @@ def _other_option(name: str, then: Any, now: Any) -> tuple[str, str]:
         return f"by {shown(then)}, and this is {shown(now)}", f"Use {shown(then)} to go on with it"
     flag = f"--{name[:_LONGEST_VALUE].replace('_', '-')}"
     then, now = (None if value in ([], ()) else value for value in (then, now))
-    before, this = (flag if value is None else f"{flag} {_typed(value)}" for value in (then, now))
+    before, this = (flag if value is None or value is True else f"{flag} {_typed(value)}" for value in (then, now))
     if then is None:
         return f"without {flag}, and this one has {this}", f"Leave out {flag} to go on with it"
     what = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from internvl_bridge.storage.block_alignment import congruent_start
 from internvl_bridge.storage.byte_range import ByteRange, coalesced
@@ -39,7 +40,8 @@ class ShardContents:
 class OutputShard:
     """One file to write: its first bytes, then byte ranges to copy behind them.
 
-    ``ends`` are where the tensors ``keys`` end, one after the other, counted from the end of the header.
+    ``ends`` are where the tensors ``keys`` end, one after the other, counted from the end of the header. ``equals`` is
+    the file of the source that it equals to the last byte, so that a link can stand for it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class OutputShard:
     ranges: tuple[ByteRange, ...]
     keys: tuple[str, ...]
     ends: tuple[int, ...] = ()
+    equals: Path | None = None
 
     @property
     def data_size(self) -> int:
@@ -73,6 +76,16 @@ def reshard(shards: Sequence[ShardContents], max_bytes: int) -> list[ShardConten
             tensors[key] = tensor
             room -= tensor.length
     return result
+
+
+def cut_where_sources_end(shards: Sequence[ShardContents], max_bytes: int) -> list[ShardContents]:
+    """As :func:`reshard`, but every file has tensors of one of ``shards`` alone, if that takes one file more at most.
+
+    So a shard that is small enough stays as it is.
+    """
+    packed = reshard(shards, max_bytes)
+    apart = [part for shard in shards for part in reshard([shard], max_bytes)]
+    return apart if len(apart) <= len(packed) + 1 else packed
 
 
 def by_name(shard: ShardContents) -> ShardContents:

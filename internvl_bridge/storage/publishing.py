@@ -9,7 +9,16 @@ from pathlib import Path
 from internvl_bridge.errors import DifferenceError, OutputError
 from internvl_bridge.storage.durability import sync_directory
 from internvl_bridge.storage.held_directory import HeldDirectory, held
-from internvl_bridge.storage.journal import JOURNAL, Identity, Journal, check_same, foreign, open_journal, read_journal
+from internvl_bridge.storage.journal import (
+    JOURNAL,
+    Identity,
+    Journal,
+    Record,
+    check_same,
+    foreign,
+    open_journal,
+    read_journal,
+)
 from internvl_bridge.storage.output_place import check_free, is_empty_directory, is_plain_directory, partial_path
 from internvl_bridge.storage.permissions import ANY, OWNER_DIRECTORY, Permissions, prepare_directory
 from internvl_bridge.storage.rename_trial import try_renames
@@ -35,7 +44,7 @@ def finished_files(output: Path, identity: Identity) -> list[str]:
     if not identity.is_of_machine(found.identity):
         return []
     with held(partial / FILES) as files:
-        there = files.files()
+        there = files.names()
     return [name for name in found.finished if name in there]
 
 
@@ -63,6 +72,8 @@ def publishing(
                 _remove_unused(place)  # another run has just put its output there, and removed its own journal
                 raise
             goes_on = not restart and place.around.has_directory(FILES) and journal.resumes(identity)
+            if not goes_on:
+                _check_nothing_is_lost(place.around, found)
             try:
                 try_renames(place)
                 if not goes_on:
@@ -133,6 +144,13 @@ def _leave(place: Place, journal: Journal, error: BaseException) -> None:
         if not os.path.lexists(place.output):
             error.add_note(f"What was to be overwritten is in {partial / REPLACED}: the same command puts it back.")
         return
+    if journal.consumed:
+        error.add_note(
+            f"{len(journal.finished)} finished file(s) are kept in {partial}: the same command goes on from there. Do "
+            f"not remove that directory: for {len(journal.consumed)} file(s) that were deleted from the source, it has "
+            f"the only copy of their tensors."
+        )
+        return
     if not journal.finished or not _may_hold_files(partial / FILES):
         discard(place)
         if os.path.lexists(partial):
@@ -142,6 +160,16 @@ def _leave(place: Place, journal: Journal, error: BaseException) -> None:
         f"{len(journal.finished)} finished file(s) are kept in {partial}: the same command goes on from there, "
         f"--restart starts over, and removing that directory gives it up."
     )
+
+
+def _check_nothing_is_lost(around: HeldDirectory, found: Record | None) -> None:
+    """Raise OutputError if a run that begins anew would remove tensors that are nowhere else."""
+    if found is not None and found.consumed and around.has_directory(FILES):
+        raise OutputError(
+            f"{around.path} holds the only copy of what --consume has deleted from the source "
+            f"({len(found.consumed)} file(s)). So nothing starts over there.",
+            "Give the command that began it, without --restart.",
+        )
 
 
 def _may_hold_files(directory: Path) -> bool:

@@ -58,7 +58,8 @@ class WrittenShard:
     """A file of weights that is complete: bytes that it shares with the source, and its checksums.
 
     ``kept``: an earlier run wrote it. ``checksums`` is None if no pass has seen all of its bytes: it shares some of
-    them with the source, and was not read back. ``stamp`` is what it was before it was read back.
+    them with the source, and was not read back. ``stamp`` is what it was before it was read back. ``leads_to``: it is
+    a link to that file.
     """
 
     name: str
@@ -66,6 +67,7 @@ class WrittenShard:
     checksums: FileChecksums | None
     stamp: Stamp
     kept: bool = False
+    leads_to: Path | None = None
 
 
 def write_and_check(

@@ -10,7 +10,8 @@ from internvl_bridge.errors import CheckpointError, first_few
 from internvl_bridge.stand_ins import gone, other_directory
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.comparing import first_difference
-from internvl_bridge.storage.header import Header, read_header
+from internvl_bridge.storage.consumed import Consumption
+from internvl_bridge.storage.header import Header, parse_start, read_header
 from internvl_bridge.storage.index import (
     check_index,
     complete_set,
@@ -29,11 +30,15 @@ INDEX_FILE = "model.safetensors.index.json"
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One file of a checkpoint, the metadata in its header, and what it was when that was read."""
+    """One file of a checkpoint, the metadata in its header, and what it was when that was read.
+
+    ``is_gone``: an earlier run has deleted it, and remembers its header.
+    """
 
     path: Path
     metadata: Mapping[str, str]
     stamp: Stamp
+    is_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +77,12 @@ class Checkpoint:
         return sum(tensor.data.length for tensor in self.tensors.values())
 
 
-def open_checkpoint(directory: Path) -> Checkpoint:
+def open_checkpoint(directory: Path, consumption: Consumption | None = None) -> Checkpoint:
     """Read the headers and the index of ``directory``; tensor data only where two shards without an index hold one key.
 
     Symbolic links (a hub cache) are followed. Files whose names start with a dot are nobody's. An index that does not
     fit a complete set of shards is stale: then their headers say what is where. Files that share no tensor with the
-    checkpoint are left alone.
+    checkpoint are left alone. Of the files that ``consumption`` has deleted, their headers are known all the same.
 
     Raises CheckpointError unless every other safetensors file belongs to the checkpoint, and every tensor has one
     place: the file that the index names, or the only one that holds it.
@@ -88,12 +93,14 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     named = [SINGLE_FILE] if weight_map is None else sorted(set(weight_map.values()))
     found = {path.name for path in directory.glob("*.safetensors") if path.is_file()}
     found = {name for name in found if name in named or not name.startswith(".")}
-    files = {name: _read(directory / name) for name in named if name in found}
+    if consumption is not None:
+        found |= consumption.files.keys()
+    files = {name: _read(directory / name, consumption) for name in named if name in found}
     complete = complete_set(found)
     remarks: list[str] = []
     if complete and not (_fits(named, weight_map, files) and not set(named) < set(complete)):
         remarks.append(_rebuilt(weight_map))
-        files, weight_map = {name: files.get(name) or _read(directory / name) for name in complete}, None
+        files, weight_map = {name: files.get(name) or _read(directory / name, consumption) for name in complete}, None
     elif weight_map is None and not files:
         raise _no_weights(directory, sorted(found))
     elif missing := [name for name in named if name not in files]:
@@ -119,10 +126,18 @@ class _File:
     header: Header
 
 
-def _read(path: Path) -> _File:
+def _read(path: Path, consumption: Consumption | None = None) -> _File:
+    if consumption is not None and consumption.is_gone(path):
+        return _remembered(path, consumption)
     stamp = stamp_of(path)  # before the header is read: a change in between is noticed later
     header = read_header(path)
     return _File(Shard(path, header.metadata, replace(stamp, header=header.checksum)), header)
+
+
+def _remembered(path: Path, consumption: Consumption) -> _File:
+    file = consumption.files[path.name]
+    header = parse_start(path, consumption.starts[path.name], file.size)
+    return _File(Shard(path, header.metadata, Stamp(file.size, file.modified, file.header), is_gone=True), header)
 
 
 def _fits(named: Iterable[str], weight_map: Mapping[str, str] | None, files: Mapping[str, _File]) -> bool:

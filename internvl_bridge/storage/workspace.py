@@ -76,7 +76,7 @@ def keep_only(workspace: Workspace, names: Collection[str]) -> None:
     """Remove all but those finished files of ``workspace`` that ``names`` names."""
     workspace.check()
     finished = workspace.journal.finished
-    there = workspace.directory.files()
+    there = workspace.directory.names()
     finished[:] = [name for name in dict.fromkeys(finished) if name in names and name in there]
     workspace.directory.clear(but=finished)
 

@@ -11,8 +11,10 @@ def checksum_report(found: ChecksumReport) -> Iterator[Part]:
     """What ``found`` says, and which files it concerns."""
     yield checksum_verdict(found)
     for what, names in (("changed", found.changed), ("missing", found.missing), ("no checksum", found.unknown)):
-        yield from (f"  {what}: {name}" for name in names)
-    if found.unproved:
+        yield from (f"  {what}: {name}{' (linked, not read)' if name in found.linked else ''}" for name in names)
+    if found.linked:
+        yield "Linked files are the source's own. Convert with --link and --read-links to take their checksums."
+    if {*found.unproved} - {*found.linked}:
         yield "Weights without a checksum can be compared with their source: internvl-bridge verify SOURCE OUTPUT."
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.kernel_files import check_no_kernel_files
 from internvl_bridge.metadata.not_a_directory import not_a_directory
-from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Manifest, is_as_written, read_manifest
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Manifest, is_as_written, linked_files, read_manifest
 from internvl_bridge.reporting.tables import as_html
 from internvl_bridge.storage.checksums import ALGORITHM, text_checksum
 from internvl_bridge.storage.reading import FileReader, file_checksum
@@ -20,7 +20,7 @@ class ChecksumReport:
     """Names of files of ``path``: with their checksum, with another one, gone, and without any that is known.
 
     ``unknown`` files came later, or are weights that share their data with the source and were never read: their
-    conversion was not verified.
+    conversion was not verified, or they are links. ``linked`` are those of them that are links to files of the source.
     """
 
     path: str
@@ -28,6 +28,7 @@ class ChecksumReport:
     changed: tuple[str, ...]
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
+    linked: tuple[str, ...]
 
     @property
     def intact(self) -> bool:
@@ -60,6 +61,7 @@ class ChecksumReport:
             "changed": list(self.changed),
             "missing": list(self.missing),
             "unknown": list(self.unknown),
+            "linked": list(self.linked),
         }
 
 
@@ -87,11 +89,14 @@ def verify_checksums(
         True
     """
     home = Path(directory)
-    known = _manifest(home).files
+    manifest = _manifest(home)
+    known = manifest.files
+    written = known.keys() | manifest.weights.keys()  # weights that were never read have no checksum
     there = {path.name for path in home.iterdir() if path.is_file() and not path.name.startswith(".")}
     names = sorted(known.keys() & there)
     report = progress("Reading", sum((home / name).stat().st_size for name in names), len(names))
     found = in_parallel(lambda name, step: _checksum(home / name, step), names, check_workers(workers), report)
+    unknown = there - known.keys() - {SIDECAR_FILE}
     changed = {name for name, checksum in zip(names, found, strict=True) if checksum != known[name]}
     if not is_as_written(home, text_checksum):
         changed.add(SIDECAR_FILE)
@@ -99,8 +104,9 @@ def verify_checksums(
         path=str(directory),
         equal=tuple(name for name in names if name not in changed),
         changed=tuple(sorted(changed)),
-        missing=tuple(sorted(known.keys() - there)),
-        unknown=tuple(sorted(there - known.keys() - {SIDECAR_FILE})),
+        missing=tuple(sorted(written - there)),
+        unknown=tuple(sorted(unknown)),
+        linked=tuple(sorted(unknown & linked_files(home))),
     )
 
 

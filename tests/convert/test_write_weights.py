@@ -24,13 +24,8 @@ def test_a_job_of_the_largest_release_is_small(order: str, tmp_path: Path) -> No
     source = tmp_path / "241b"
     subprocess.run([sys.executable, ROOT / "examples" / "synthetic.py", source, "--preset", "241b"], check=True)
     found = prepare(source, tmp_path / "output", (Format.CUSTOM, Format.HF), Options(order=order))
-    jobs = shard_jobs(
-        found.shards,
-        tmp_path,
-        [part.path for part in found.model.checkpoint.shards],
-        places_in(found.shards, {}, {}),
-        verify=True,
-    )
+    shards = zip(found.shards, places_in(found.shards, {}, {}), strict=True)
+    jobs = shard_jobs(shards, tmp_path, [part.path for part in found.model.checkpoint.shards], verify=True)
 
     assert len(jobs) == 97
     assert max(len(pickle.dumps(job)) for job in jobs) < 100_000

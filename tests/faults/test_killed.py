@@ -252,6 +252,57 @@ def test_killed_at_any_call_the_output_is_absent_or_complete(commands, source, t
     assert min(times.values()) > 0, times
 
 
+@pytest.mark.parametrize("link", ["hard", rarely("symbolic")])
+def test_killed_at_any_call_an_output_with_links_goes_on(commands, source, tmp_path, points, link):
+    output, whole = tmp_path / "output", tmp_path / "whole"
+    internvl_bridge.to_hf(source, whole, link=link)
+    before, expected = (snapshot(source), stamps(source)), snapshot(whole)
+
+    def check() -> None:
+        assert snapshot(output) in (None, expected)
+        found = internvl_bridge.to_hf(source, output, link=link, overwrite=output.exists())
+        assert len(found.linked.files) == 1
+        assert snapshot(output) == expected
+        assert snapshot(partial_of(output)) is None
+        assert (snapshot(source), stamps(source)) == before
+
+    arguments = ["to-hf", str(source), str(output), "--link", link, "--quiet", "--workers", "1"]
+    seen = sweep(commands, arguments, points, lambda: remove(output, partial_of(output)), check)
+    assert {"hard": "link", "symbolic": "symlink"}[link] in seen
+
+
+@pytest.mark.parametrize("size", [None, rarely("250KB"), rarely("1MB")])
+def test_killed_at_any_call_what_is_deleted_in_the_source_is_in_the_output(commands, source, tmp_path, points, size):
+    consumed, output, whole = tmp_path / "consumed", tmp_path / "output", tmp_path / "whole"
+    internvl_bridge.to_hf(source, whole, max_shard_size=size)
+    expected, times = snapshot(whole), {"absent": 0, "complete": 0, "resumed": 0}
+
+    def prepare() -> None:
+        remove(output, partial_of(output), consumed)
+        shutil.copytree(source, consumed)
+
+    def check() -> None:
+        found = snapshot(output)
+        assert found in (None, expected)
+        times["absent" if found is None else "complete"] += 1
+        if found is None:
+            gone = {path.name for path in source.glob("*.safetensors")} - {path.name for path in consumed.iterdir()}
+            times["resumed"] += bool(gone)
+            report = internvl_bridge.to_hf(consumed, output, max_shard_size=size, consume=True)
+            assert len(report.consumed) == 3
+        else:
+            with pytest.raises(OutputError, match="it is complete"):
+                internvl_bridge.to_hf(consumed, output, max_shard_size=size, consume=True)
+        assert snapshot(output) == expected
+        assert not [*consumed.glob("*.safetensors")]
+
+    arguments = ["to-hf", str(consumed), str(output), "--consume", "--yes", "--quiet", "--workers", "1"]
+    if size is not None:
+        arguments += ["--accept", "small-shards", "--max-shard-size", size]
+    sweep(commands, arguments, points, prepare, check)
+    assert min(times.values()) > 0, times
+
+
 @pytest.mark.parametrize("size", ["250KB", rarely("60KB")])
 def test_killed_while_it_overwrites_the_output_is_the_old_one_or_the_new_one(commands, source, tmp_path, points, size):
     output, old, new = tmp_path / "output", tmp_path / "old", tmp_path / "new"
@@ -407,8 +458,8 @@ def wait():
     say("waiting")
     sys.stdin.read()
 
-def recording(self, name):
-    record(self, name)
+def recording(self, *names):
+    record(self, *names)
     if place == f"record {len(self.finished)}":
         wait()
 

@@ -179,7 +179,7 @@ def test_who_interrupts_learns_what_is_missing(tmp_path: Path, monkeypatch: pyte
         raise KeyboardInterrupt
 
     monkeypatch.setattr(saving, "write_bytes", interrupting)
-    monkeypatch.setattr(commands, "verify_checksums", lambda *_, **__: ChecksumReport("x", (), (), (), ()))
+    monkeypatch.setattr(commands, "verify_checksums", lambda *_, **__: ChecksumReport("x", (), (), (), (), ()))
     command = ["verify", "--checksums", str(tmp_path), "--report", str(tmp_path / "report.html")]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 130

@@ -171,6 +171,7 @@ def test_an_output_as_it_was_made_is_intact(output, workers):
         "changed": [],
         "missing": [],
         "unknown": [],
+        "linked": [],
     }
     assert command(output, "--quiet").output == ""
 
