@@ -54,6 +54,13 @@ class HeldDirectory:
         """The names of the plain files in it."""
         return {name for name in self.names() if (found := self.found(name)) and stat.S_ISREG(found.st_mode)}
 
+    def files_and_links(self) -> set[str]:
+        """The names of the plain files in it, and of the links, wherever they lead."""
+        found = ((name, self.found(name)) for name in self.names())
+        return {
+            name for name, status in found if status and (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode))
+        }
+
     def open(self, name: str, flags: int, mode: int = 0o666) -> int:
         """A descriptor of ``name``, opened as :func:`os.open` does it."""
         with _named(self.path / name):

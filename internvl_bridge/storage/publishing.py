@@ -44,7 +44,7 @@ def finished_files(output: Path, identity: Identity) -> list[str]:
     if not identity.is_of_machine(found.identity):
         return []
     with held(partial / FILES) as files:
-        there = files.names()
+        there = files.files_and_links()
     return [name for name in found.finished if name in there]
 
 

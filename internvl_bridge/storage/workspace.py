@@ -76,7 +76,7 @@ def keep_only(workspace: Workspace, names: Collection[str]) -> None:
     """Remove all but those finished files of ``workspace`` that ``names`` names."""
     workspace.check()
     finished = workspace.journal.finished
-    there = workspace.directory.names()
+    there = workspace.directory.files_and_links()
     finished[:] = [name for name in dict.fromkeys(finished) if name in names and name in there]
     workspace.directory.clear(but=finished)
 
