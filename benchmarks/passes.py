@@ -36,6 +36,7 @@ def main() -> None:
     works: dict[str, Callable[[], object]] = {
         "a pass of `Converter.convert`": lambda: converter.convert(tensors),
         "a pass of `Converter.stream`": lambda: list(converter.stream(tensors.items())),
+        "`Converter(config=...)`, which plans": lambda: internvl_bridge.Converter("to-hf", config=config),
         "`convert_state_dict`": lambda: internvl_bridge.convert_state_dict(tensors, "to-hf", config=config),
         "`iter_converted`": lambda: list(internvl_bridge.iter_converted(tensors.items(), "to-hf", config=config)),
     }

@@ -8,24 +8,42 @@ from typing import Any, Literal
 import torch
 
 from internvl_bridge.convert.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
-from internvl_bridge.errors import ContradictionError, DuplicateKeyError, MissingKeyError, UnknownKeyError, first_few
-from internvl_bridge.in_memory.planned_tensors import StateDict, clean_keys, gathered, planned, same_bits_in
+from internvl_bridge.errors import (
+    ContradictionError,
+    DuplicateKeyError,
+    MissingKeyError,
+    OptionError,
+    UnknownKeyError,
+    first_few,
+)
+from internvl_bridge.in_memory.planned_tensors import (
+    StateDict,
+    clean_keys,
+    gathered,
+    kept,
+    planned,
+    planned_from_config,
+    same_bits_in,
+)
 from internvl_bridge.mapping.plan import Recipe
+from internvl_bridge.mapping.wrapped_names import is_buffer
 
 NamedTensors = Iterable[tuple[str, torch.Tensor]]
+_Kind = tuple[torch.dtype | None, tuple[int, ...]]
+"""The dtype and shape of a tensor that is expected; any dtype if None."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A tensor that is expected: what it has to be, its key in the plan, and what is made of it.
+    """A tensor that is expected: its key in the plan, what it has to be, and what is made of it.
 
     ``alone`` are targets that need nothing else. ``shared`` are those that wait for others, with the number of tensors
     that each needs.
     """
 
     key: str
-    dtype: torch.dtype
-    shape: torch.Size
+    dtype: torch.dtype | None
+    shape: tuple[int, ...]
     alone: tuple[tuple[str, Recipe], ...]
     shared: tuple[tuple[str, int], ...]
 
@@ -33,21 +51,31 @@ class _Source:
 class Converter:
     """Converts the tensors of one model again and again, as a trainer sends them to a serving engine after each step.
 
-    It plans once, from what the tensors are. Each pass replays the plan: names, shapes and dtypes that differ from the
-    plan's are refused. What is moved for weights is moved for anything of their shapes: :meth:`of_dtype` gives a
-    converter of differences, or of an optimizer's moments.
+    It plans once, from what the tensors are, or from the config alone. Each pass replays the plan: names, shapes and
+    dtypes that differ from the plan's are refused. What is moved for weights is moved for anything of their shapes:
+    :meth:`of_dtype` gives a converter of differences, or of an optimizer's moments.
+
+    With ``config`` alone, the plan is for all tensors that it describes, under plain names and not quantised. Their
+    dtypes may be any. Those that become one tensor have to agree, and :meth:`of_dtype` asks for one dtype of all.
+
+    Where the plan takes the output head of a tied model for a copy of the embeddings, it may come or not. If it comes,
+    each pass compares it with them. Buffers that config.json determines are left out.
 
     Args:
         direction: "to-hf" or "to-custom".
         specs: A state dict of the model in the other format. Tensors on the meta device are enough. They are not if a
-            tied model stores a copy of its embeddings as output head: only values show that.
+            tied model stores a copy of its embeddings as output head: only values show that. Needed without ``config``,
+            and for names of training wrappers, quantised weights, and the other variant of InternLM3.
         config: The contents of config.json, of either format, as for :func:`internvl_bridge.convert_state_dict`.
-        layout: As for :func:`internvl_bridge.convert_state_dict`.
-        experts: As for :func:`internvl_bridge.convert_state_dict`.
+            Needed without ``specs``.
+        layout: As for :func:`internvl_bridge.convert_state_dict`. With ``config`` alone, HF's keys begin so in either
+            direction: "l2" for ``model.state_dict()``.
+        experts: As for :func:`internvl_bridge.convert_state_dict`. With ``config`` alone, HF's keys hold them so in
+            either direction.
         tied: As for :func:`internvl_bridge.convert_state_dict`.
 
     Raises:
-        OptionError: An argument cannot be used.
+        OptionError: An argument cannot be used, or there are neither ``specs`` nor ``config``.
         TensorError: A key is unknown, missing, or of another shape or dtype than config.json or its group.
         UnsupportedModelError: ``config`` describes a model that has no counterpart in the other format.
 
@@ -59,13 +87,13 @@ class Converter:
         [('multi_modal_projector.layer_norm.weight', [1.0, 1.0])]
     """
 
-    __slots__ = ("_copies", "_left_out", "_recipes", "_sources")
+    __slots__ = ("_copies", "_recipes", "_remedy", "_sources")
 
     def __init__(
         self,
         direction: Literal["to-hf", "to-custom"],
         *,
-        specs: StateDict,
+        specs: StateDict | None = None,
         config: Mapping[str, Any] | None = None,
         layout: Layout = "l1",
         experts: ExpertsOption = "split",
@@ -74,12 +102,27 @@ class Converter:
         wanted = wanted_format(direction)
         options = Options(layout=layout, experts=experts, tied=tied)
         check_options(options)
-        names = clean_keys(specs.keys(), wanted.other)
-        found = planned({name: specs[key] for key, name in names.items()}, wanted, options, config)
+        kinds: dict[str, _Kind]
+        if specs is not None:
+            names = clean_keys(specs.keys(), wanted.other)
+            found = planned({name: specs[key] for key, name in names.items()}, wanted, options, config)
+            kinds = {key: (specs[key].dtype, specs[key].shape) for key in names}
+            self._remedy = "Make a new Converter of the tensors as they are now."
+        elif config is not None:
+            found = planned_from_config(config, wanted, options)
+            kinds = {key: (None, spec.shape) for key, spec in found.plan.sources.items()}
+            kinds |= {head: kinds[embeddings] for head, embeddings in found.copies.items()}
+            names = {key: key for key in kinds}
+            self._remedy = (
+                "Pass the config, layout and experts that go with these tensors, or specs, the tensors themselves."
+            )
+        else:
+            raise OptionError(
+                "A Converter needs specs or config.", "Pass config=model.config.to_dict() or specs=model.state_dict()."
+            )
         self._recipes = found.plan.recipes
         self._copies = found.copies
-        self._left_out = frozenset(specs.keys() - names.keys())
-        self._sources = _sources(names, specs, self._recipes)
+        self._sources = _sources(names, kinds, self._recipes)
 
     def of_dtype(self, dtype: torch.dtype) -> "Converter":
         """The converter of tensors of the same names and shapes, all of which have this ``dtype``."""
@@ -106,14 +149,14 @@ class Converter:
             if source is not None:
                 come[source.key] = tensor
         self._check_all_came(come)
-        for head, embeddings in self._copies.items():
-            _check_copy(head, embeddings, come)
+        self._check_copies(come)
         return {key: gathered(recipe, come) for key, recipe in self._recipes.items()}
 
     def stream(self, named_tensors: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
         """Convert pairs in any order, and yield each target as soon as its sources have come.
 
-        Holds copies of the tensors of open groups only, as :func:`internvl_bridge.iter_converted` does.
+        Holds copies of the tensors of open groups only, as :func:`internvl_bridge.iter_converted` does. Where a head
+        that copies the embeddings may come, whichever of the two comes first is held until the other does.
 
         Args:
             named_tensors: Keys and tensors, all those of the model. A producer may fill one buffer again and again.
@@ -126,7 +169,7 @@ class Converter:
         """
         seen: set[str] = set()
         waiting: dict[str, dict[str, torch.Tensor]] = {}
-        kept: dict[str, torch.Tensor] = {}
+        pair: dict[str, torch.Tensor] = {}
         compared = {*self._copies, *self._copies.values()}
         for key, tensor in named_tensors:
             source = self._expected(key, tensor)
@@ -135,16 +178,17 @@ class Converter:
             if source.key in seen:
                 raise DuplicateKeyError(f"{key} came twice.", "Pass each tensor once.")
             seen.add(source.key)
+            if source.key in compared:
+                pair[source.key] = tensor if pair else kept(tensor)
+                self._check_copies(pair)
+                if len(pair) == len(compared):
+                    pair.clear()
             for target, recipe in source.alone:
                 yield target, tensor if tensor.shape == recipe.spec.shape else gathered(recipe, {source.key: tensor})
             if source.shared:
                 yield from self._grouped(source, tensor, waiting)
-            if source.key in compared:
-                kept[source.key] = tensor if tensor.is_meta else tensor.detach().clone()
             del tensor  # before the next one is asked for
         self._check_all_came(seen)
-        for head, embeddings in self._copies.items():
-            _check_copy(head, embeddings, kept)
 
     def _grouped(
         self, source: _Source, tensor: torch.Tensor, waiting: dict[str, dict[str, torch.Tensor]]
@@ -158,43 +202,42 @@ class Converter:
                 yield target, gathered(self._recipes[target], {**come, source.key: tensor})
                 continue
             if held is None:
-                held = tensor if tensor.is_meta else tensor.detach().clone()
+                held = kept(tensor)
             come[source.key] = held
 
     def _expected(self, key: str, tensor: torch.Tensor) -> _Source | None:
         """What the plan says of the tensor ``key``; None if it is left out."""
         source = self._sources.get(key)
         if source is None:
-            if key in self._left_out:
+            if is_buffer(key):
                 return None
-            raise UnknownKeyError(f"{key} was not there when this Converter planned.", _PLAN_ANEW)
-        if tensor.dtype is not source.dtype or tensor.shape != source.shape:
+            raise UnknownKeyError(f"{key} is not a tensor that this Converter has planned.", self._remedy)
+        dtype = source.dtype or tensor.dtype
+        if tensor.dtype is not dtype or tensor.shape != source.shape:
             raise ContradictionError(
-                f"{key} is {tensor.dtype} {list(tensor.shape)} now, and was {source.dtype} {list(source.shape)} when "
-                f"this Converter planned.",
-                _PLAN_ANEW,
+                f"{key} is {tensor.dtype} {list(tensor.shape)}, but this Converter has planned {dtype} "
+                f"{list(source.shape)}.",
+                self._remedy,
             )
         return source
 
     def _check_all_came(self, come: Iterable[str]) -> None:
-        names = {source.key: key for key, source in self._sources.items()}
+        names = {source.key: key for key, source in self._sources.items() if source.key not in self._copies}
         if missing := [names[name] for name in names.keys() - {*come}]:
             raise MissingKeyError(f"{first_few(sorted(missing))} never came.", "Pass all tensors of the model.")
 
-
-_PLAN_ANEW = "Make a new Converter of the tensors as they are now."
-
-
-def _check_copy(head: str, embeddings: str, come: StateDict) -> None:
-    """Refuse an output head that the plan leaves out as a copy of the embeddings, if it has become another tensor."""
-    if not same_bits_in(come)(head, embeddings):
-        raise ContradictionError(
-            f"{head} was a copy of {embeddings} when this Converter planned, and differs from them now.", _PLAN_ANEW
-        )
+    def _check_copies(self, come: StateDict) -> None:
+        """Refuse an output head that the plan leaves out as a copy of the embeddings, if it is another tensor."""
+        for head, embeddings in self._copies.items():
+            if {head, embeddings} <= come.keys() and not same_bits_in(come)(head, embeddings):
+                raise ContradictionError(
+                    f"{head} differs from {embeddings}, but this Converter has planned it as a copy of them.",
+                    self._remedy,
+                )
 
 
-def _sources(names: Mapping[str, str], specs: StateDict, recipes: Mapping[str, Recipe]) -> dict[str, _Source]:
-    """What is expected under each key of ``specs``, whose keys in the plan are ``names``."""
+def _sources(names: Mapping[str, str], kinds: Mapping[str, _Kind], recipes: Mapping[str, Recipe]) -> dict[str, _Source]:
+    """What is expected under each key of ``kinds``, whose keys in the plan are ``names``."""
     alone: dict[str, list[tuple[str, Recipe]]] = {}
     shared: dict[str, list[tuple[str, int]]] = {}
     for target, recipe in recipes.items():
@@ -205,6 +248,6 @@ def _sources(names: Mapping[str, str], specs: StateDict, recipes: Mapping[str, R
             for key in needed:
                 shared.setdefault(key, []).append((target, len(needed)))
     return {
-        key: _Source(name, specs[key].dtype, specs[key].shape, tuple(alone.get(name, ())), tuple(shared.get(name, ())))
+        key: _Source(name, *kinds[key], tuple(alone.get(name, ())), tuple(shared.get(name, ())))
         for key, name in names.items()
     }

@@ -15,11 +15,12 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan, Recipe, TensorSpec
 from internvl_bridge.mapping.routes import plan_route
 from internvl_bridge.mapping.several_models import model_keys_in
-from internvl_bridge.mapping.spellings import chosen_spelling, spelling_in
+from internvl_bridge.mapping.spellings import CUSTOM, KeySpelling, chosen_spelling, spelling_in
 from internvl_bridge.mapping.tied_head import tied_head
 from internvl_bridge.mapping.wrapped_names import clean_names
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.json_files import JsonFile
+from internvl_bridge.planning.checked_plan import described_specs
 from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.planning.tensor_plan import plan_tensors
 
@@ -52,10 +53,31 @@ def planned(tensors: StateDict, wanted: Format, options: Options, config: Mappin
         return Planned(plan_route(guessed_route(specs, target), specs), {})
     model = described_by(config, specs)
     source = spelling_in(wanted.other, specs, model.family)
-    stores_copy = wanted is Format.CUSTOM and options.tied != "keep"
-    found = plan_tensors(model, specs, (source, target), same_bits_in(tensors), stores_copy=stores_copy)
-    here = tied_head(model.family, model.dims.text, source)
-    return Planned(found.plan, {here.head: here.embeddings} if found.drops_head else {})
+    found = plan_tensors(
+        model, specs, (source, target), same_bits_in(tensors), stores_copy=_stores_copy(target, options)
+    )
+    return Planned(found.plan, _copies(model, source) if found.drops_head else {})
+
+
+def planned_from_config(config: Mapping[str, Any], wanted: Format, options: Options) -> Planned:
+    """How the tensors that ``config`` describes become those of ``wanted``, whatever their dtypes.
+
+    ``options`` say how HF keys are spelled, of the sources as well. An output head that may be a copy is taken for one.
+    """
+    model = described_by(config, {})
+    source, target = (chosen_spelling(keys, options.layout, options.experts) for keys in (wanted.other, wanted))
+    specs = described_specs(model, source)
+    found = plan_tensors(model, specs, (source, target), same_bits_in({}), stores_copy=_stores_copy(target, options))
+    return Planned(found.plan, _copies(model, source) if model.may_be_tied else {})
+
+
+def _stores_copy(target: KeySpelling, options: Options) -> bool:
+    return target == CUSTOM and options.tied != "keep"
+
+
+def _copies(model: ModelDescription, keys: KeySpelling) -> dict[str, str]:
+    tie = tied_head(model.family, model.dims.text, keys)
+    return {tie.head: tie.embeddings}
 
 
 def described_by(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> ModelDescription:
@@ -72,10 +94,15 @@ def spec_of(tensor: torch.Tensor) -> TensorSpec:
     return TensorSpec(str(tensor.dtype), tuple(tensor.shape))
 
 
+def kept(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of what has to wait: a producer may fill the next tensor into the same memory."""
+    return tensor if tensor.is_meta else tensor.detach().clone()
+
+
 def gathered(recipe: Recipe, tensors: StateDict) -> torch.Tensor:
     """The tensor that ``recipe`` makes: a source itself or a view of it where it is one run, on the same device.
 
-    Raises ContradictionError for sources on several devices.
+    Raises ContradictionError for sources on several devices, or of several dtypes.
     """
     shape = recipe.spec.shape
     whole = tensors[recipe.runs[0].key]
@@ -85,6 +112,11 @@ def gathered(recipe: Recipe, tensors: StateDict) -> torch.Tensor:
     if len({tensor.device for tensor in flat.values()}) > 1:
         raise ContradictionError(
             f"{first_few(list(flat))} lie on different devices, but become one tensor.", "Move them to one device."
+        )
+    if len(dtypes := {str(tensor.dtype) for tensor in flat.values()}) > 1:
+        raise ContradictionError(
+            f"{first_few(list(flat))} are of {' and '.join(sorted(dtypes))}, but become one tensor.",
+            "Cast them to one dtype.",
         )
     parts = [flat[run.key].narrow(0, run.start, run.stop - run.start) for run in recipe.runs]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)

@@ -9,7 +9,7 @@ import torch
 
 from internvl_bridge.convert.options import ExpertsOption, Layout, Options, Tied, check_options, wanted_format
 from internvl_bridge.errors import DuplicateKeyError, IncompleteGroupError, MixedSpellingError, first_few
-from internvl_bridge.in_memory.planned_tensors import described_by, gathered, same_bits_in, spec_of
+from internvl_bridge.in_memory.planned_tensors import described_by, gathered, kept, same_bits_in, spec_of
 from internvl_bridge.mapping.families import families_of
 from internvl_bridge.mapping.family_from_keys import ambiguous, check_guessable, guessable_models, possible_routes
 from internvl_bridge.mapping.formats import Format
@@ -115,7 +115,7 @@ def _converted(
         seen[key] = spec_of(tensor)
         group = waiting.pop(key, None) or _Group(row, group_into(wanted, row, key))
         if len(group.come) + 1 < len(group.keys):
-            group.come[key] = _kept(tensor)
+            group.come[key] = kept(tensor)
             waiting.update((other, group) for other in group.keys if other not in group.come)
         else:
             group.come[key] = tensor
@@ -152,11 +152,6 @@ class _Group:
     row: Transform
     keys: tuple[str, ...]
     come: dict[str, torch.Tensor] = field(default_factory=dict)
-
-
-def _kept(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy of what has to wait: a producer may fill the next tensor into the same memory."""
-    return tensor if tensor.is_meta else tensor.detach().clone()
 
 
 def _targets(group: _Group, wanted: Format, seen: Mapping[str, TensorSpec]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -225,7 +220,7 @@ def _with_head(
     for key, tensor in made:
         if key in (tie.head, tie.embeddings):
             is_last = bool(pair) or (stores_copy and key == tie.head)
-            pair[key] = tensor if is_last else _kept(tensor)
+            pair[key] = tensor if is_last else kept(tensor)
         if stores_copy or key != tie.head:
             yield key, tensor
         del tensor  # before the next one is asked for

@@ -20,6 +20,8 @@ Specs = Mapping[str, TensorSpec]
 
 _MOST_EXPERTS = 200_000
 """In all layers together; the largest release has 12,032."""
+_MOST_LAYERS = 10_000
+"""In one tower; the largest release has 94."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,23 @@ def check_config(model: ModelDescription) -> None:
     """
     check_expressible(model)
     _check_experts(model)
+
+
+def described_specs(model: ModelDescription, keys: KeySpelling) -> Specs:
+    """The tensors that config.json alone describes, of any dtype, spelled as ``keys``; none of them is quantised.
+
+    A model that may be tied has no output head. Raises as :func:`check_config`.
+    """
+    check_config(model)
+    for layers in (model.dims.vision.layers, model.dims.text.layers):
+        if layers > _MOST_LAYERS:
+            raise ContradictionError(
+                f"{model.file.path} says that num_hidden_layers is {layers}: no model has so many.",
+                "Use the config.json that this model was saved with.",
+            )
+    schema = _weights(model, {})
+    specs = {key: TensorSpec("any", shape) for key, shape in schema.items()}
+    return plan_route(Route(model.family, model.dims.text, MOST_COMPATIBLE, keys), specs).targets
 
 
 def _other_schema(model: ModelDescription, l1_specs: Specs, packing: Packing | None) -> Specs | None:

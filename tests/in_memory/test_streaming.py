@@ -144,7 +144,7 @@ class Watched:
     def consume(self, direction: str, **options: Any) -> None:
         """Take every target, note when it came, and drop it."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(streaming, "_kept", lambda tensor: self._fresh(self.fed[-1], tensor))
+            patch.setattr(streaming, "kept", lambda tensor: self._fresh(self.fed[-1], tensor))
             for key, _ in internvl_bridge.iter_converted(self, direction, **options):
                 self.came[key] = len(self.fed)
                 del _

@@ -31,7 +31,7 @@ from internvl_bridge.mapping.spellings import CUSTOM, L2, L3, MOST_COMPATIBLE, K
 from internvl_bridge.mapping.transforms import Rename, Stack
 from internvl_bridge.metadata.config.description import ModelDescription
 from internvl_bridge.metadata.config.translation import TensorFacts, TokenFacts, to_hf_config
-from internvl_bridge.planning.checked_plan import CheckedPlan, check_config, checked_plan
+from internvl_bridge.planning.checked_plan import CheckedPlan, check_config, checked_plan, described_specs
 from internvl_bridge.storage.source_shards import open_checkpoint
 
 HEADS = {
@@ -120,6 +120,20 @@ def test_every_stored_checkpoint_has_a_plan_and_a_way_back(name: str, spelling: 
     assert is_identity(compose(back.plan, there.plan))
     assert is_tied(there) is is_tied(back) is name.endswith("-tied")
     assert there.packed is back.packed is None
+
+
+@every_spelling
+@pytest.mark.parametrize("name", STORED_CUSTOM)
+def test_config_describes_the_tensors_of_every_stored_checkpoint(name: str, spelling: KeySpelling) -> None:
+    for (model, specs), keys in (((custom_of(name), specs_at(name)), CUSTOM), (hf_of(name, spelling), spelling)):
+        shapes = {key: spec.shape for key, spec in described_specs(model, keys).items()}
+        assert shapes == {key: spec.shape for key, spec in specs.items()}
+
+
+@pytest.mark.parametrize("section", ["llm_config", "vision_config"])
+def test_an_absurd_number_of_layers_is_not_enumerated(section: str) -> None:
+    with pytest.raises(ContradictionError, match="says that num_hidden_layers is 10001: no model has so many"):
+        described_specs(custom_of("llama-6b", section, num_hidden_layers=10_001), CUSTOM)
 
 
 def test_experts_in_blocks_are_noticed() -> None:
