@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters import lora_config, random_adapter, weights_of
 from safetensors.torch import load_file, save_file
-from support import copy_custom, rewrite
+from support import copy_custom, rewrite, shard
 from wrapped import save_as_trainer
 
 import internvl_bridge
@@ -61,6 +61,11 @@ def _remove(place: Path) -> None:
 
 def _of_base(place: Path) -> Path:
     return _made(place.parent, "InternVL3_5-8B")
+
+
+def _sharded(place: Path) -> None:
+    copy_custom("qwen3-300m", place)
+    shard(place, lambda key: 2 if not key.startswith("language_model.") else int("layers.0." in key))
 
 
 def _hf(place: Path) -> None:
@@ -126,6 +131,8 @@ def _lora_hf(place: Path) -> None:
 
 _MAKERS: Mapping[str, _Make] = {
     "InternVL3_5-8B": lambda place: copy_custom("qwen3-300m", place),
+    "InternVL3_5-241B-A28B": _sharded,
+    "my-241B": _sharded,
     "InternVL3_5-1B": lambda place: copy_custom("qwen3-300m", place),
     "InternVL3_5-8B-HF": _hf,
     "my-finetune": _finetune,
