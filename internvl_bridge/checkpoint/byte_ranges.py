@@ -1,6 +1,7 @@
 """A plan over elements becomes byte ranges of files: the disk interpreter of plans."""
 
 from collections.abc import Iterator
+from functools import cache
 
 from internvl_bridge.errors import ContradictionError
 from internvl_bridge.mapping.plan import Plan, Recipe, Run, TensorSpec
@@ -12,11 +13,8 @@ from internvl_bridge.storage.source_shards import Checkpoint, StoredTensor
 
 def specs_of(checkpoint: Checkpoint) -> dict[str, TensorSpec]:
     """The specs of all tensors; equal ones are one object, as a model has few shapes and many tensors."""
-    unique: dict[tuple[str, tuple[int, ...]], TensorSpec] = {}
-    return {
-        key: unique.setdefault((tensor.dtype, tensor.shape), TensorSpec(tensor.dtype, tensor.shape))
-        for key, tensor in checkpoint.tensors.items()
-    }
+    spec = cache(TensorSpec)
+    return {key: spec(tensor.dtype, tensor.shape) for key, tensor in checkpoint.tensors.items()}
 
 
 def target_tensors(plan: Plan, source: Checkpoint) -> Iterator[tuple[str, TargetTensor]]:
@@ -31,12 +29,13 @@ def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
     A target that gathers several sources stands where its first source stood. Two targets can be made of the same
     source (a tied output head). They stand in the order of their names.
     """
-    rank = {key: number for number, key in enumerate(source.tensors)}
-    firsts = {key: recipe.runs[0] for key, recipe in plan.recipes.items()}
+    started: dict[str, list[tuple[int, str]]] = {}
+    for key, recipe in plan.recipes.items():
+        started.setdefault(recipe.runs[0].key, []).append((recipe.runs[0].start, key))
     shards: list[dict[str, TargetTensor]] = [{} for _ in source.shards]
-    for key in sorted(firsts, key=lambda key: (rank[firsts[key].key], firsts[key].start, key)):
-        home = source.tensors[firsts[key].key].shard
-        shards[home][key] = target_tensor(plan.recipes[key], source)
+    for stored, tensor in source.tensors.items():
+        for _, key in sorted(started.get(stored, ())):
+            shards[tensor.shard][key] = target_tensor(plan.recipes[key], source)
     return [
         ShardContents(tensors, {**shard.metadata, "format": "pt"})
         for shard, tensors in zip(source.shards, shards, strict=True)

@@ -28,24 +28,23 @@ class ComponentSize:
 
 def component_sizes(specs: Mapping[str, TensorSpec]) -> tuple[ComponentSize, ...]:
     """The sizes of all components of a model with the tensors ``specs``, each followed by those of its groups."""
-    places = {key: place_of(key) for key in specs}
-    members: dict[tuple[str, str | None], dict[str, TensorSpec]] = {}
-    for key, place in places.items():
+    members: dict[tuple[str, str | None], Counter[tuple[int | None, TensorSpec]]] = {}
+    for (place, spec), count in Counter((place_of(key), spec) for key, spec in specs.items()).items():
         for name in ((place.component, None), (place.component, place.group)):
-            members.setdefault(name, {})[key] = specs[key]
+            members.setdefault(name, Counter())[place.layer, spec] += count
     order = [(component, group) for component in COMPONENTS for group in (None, *GROUPS) if group != ""]
-    found = [(name, members[name]) for name in order if name in members]
-    return tuple(_size(name, some, {places[key].layer for key in some}) for name, some in found)
+    return tuple(_size(name, members[name]) for name in order if name in members)
 
 
-def _size(name: tuple[str, str | None], specs: Mapping[str, TensorSpec], layers: set[int | None]) -> ComponentSize:
+def _size(name: tuple[str, str | None], members: Counter[tuple[int | None, TensorSpec]]) -> ComponentSize:
+    """The size of what has so many tensors of each layer and spec."""
     dtypes: Counter[str] = Counter()
-    for spec in specs.values():
-        dtypes[spec.dtype] += spec.elements
+    for (_, spec), count in members.items():
+        dtypes[spec.dtype] += count * spec.elements
     return ComponentSize(
         *name,
-        layers=len(layers - {None}),
-        tensors=len(specs),
+        layers=len({layer for layer, _ in members} - {None}),
+        tensors=members.total(),
         parameters=dtypes.total(),
         bytes=sum(count * DTYPE_BITS[dtype] // 8 for dtype, count in dtypes.items()),
         dtypes=dict(dtypes.most_common()),

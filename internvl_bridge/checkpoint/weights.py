@@ -1,7 +1,7 @@
 """Open the weights of a directory, whatever they are kept in."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import KeysView, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def _on_place(place: Path) -> str:
 
 def _chosen(opened: OpenedWeights, is_model: IsModel, name: str | None) -> OpenedWeights:
     """``opened`` without the tensors of other models than the one that is called ``name``."""
-    keys = whole_specs(opened).keys()
+    keys = _keys(opened)
     if name is None and (is_model(keys) or clean_names(keys, is_model) is not None):
         return opened
     chosen = chosen_model(opened.checkpoint.directory, keys, is_model, name, leaves_out=name is not None)
@@ -110,7 +110,7 @@ def _chosen(opened: OpenedWeights, is_model: IsModel, name: str | None) -> Opene
 
 def _clean(opened: OpenedWeights, is_model: IsModel) -> OpenedWeights:
     """``opened`` with the keys of a model, where training wrappers have changed them, and without buffers."""
-    names = clean_names(whole_specs(opened).keys(), is_model)
+    names = clean_names(_keys(opened), is_model)
     if names is None:
         return opened
     assembly = opened.assembly or identity(whole_specs(opened))
@@ -147,6 +147,11 @@ def _is_place(directory: Path) -> bool:
 def whole_specs(weights: OpenedWeights) -> dict[str, TensorSpec]:
     """The specs of all tensors, put together where they lie in pieces."""
     return specs_of(weights.checkpoint) if weights.assembly is None else weights.assembly.targets
+
+
+def _keys(weights: OpenedWeights) -> KeysView[str]:
+    """Those of :func:`whole_specs`."""
+    return (weights.checkpoint.tensors if weights.assembly is None else weights.assembly.recipes).keys()
 
 
 def tensor_locations(weights: OpenedWeights) -> Mapping[str, LocatedTensor]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from internvl_bridge.mapping.numberless import numberless
+from internvl_bridge.mapping.numberless import numberless, of_first_expert
 
 TOWER, PROJECTOR, TEXT, HEAD, OTHER = "vision tower", "projector", "language model", "output head", "other tensors"
 COMPONENTS = (TOWER, PROJECTOR, TEXT, HEAD, OTHER)
@@ -49,8 +49,13 @@ def place_of(key: str) -> Place:
         >>> place_of("language_model.model.layers.7.mlp.experts.3.up_proj.weight")
         Place(component='language model', group='experts', layer=7)
     """
-    component, group = _component_and_group(numberless(key))
-    return Place(component, group, _layer(key))
+    return _place_of(of_first_expert(key))
+
+
+@lru_cache(maxsize=4096)
+def _place_of(key: str) -> Place:
+    """Of a key of the first expert, of which a model has some thousand."""
+    return Place(*_component_and_group(numberless(key)), _layer(key))
 
 
 @lru_cache(maxsize=4096)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from internvl_bridge.errors import AmbiguousKeyError, DuplicateKeyError, ProofError, UnknownKeyError, first_few
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.mapping.numberless import of_first_expert
 from internvl_bridge.mapping.patterns import KeyPattern
 from internvl_bridge.mapping.plan import Plan, TensorSpec, restored
 from internvl_bridge.mapping.transforms import Recipes, Transform, recipes_into, source_patterns
@@ -76,12 +77,14 @@ def _claims(
 class RowLookup:
     """Which rows of a table claim a key, on the way into the format ``wanted``.
 
-    Only patterns with as many segments as the key are tried.
+    Only patterns with as many segments as the key are tried, and of the experts of a layer only the first one: patterns
+    take any number.
     """
 
-    __slots__ = ("_patterns",)
+    __slots__ = ("_found", "_patterns")
 
     def __init__(self, table: Sequence[Transform], wanted: Format) -> None:
+        self._found: dict[str, list[int]] = {}
         self._patterns: dict[int | None, list[tuple[int, KeyPattern]]] = {None: []}
         for row, transform in enumerate(table):
             for pattern in source_patterns(wanted, transform):
@@ -89,9 +92,15 @@ class RowLookup:
 
     def of(self, key: str) -> list[int]:
         """Indices of the rows that claim ``key``, each once."""
+        alike = of_first_expert(key)
+        rows = self._found.get(alike)
+        if rows is None:
+            rows = self._found[alike] = self._claiming(alike)
+        return rows
+
+    def _claiming(self, key: str) -> list[int]:
         candidates = self._patterns[None] + self._patterns.get(key.count(".") + 1, [])
-        rows = [row for row, pattern in candidates if pattern.matches(key)]
-        return rows if len(rows) < 2 else list(dict.fromkeys(rows))
+        return list(dict.fromkeys(row for row, pattern in candidates if pattern.matches(key)))
 
 
 def explain_unknown_keys(keys: Sequence[str]) -> UnknownKeyError:

@@ -9,6 +9,7 @@ from internvl_bridge.mapping.several_models import IsModel
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch.compile, FSDP and activation checkpointing put between the parts of a key."""
+_IN_ALL_WRAPPERS = "_mod"
 _BUFFERS = (
     *(".rotary_emb.inv_freq", ".rotary_emb.original_inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached"),
     *(".position_ids", ".n_averaged"),
@@ -51,8 +52,10 @@ def clean_names(keys: Collection[str], is_model: IsModel) -> CleanNames | None:
 
     A prefix is taken off only if every key has it, and only what ``is_model`` accepts is a model.
     """
-    left_out = tuple(key for key in keys if is_buffer(key))
-    plain = {key: _unwrapped(key) for key in keys if not is_buffer(key)}
+    left_out = tuple(filter(is_buffer, keys))
+    plain = {key: _unwrapped(key) for key in keys}
+    for key in left_out:
+        del plain[key]
     prefix = _prefix([*plain.values()], is_model)
     if prefix is None:
         return None
@@ -99,7 +102,7 @@ def _prefix(keys: Collection[str], is_model: IsModel) -> str | None:
 
 
 def _unwrapped(key: str) -> str:
-    if not any(wrapper in key for wrapper in _WRAPPERS):  # as of nearly all keys, of which there can be 40,000
+    if _IN_ALL_WRAPPERS not in key:  # as of nearly all keys, of which there can be 40,000
         return key
     return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
 

@@ -1,7 +1,7 @@
 """A range of bytes of a file, wherever that file lies."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -21,10 +21,25 @@ class ByteRange:
 def coalesced(ranges: Iterable[ByteRange]) -> tuple[ByteRange, ...]:
     """The same bytes in the fewest ranges."""
     result: list[ByteRange] = []
+    end = 0
+    first: ByteRange | None = None  # of those that become one
     for byte_range in ranges:
-        last = result[-1] if result else None
-        if last and last.path == byte_range.path and last.offset + last.length == byte_range.offset:
-            result[-1] = ByteRange(last.path, last.offset, last.length + byte_range.length, last.is_stored)
+        if first is not None and byte_range.offset == end and _are_of_one_file(first, byte_range):
+            end += byte_range.length
         elif byte_range.length:
-            result.append(byte_range)
+            if first is not None:
+                result.append(_up_to(first, end))
+            first, end = byte_range, byte_range.offset + byte_range.length
+    if first is not None:
+        result.append(_up_to(first, end))
     return tuple(result)
+
+
+def _are_of_one_file(one: ByteRange, other: ByteRange) -> bool:
+    return one.path is other.path or one.path == other.path  # to compare paths is slow
+
+
+def _up_to(byte_range: ByteRange, end: int) -> ByteRange:
+    """The bytes from the start of ``byte_range`` up to ``end``."""
+    length = end - byte_range.offset
+    return byte_range if length == byte_range.length else replace(byte_range, length=length)

@@ -129,8 +129,9 @@ def _output_shard(name: str, shard: ShardContents) -> OutputShard:
     entries: dict[str, Entry] = {}
     position = 0
     for key, tensor in shard.tensors.items():
-        entries[key] = Entry(tensor.dtype, tensor.shape, position, position + tensor.length)
-        position += tensor.length
+        end = position + tensor.length
+        entries[key] = Entry(tensor.dtype, tensor.shape, position, end)
+        position = end
     ranges = coalesced(byte_range for tensor in shard.tensors.values() for byte_range in tensor.ranges)
     header = encode_header(entries, shard.metadata)
     if not shard.canonical:

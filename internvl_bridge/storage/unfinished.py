@@ -1,7 +1,7 @@
 """Notice files that are not complete, although they have their whole size: downloads, and holes."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from internvl_bridge.errors import CheckpointError
@@ -43,9 +43,19 @@ def _holes(path: Path, places: Iterable[tuple[int, int, str]]) -> list[str]:
         try:
             if os.lseek(handle, 0, os.SEEK_HOLE) >= size:
                 return []
-            return [key for offset, length, key in places if _next_data(handle, offset, size) >= offset + length]
+            return [*_between_data(handle, size, places)]
         except (OSError, AttributeError):
             return []
+
+
+def _between_data(handle: int, size: int, places: Iterable[tuple[int, int, str]]) -> Iterator[str]:
+    """The keys of those ``places`` of the open file, in its order, of which no byte was written."""
+    asked = data = -1
+    for offset, length, key in places:
+        if not asked <= offset <= data:  # else the answer is the same: a hole can have thousands of tensors
+            asked, data = offset, _next_data(handle, offset, size)
+        if data >= offset + length:
+            yield key
 
 
 def _next_data(handle: int, offset: int, size: int) -> int:

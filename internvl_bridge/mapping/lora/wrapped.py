@@ -33,7 +33,8 @@ class WrappedKeys:
 def is_wrapped(keys: Iterable[str]) -> bool:
     """Whether ``keys`` are those of a model that PEFT has wrapped, or has begun to."""
     marks = (".base_layer.", ".lora_A.", ".lora_embedding_A.", ".modules_to_save.", ".trainable_tokens_delta")
-    return any(mark in key for key in keys for mark in marks)
+    every = "\n".join(keys)  # one search for each mark, and not one more for each of 40,000 keys
+    return any(mark in every for mark in marks)
 
 
 def name_in_base(key: str) -> str:
