@@ -96,6 +96,7 @@ evidence: .venv/ready
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/convert.py
+	$(BIN)/python benchmarks/start.py
 
 # Small changes of the code of one room, each of which the room's own tests should notice: make mutants ROOM=mapping
 mutants: .venv/ready

@@ -1,10 +1,10 @@
 """An adapter on disk, read; and the base model that it belongs to."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from internvl_bridge.checkpoint.adapter_directory import ADAPTER_FILE
 from internvl_bridge.checkpoint.byte_ranges import specs_of
 from internvl_bridge.checkpoint.model import TORCH_NAMES, Source, read_model
 from internvl_bridge.checkpoint.weights import holds_weights
@@ -12,14 +12,13 @@ from internvl_bridge.errors import CheckpointError, OptionError, UnsupportedMode
 from internvl_bridge.mapping.lora.keys import parsed_key
 from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.metadata.adapter_config import AdapterConfig, read_adapter_config
-from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
 from internvl_bridge.metadata.config.description import ModelDescription, describe
 from internvl_bridge.metadata.config.file import read_config
-from internvl_bridge.metadata.json_files import CONFIG_FILE, is_present
+from internvl_bridge.metadata.json_files import is_present
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.source_shards import Checkpoint, open_file
 
-ADAPTER_FILE, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
+PICKLED_ADAPTER = "adapter_model.bin"
 _TOWER = "vit.safetensors"
 
 
@@ -35,13 +34,6 @@ class AdapterOnDisk:
     checkpoint: Checkpoint
     specs: Mapping[str, TensorSpec]
     crcs: Mapping[ByteRange, int]
-
-
-def is_adapter_directory(directory: Path) -> bool:
-    """Whether ``directory`` is an adapter, and not a whole checkpoint that has one beside it."""
-    if not directory.is_dir() or not is_present(directory / ADAPTER_CONFIG):
-        return False
-    return not os.path.lexists(directory / CONFIG_FILE) or not holds_weights(directory)
 
 
 def read_adapter(directory: Path) -> AdapterOnDisk:

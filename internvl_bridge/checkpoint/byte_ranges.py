@@ -45,7 +45,7 @@ def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
 
 def target_tensor(recipe: Recipe, source: Checkpoint) -> TargetTensor:
     """The target that ``recipe`` makes, and where its bytes lie in ``source``."""
-    ranges = coalesced(_byte_range(run, source.tensors[run.key]) for run in recipe.runs)
+    ranges = coalesced([_byte_range(run, source.tensors[run.key]) for run in recipe.runs])
     return TargetTensor(recipe.spec.dtype, recipe.spec.shape, ranges)
 
 

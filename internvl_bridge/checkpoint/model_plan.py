@@ -9,8 +9,8 @@ from internvl_bridge.mapping.lora.wrapped import is_wrapped
 from internvl_bridge.mapping.packing import Packed, packed_dtypes
 from internvl_bridge.mapping.spellings import KeySpelling
 from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
+from internvl_bridge.metadata.config.edited import states_ranks
 from internvl_bridge.metadata.json_files import is_present
-from internvl_bridge.metadata.trained_lora import states_ranks
 from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.planning.tensor_plan import ModelPlan, plan_tensors
 

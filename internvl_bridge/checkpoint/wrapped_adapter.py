@@ -12,8 +12,9 @@ from internvl_bridge.mapping.plan import TensorSpec
 from internvl_bridge.mapping.tied_head import tied_head
 from internvl_bridge.metadata.adapter_config import read_adapter_config
 from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
+from internvl_bridge.metadata.config.edited import states_ranks
 from internvl_bridge.metadata.json_files import is_present
-from internvl_bridge.metadata.trained_lora import config_without_file, states_ranks, trained_scaling
+from internvl_bridge.metadata.trained_lora import config_without_file, trained_scaling
 from internvl_bridge.notes import Warn
 from internvl_bridge.planning.merge_plan import StatedAdapter
 

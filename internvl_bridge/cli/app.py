@@ -309,7 +309,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what converting a checkpoint would do and cost."""
-    from internvl_bridge.cli import commands
+    from internvl_bridge.cli import planning
     from internvl_bridge.cli.answers import PrintOptions
     from internvl_bridge.convert.options import Execution, Options
 
@@ -332,7 +332,7 @@ def plan(
     accepted = frozenset(accept or ())
     execution = Execution(verify, overwrite=overwrite, accept=accepted, read_links=read_links, consume=consume)
     show = PrintOptions(as_json=as_json, verbose=False, quiet=False, report=report)
-    commands.plan(source, output, options, execution, show, repair=repair)
+    planning.plan(source, output, options, execution, show, repair=repair)
 
 
 @app.command(
@@ -382,15 +382,15 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Compare the weights of two checkpoints, or the files of one with their checksums."""
-    from internvl_bridge.cli import commands
+    from internvl_bridge.cli import comparing
     from internvl_bridge.cli.answers import PrintOptions
 
     if checksums == (right is not None):
         raise typer.BadParameter("give either RIGHT or --checksums", param_hint="RIGHT")
     if checksums and ignore_dtype:
         raise typer.BadParameter("checksums have no dtype", param_hint="--ignore-dtype")
-    how = commands.Comparing(workers, base, ignore_dtype=ignore_dtype, top=top, sort=sort)
-    commands.verify(left, right, how, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, report=report))
+    how = comparing.Comparing(workers, base, ignore_dtype=ignore_dtype, top=top, sort=sort)
+    comparing.verify(left, right, how, PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, report=report))
 
 
 @app.command("inspect", cls=Command, epilog="Example: internvl-bridge inspect ./InternVL3_5-8B")
@@ -407,10 +407,10 @@ def inspect(
 
     Of a model that config.json calls tied, the output head is compared with the input embeddings, too.
     """
-    from internvl_bridge.cli import commands
+    from internvl_bridge.cli import describing
     from internvl_bridge.cli.answers import PrintOptions
 
-    commands.inspect(path, config, state_dict, base, PrintOptions(as_json=as_json, verbose=False, quiet=False))
+    describing.inspect(path, config, state_dict, base, PrintOptions(as_json=as_json, verbose=False, quiet=False))
 
 
 @app.command(
@@ -494,9 +494,9 @@ def models(as_json: Json = False) -> None:
 
     Fine-tunes convert as the release that they were made from.
     """
-    from internvl_bridge.cli import commands
+    from internvl_bridge.cli import describing
 
-    commands.models(as_json=as_json)
+    describing.models(as_json=as_json)
 
 
 @app.command(
@@ -516,9 +516,9 @@ def clean(
     as_json: Json = False,
 ) -> None:
     """List what runs have left unfinished, or remove it."""
-    from internvl_bridge.cli import commands
+    from internvl_bridge.cli import describing
 
-    commands.clean(directory, remove=yes, as_json=as_json)
+    describing.clean(directory, remove=yes, as_json=as_json)
 
 
 arithmetic_app.add_to(app)

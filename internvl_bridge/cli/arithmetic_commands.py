@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.commands import announce, budget_now, check_shard_size, planned, planned_within, say_warnings
+from internvl_bridge.cli.commands import announce
+from internvl_bridge.cli.planning import budget_now, check_shard_size, planned, planned_within, say_warnings
 from internvl_bridge.cli.terminal import progress_bar
 from internvl_bridge.convert.arithmetic import prepare_cast, prepare_merge
 from internvl_bridge.convert.conversion_report import conversion_report

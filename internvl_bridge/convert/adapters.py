@@ -8,14 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from internvl_bridge.checkpoint.adapter_directory import ADAPTER_FILE
 from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection, inspection_of_adapter
-from internvl_bridge.checkpoint.adapters import (
-    ADAPTER_FILE,
-    AdapterOnDisk,
-    base_of,
-    described_base,
-    read_adapter,
-)
+from internvl_bridge.checkpoint.adapters import AdapterOnDisk, base_of, described_base, read_adapter
 from internvl_bridge.convert.links import check_links, files_that_are_told
 from internvl_bridge.convert.moves import AdapterMoves
 from internvl_bridge.convert.options import Execution, Options, check_accepted, check_kind, check_options

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
-from internvl_bridge.checkpoint.adapters import is_adapter_directory
+from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
 from internvl_bridge.convert.adapters import prepare_adapter
 from internvl_bridge.convert.options import Execution, ExpertsOption, Layout, Options, Order, Tied
 from internvl_bridge.convert.prepare import prepare

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from internvl_bridge.checkpoint.adapter_directory import ADAPTER_FILE
 from internvl_bridge.checkpoint.adapter_report import adapter_summary
-from internvl_bridge.checkpoint.adapters import ADAPTER_FILE
 from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.checkpoint.inspection_report import engines_text, inspection_summary
 from internvl_bridge.convert.computed_report import computed_report

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from internvl_bridge.checkpoint.adapters import ADAPTER_FILE
+from internvl_bridge.checkpoint.adapter_directory import ADAPTER_FILE
 from internvl_bridge.checkpoint.byte_ranges import in_source_shards
 from internvl_bridge.checkpoint.weights import stored_plan
 from internvl_bridge.checkpoint.wrapped_adapter import WrappedAdapter, wrapped_adapter

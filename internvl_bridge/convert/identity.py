@@ -4,16 +4,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from internvl_bridge._version import __version__
-from internvl_bridge.checkpoint.computed_tensors import ComputedTensor
 from internvl_bridge.convert.options import PATHS
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.checksums import new_checksum
 from internvl_bridge.storage.journal import Identity
 from internvl_bridge.storage.output_shards import OutputShard
+
+if TYPE_CHECKING:
+    from internvl_bridge.checkpoint.computed_tensors import ComputedTensor
 
 
 def identity_of(conversion: Conversion) -> Identity:
@@ -71,7 +73,7 @@ def _ranges(ranges: Iterable[ByteRange], names: Mapping[Path, str]) -> str:
     )
 
 
-def _computed(tensor: ComputedTensor, names: Mapping[Path, str]) -> bytes:
+def _computed(tensor: "ComputedTensor", names: Mapping[Path, str]) -> bytes:
     words = [tensor.key, tensor.dtype, str(tensor.shape)]
     words += [f"{piece.start}-{piece.stop} {piece.dtype} {_ranges(piece.ranges, names)}" for piece in tensor.pieces]
     for term in tensor.terms:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
-from internvl_bridge.checkpoint.adapters import AdapterOnDisk
 from internvl_bridge.checkpoint.model import Model
 from internvl_bridge.errors import BridgeError, CheckpointError, first_few
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Manifest, is_as_written, read_manifest
@@ -16,6 +16,9 @@ from internvl_bridge.storage.reading import FileReader, file_checksum
 from internvl_bridge.storage.shard_jobs import wrong_crc
 from internvl_bridge.storage.stamps import stamp_of
 from internvl_bridge.work.progress import nothing
+
+if TYPE_CHECKING:
+    from internvl_bridge.checkpoint.adapters import AdapterOnDisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def check_crcs(crcs: Mapping[ByteRange, int], check: Callable[[], None]) -> None
                 raise wrong_crc(place)
 
 
-def notes_on_adapter(adapter: AdapterOnDisk, accepted: Collection[str]) -> Iterator[str]:
+def notes_on_adapter(adapter: "AdapterOnDisk", accepted: Collection[str]) -> Iterator[str]:
     """A note that the factors of ``adapter`` are not those that it was written with, by its own sidecar.
 
     Raises CheckpointError if its file shows no other change: then it was damaged.

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from internvl_bridge.checkpoint.computed_tensors import ComputedTensor
 from internvl_bridge.checkpoint.opened_weights import OpenedWeights
 from internvl_bridge.mapping.plan import Plan, TensorSpec
 from internvl_bridge.storage.header import Entry
 from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.source_shards import Shard
+
+if TYPE_CHECKING:
+    from internvl_bridge.checkpoint.computed_tensors import ComputedTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Moves:
     plan: Plan
     weights: OpenedWeights
     shards: tuple[OutputShard, ...]
-    computed: Mapping[str, ComputedTensor]
+    computed: Mapping[str, "ComputedTensor"]
     adapters: tuple[Shard, ...]
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from internvl_bridge.checkpoint.byte_ranges import in_source_shards, target_tensors
 from internvl_bridge.checkpoint.filling import filled
@@ -16,7 +16,6 @@ from internvl_bridge.convert.companions.shared import CompanionFiles, tokenizer_
 from internvl_bridge.convert.companions.to_custom import custom_files
 from internvl_bridge.convert.companions.to_hf import hf_files
 from internvl_bridge.convert.companions.unconverted import unconverted_files
-from internvl_bridge.convert.computation import Computation
 from internvl_bridge.convert.consumable import check_consumable, check_consuming, check_not_made, remembered_remarks
 from internvl_bridge.convert.integrity import Recorded, changed_small_files, manifest_of, recorded
 from internvl_bridge.convert.link_notes import notes_on_links
@@ -66,6 +65,9 @@ from internvl_bridge.storage.output_shards import (
 from internvl_bridge.storage.source_shards import INDEX_FILE, Shard
 from internvl_bridge.work.workers import check_workers
 
+if TYPE_CHECKING:
+    from internvl_bridge.convert.computation import Computation
+
 _AS_USUAL = Execution()
 _CALLED = {"config": "config", "fill_from": "base", "reference": "reference", "tokenizer": "tokenizer", "base": "base"}
 """What the directories that options name are to the conversion."""
@@ -112,7 +114,7 @@ class Conversion:
     execution: Execution
     command: str
     head: OutputHead = OutputHead.OWN
-    computation: Computation | None = None
+    computation: "Computation | None" = None
     placed: Mapping[str, TargetTensor] | None = None
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from internvl_bridge._version import __version__
-from internvl_bridge.checkpoint.adapters import ADAPTER_FILE
+from internvl_bridge.checkpoint.adapter_directory import ADAPTER_FILE
 from internvl_bridge.convert.adapters import AdapterConversion
 from internvl_bridge.convert.disk_budget import Budget, check_room
 from internvl_bridge.convert.integrity import check_crcs

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from internvl_bridge.checkpoint.adapters import is_adapter_directory
+from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
 from internvl_bridge.convert.options import Options, check_kind
 from internvl_bridge.diagnosis.adapters import examined_adapter
 from internvl_bridge.diagnosis.checkpoints import examined_checkpoint

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 from internvl_bridge.mapping.packing import LINEAR
 
@@ -39,15 +40,11 @@ class KeyPattern:
     """
 
     template: str
-    _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        pieces = _PLACEHOLDER.split(self.template)
-        regex = "".join(
-            f"(?P<{piece}>{_VOCABULARY[piece]})" if index % 2 else re.escape(piece)
-            for index, piece in enumerate(pieces)
-        )
-        object.__setattr__(self, "_regex", re.compile(regex))
+        names = _PLACEHOLDER.findall(self.template)
+        if len({*names}) != len(names) or not _VOCABULARY.keys() >= {*names}:
+            raise ValueError(f"{self.template} has a placeholder twice, or one without a vocabulary")
 
     @property
     def segments(self) -> int | None:
@@ -57,13 +54,25 @@ class KeyPattern:
 
     def match(self, key: str) -> dict[str, str] | None:
         """The bindings that make this pattern spell ``key``, or None if it cannot."""
-        found = self._regex.fullmatch(key)
+        found = _compiled(self.template).fullmatch(key)
         return None if found is None else found.groupdict()
 
     def matches(self, key: str) -> bool:
         """Whether this pattern can spell ``key``."""
-        return self._regex.fullmatch(key) is not None
+        return _compiled(self.template).fullmatch(key) is not None
 
     def format(self, bindings: Bindings) -> str:
         """The key that this pattern spells under ``bindings``."""
         return self.template.format_map(bindings)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(template: str) -> re.Pattern[str]:
+    """Compiled only when a key is matched: a model needs few of the patterns of all families."""
+    pieces = _PLACEHOLDER.split(template)
+    return re.compile(
+        "".join(
+            f"(?P<{piece}>{_VOCABULARY[piece]})" if index % 2 else re.escape(piece)
+            for index, piece in enumerate(pieces)
+        )
+    )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
-from operator import itemgetter
 
 from internvl_bridge.errors import ContradictionError, ProofError
 
@@ -90,34 +89,49 @@ def invert(plan: Plan) -> Plan:
 
 def restored(plan: Plan) -> Iterator[tuple[str, Recipe]]:
     """Every source key of ``plan`` with the recipe that restores it, one at a time; as :func:`invert`."""
-    uses: dict[str, list[tuple[int, Run]]] = {key: [] for key in plan.sources}
+    uses: dict[str, list[_Use]] = {key: [] for key in plan.sources}
     for target, recipe in plan.recipes.items():
         offset = 0
         for run in recipe.runs:
-            length = run.stop - run.start
-            uses[run.key].append((run.start, Run(target, offset, offset + length)))
-            offset += length
+            uses[run.key].append((run, target, offset))
+            offset += run.stop - run.start
         if offset != recipe.spec.elements:
             raise ProofError(
                 f"The plan fills {offset} of the {recipe.spec.elements} elements of {target}.",
                 _REPORT_A_BUG,
             )
     for key, spec in plan.sources.items():
-        yield key, _restored(key, spec, uses.pop(key))
+        found = uses.pop(key)
+        same = plan.recipes.get(key)
+        if len(found) == 1 and same is not None and _keeps(same, key, spec):  # as nearly all do
+            yield key, same
+        else:
+            yield key, _restored(key, spec, found)
 
 
-def _restored(key: str, spec: TensorSpec, uses: list[tuple[int, Run]]) -> Recipe:
-    """The source ``key`` from the target runs that use it, each with its first source element."""
+_Use = tuple[Run, str, int]
+"""A run of a source, the target that it is part of, and where it begins there."""
+
+
+def _keeps(recipe: Recipe, key: str, spec: TensorSpec) -> bool:
+    """Whether ``recipe`` makes the tensor ``key`` of itself: then it is its own inverse."""
+    run = recipe.runs[0]
+    return run.key == key and run.start == 0 and run.stop == spec.elements and recipe.spec == spec
+
+
+def _restored(key: str, spec: TensorSpec, uses: list[_Use]) -> Recipe:
+    """The source ``key`` from the targets that use it."""
     position = 0
-    pieces = sorted(uses, key=itemgetter(0))
-    for start, piece in pieces:
-        if start != position:
-            used = "not used" if start > position else "used twice"
-            raise ProofError(f"Element {min(start, position)} of {key} is {used}.", _REPORT_A_BUG)
-        position += piece.stop - piece.start
+    runs: list[Run] = []
+    for run, target, offset in sorted(uses, key=lambda use: use[0].start):
+        if run.start != position:
+            used = "not used" if run.start > position else "used twice"
+            raise ProofError(f"Element {min(run.start, position)} of {key} is {used}.", _REPORT_A_BUG)
+        position = run.stop
+        runs.append(Run(target, offset, offset + run.stop - run.start))
     if position != spec.elements:
         raise ProofError(f"Element {position} of {key} is not used.", _REPORT_A_BUG)
-    return Recipe(spec, joined(piece for _, piece in pieces))
+    return Recipe(spec, joined(runs))
 
 
 def compose(outer: Plan, inner: Plan) -> Plan:

@@ -1,7 +1,7 @@
 """What training wrappers and earlier versions made of a model's keys, and which of them do not belong to it."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from internvl_bridge.errors import first_few
@@ -9,7 +9,6 @@ from internvl_bridge.mapping.several_models import IsModel
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch.compile, FSDP and activation checkpointing put between the parts of a key."""
-_IN_ALL_WRAPPERS = "_mod"
 _BUFFERS = (
     *(".rotary_emb.inv_freq", ".rotary_emb.original_inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached"),
     *(".position_ids", ".n_averaged"),
@@ -33,6 +32,8 @@ _PORT = {
     "mlp.up_proj": "mlp.fc1",
     "mlp.down_proj": "mlp.fc2",
 }
+_MARKS = (*_WRAPPERS, *(name[1:] for name in _BUFFERS), "vision_tower.encoder.layer.")
+"""Some of these are in any key that is renamed or left out; not each key that has one of them is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,10 @@ def clean_names(keys: Collection[str], is_model: IsModel) -> CleanNames | None:
 
     A prefix is taken off only if every key has it, and only what ``is_model`` accepts is a model.
     """
-    left_out = tuple(filter(is_buffer, keys))
-    plain = {key: _unwrapped(key) for key in keys}
-    for key in left_out:
-        del plain[key]
+    if _is_plain(keys) and is_model(keys):
+        return None
+    left_out = tuple(key for key in keys if is_buffer(key))
+    plain = {key: _unwrapped(key) for key in keys if not is_buffer(key)}
     prefix = _prefix([*plain.values()], is_model)
     if prefix is None:
         return None
@@ -68,6 +69,12 @@ def clean_names(keys: Collection[str], is_model: IsModel) -> CleanNames | None:
     if old := [key for key in plain if plain[key].removeprefix(prefix) != renamed[key]]:
         remarks.append(f"Keys are those of a branch before transformers 4.52, and were renamed: {first_few(old)}.")
     return CleanNames(renamed, left_out, tuple(remarks))
+
+
+def _is_plain(keys: Iterable[str]) -> bool:
+    """Whether nothing here would change any of ``keys``, as far as one search through all of them shows."""
+    every = "\n".join(keys)
+    return not any(mark in every for mark in _MARKS)
 
 
 def is_buffer(key: str) -> bool:
@@ -102,7 +109,7 @@ def _prefix(keys: Collection[str], is_model: IsModel) -> str | None:
 
 
 def _unwrapped(key: str) -> str:
-    if _IN_ALL_WRAPPERS not in key:  # as of nearly all keys, of which there can be 40,000
+    if not any(wrapper in key for wrapper in _WRAPPERS):  # as of nearly all keys, of which there can be 40,000
         return key
     return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
 

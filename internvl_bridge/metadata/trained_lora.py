@@ -13,17 +13,12 @@ from internvl_bridge.errors import OptionError, shown
 from internvl_bridge.mapping.lora.factors import Scaling
 from internvl_bridge.metadata.adapter_config import AdapterConfig
 from internvl_bridge.metadata.adapters import ADAPTER_CONFIG
-from internvl_bridge.metadata.config.edited import RANKS
-from internvl_bridge.metadata.json_files import Config, JsonFile
+from internvl_bridge.metadata.config.edited import RANKS, states_ranks
+from internvl_bridge.metadata.json_files import JsonFile
 
 ScalingOfNames = Callable[[str, int, Collection[str]], Scaling]
 """The scaling of a module, by its name, its rank, and other names that it may have had."""
 _LARGEST = 1_000_000
-
-
-def states_ranks(config: Config) -> bool:
-    """Whether ``config`` is one of InternVL's own trainer, with factors."""
-    return any(type(config.get(name)) is int and config[name] > 0 for name in RANKS.values())
 
 
 def trained_scaling(file: JsonFile, alpha: float | None) -> ScalingOfNames:

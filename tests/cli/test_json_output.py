@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from wrapped import save_as_trainer
 
 import internvl_bridge
-from internvl_bridge.cli import commands
+from internvl_bridge.cli import describing
 from internvl_bridge.cli.app import app
 from internvl_bridge.convert import disk_budget
 
@@ -154,7 +154,7 @@ def test_what_ends_a_command_from_outside(
     def failing(_path: Path, **_: object) -> None:
         raise error
 
-    monkeypatch.setattr(commands, "inspect_checkpoint", failing)
+    monkeypatch.setattr(describing, "inspect_checkpoint", failing)
     assert printed("inspect", source, code=code)["error"]["kind"] == kind
 
 

@@ -12,7 +12,7 @@ from support import copy_custom, edit_json, files_of, shard
 from typer.testing import CliRunner
 
 import internvl_bridge
-from internvl_bridge.cli import commands
+from internvl_bridge.cli import confirming
 from internvl_bridge.cli.app import app
 from internvl_bridge.convert.disk_budget import budget_of
 from internvl_bridge.convert.options import Execution, Options
@@ -312,7 +312,7 @@ def test_without_a_terminal_yes_is_needed(source, output):
 
 @pytest.mark.parametrize("answer", ["n", "y"])
 def test_on_a_terminal_it_is_asked(source, output, monkeypatch, answer):
-    monkeypatch.setattr(commands, "has_terminal", lambda: True)
+    monkeypatch.setattr(confirming, "has_terminal", lambda: True)
     run = CliRunner().invoke(app, ["to-hf", str(source), str(output), "--consume"], input=f"{answer}\n")
     assert "Go on?" in run.stderr
     assert there(source) == (SHARDS if answer == "n" else ())

@@ -7,8 +7,9 @@ import pytest
 
 from internvl_bridge.errors import OptionError
 from internvl_bridge.mapping.lora.factors import Scaling
+from internvl_bridge.metadata.config.edited import states_ranks
 from internvl_bridge.metadata.json_files import JsonFile
-from internvl_bridge.metadata.trained_lora import states_ranks, trained_scaling
+from internvl_bridge.metadata.trained_lora import trained_scaling
 
 VIT, LLM = "vision_model.encoder.layers.0.attn.qkv", "language_model.model.layers.0.mlp.up_proj"
 

@@ -9,7 +9,7 @@ from support import ROOT
 from typer.testing import CliRunner
 
 import internvl_bridge
-from internvl_bridge.cli import commands
+from internvl_bridge.cli import comparing
 from internvl_bridge.cli.app import app
 from internvl_bridge.errors import BridgeError
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE
@@ -179,7 +179,7 @@ def test_who_interrupts_learns_what_is_missing(tmp_path: Path, monkeypatch: pyte
         raise KeyboardInterrupt
 
     monkeypatch.setattr(saving, "write_bytes", interrupting)
-    monkeypatch.setattr(commands, "verify_checksums", lambda *_, **__: ChecksumReport("x", (), (), (), (), ()))
+    monkeypatch.setattr(comparing, "verify_checksums", lambda *_, **__: ChecksumReport("x", (), (), (), (), ()))
     command = ["verify", "--checksums", str(tmp_path), "--report", str(tmp_path / "report.html")]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 130

@@ -46,6 +46,7 @@ def sparse(tmp_path: Path) -> Path:
 def test_tensors_that_are_nothing_but_holes_are_named(sparse: Path):
     places = [(0, BLOCK), (10, 2 * BLOCK), (BLOCK, 2 * BLOCK), (3 * BLOCK, 2 * BLOCK), (6 * BLOCK, 2 * BLOCK)]
     assert holes(stored(sparse, *places)) == [str(BLOCK), str(6 * BLOCK)]
+    assert holes(stored(sparse, *reversed(places))) == [str(6 * BLOCK), str(BLOCK)]
     assert holes(stored(sparse, (BLOCK, BLOCK - 1))) == []  # a few numbers may well be zero
 
 

@@ -11,6 +11,11 @@ RANKS = {"vision_model": "use_backbone_lora", "language_model": "use_llm_lora"}
 """The fields with the ranks of both halves: with them, upstream's code wraps the model when it loads it."""
 
 
+def states_ranks(config: Config) -> bool:
+    """Whether ``config`` is one of InternVL's own trainer, with factors."""
+    return any(type(config.get(name)) is int and config[name] > 0 for name in RANKS.values())
+
+
 def edited_config(model: ModelDescription, *, dtype: str | None, is_merged: bool, unties: bool) -> str:
     """The text of config.json after the weights were cast to ``dtype``, merged with adapters, or untied.
 
