@@ -131,7 +131,7 @@ def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> 
             "shape": list(entry.shape),
             "data_offsets": [entry.start, entry.stop],
         }
-    raw = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    raw = json.dumps(fields, separators=(",", ":"), ensure_ascii=False, check_circular=False).encode()
     return _prefixed(raw + b" " * (-len(raw) % _ALIGNMENT))
 
 

@@ -11,8 +11,6 @@ from internvl_bridge.metadata.chat.template import with_bos
 from internvl_bridge.metadata.files import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from internvl_bridge.metadata.json_files import Config, as_text, is_present
 from internvl_bridge.metadata.tokenizer.files import TokenizerFiles
-from internvl_bridge.metadata.tokenizer.from_sentencepiece import fast_tokenizer
-from internvl_bridge.metadata.tokenizer.sentencepiece_model import read_sentencepiece_model
 from internvl_bridge.metadata.tokenizer.token_ids import required_token_id, token_id
 from internvl_bridge.metadata.tokenizer.tokenizer_config import class_name, for_hf, special_token
 from internvl_bridge.metadata.tokenizer.tokenizer_json import (
@@ -80,6 +78,10 @@ def _is_sentencepiece(tokenizer: TokenizerFiles) -> bool:
 
 def _fast_tokenizer(tokenizer: TokenizerFiles) -> tuple[str, list[str]]:
     """A SentencePiece tokenizer, which InternLM hides behind code of its own, as one that needs none; and notes."""
+    # Few models have a tokenizer of this kind, and their conversion alone needs these.
+    from internvl_bridge.metadata.tokenizer.from_sentencepiece import fast_tokenizer  # noqa: PLC0415
+    from internvl_bridge.metadata.tokenizer.sentencepiece_model import read_sentencepiece_model  # noqa: PLC0415
+
     path, config = tokenizer.home / "tokenizer.model", tokenizer.config
     model, added = read_sentencepiece_model(path), config.get("added_tokens_decoder")
     is_llama = class_name(config) == "LlamaTokenizer"
