@@ -5,21 +5,22 @@ from typing import TYPE_CHECKING
 
 from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.confirming import confirm_consuming
 from internvl_bridge.cli.planning import check_shard_size, planned, say_warnings
 from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
-from internvl_bridge.convert.conversion_report import conversion_report
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import Conversion, prepare
-from internvl_bridge.convert.report import ConversionReport
 from internvl_bridge.convert.run import carry_out
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.storage.output_place import partial_path
 from internvl_bridge.storage.publishing import finished_files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from internvl_bridge.convert.report import ConversionReport
     from internvl_bridge.pages.page import Page
+    from internvl_bridge.reporting.tables import Part
 
 _FORMATS = {
     "to-hf": (Format.CUSTOM, Format.HF),
@@ -50,6 +51,8 @@ def convert(
         if show.dry_run:
             return planned(conversion)
         if execution.consume and not show.yes:
+            from internvl_bridge.cli.confirming import confirm_consuming  # noqa: PLC0415 (few are asked)
+
             confirm_consuming(conversion, show)
         if not show.quiet:
             announce(conversion)
@@ -59,7 +62,7 @@ def convert(
         return Answer(
             "conversion",
             report.as_json,
-            lambda: conversion_report(report, every=show.verbose, warned=True),
+            lambda: _report(report, every=show.verbose),
             lambda: _page(report),
             0 if report.ok else DIFFERS,
         )
@@ -77,7 +80,13 @@ def announce(conversion: Conversion) -> None:
         warn(f"Resuming: {len(kept)} of {len(names)} files are done.")
 
 
-def _page(report: ConversionReport) -> "Page":
+def _report(report: "ConversionReport", *, every: bool) -> "Iterable[Part]":
+    from internvl_bridge.convert.conversion_report import conversion_report  # noqa: PLC0415 (after the work)
+
+    return conversion_report(report, every=every, warned=True)
+
+
+def _page(report: "ConversionReport") -> "Page":
     from internvl_bridge.pages.conversion_page import conversion_page  # noqa: PLC0415 (only for --report)
 
     return conversion_page(report)

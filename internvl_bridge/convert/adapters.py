@@ -17,7 +17,7 @@ from internvl_bridge.convert.options import Execution, Options, check_accepted, 
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import command_for
 from internvl_bridge.convert.source_watch import Contents, contents_of
-from internvl_bridge.errors import BridgeError, first_few, shown
+from internvl_bridge.errors import BridgeError, OptionError, first_few, shown
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.lora.stored import Matrix
 from internvl_bridge.metadata.adapter_config import checked_config, selects
@@ -87,6 +87,10 @@ def prepare_adapter(
     check_kind(options, is_adapter=True)
     check_options(options)
     check_accepted(execution.accept)
+    if execution.consume or execution.read_links:
+        raise OptionError(
+            "--consume and --read-links are for whole checkpoints, and this is an adapter.", "Leave them out."
+        )
     check_no_kernel_files(source)
     before = contents_of([source])  # before it is read: a change in between is noticed later
     adapter = read_adapter(source)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from internvl_bridge.checkpoint.adapter_directory import ADAPTER_FILE
-from internvl_bridge.checkpoint.adapter_report import adapter_summary
 from internvl_bridge.checkpoint.inspection import Inspection
 from internvl_bridge.checkpoint.inspection_report import engines_text, inspection_summary
 from internvl_bridge.convert.computed_report import computed_report
@@ -83,7 +82,11 @@ def _consumed(report: ConversionReport) -> str:
 
 def _summary(report: ConversionReport) -> str:
     found = report.found
-    return inspection_summary(found) if isinstance(found, Inspection) else adapter_summary(found)
+    if isinstance(found, Inspection):
+        return inspection_summary(found)
+    from internvl_bridge.checkpoint.adapter_report import adapter_summary  # noqa: PLC0415 (few sources are)
+
+    return adapter_summary(found)
 
 
 def verified_text(report: ConversionReport) -> str:

@@ -1,13 +1,16 @@
 """What the log says of a run: that it begins, what it warns of, and that its output is complete."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from internvl_bridge.convert.adapters import AdapterConversion
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.work.log import LOG
 
+if TYPE_CHECKING:
+    from internvl_bridge.convert.adapters import AdapterConversion
 
-def log_begin(conversion: Conversion | AdapterConversion) -> None:
+
+def log_begin(conversion: "Conversion | AdapterConversion") -> None:
     """Say what begins, and what it warns of."""
     source = conversion.inputs[0]
     LOG.info(
@@ -17,7 +20,7 @@ def log_begin(conversion: Conversion | AdapterConversion) -> None:
         LOG.warning("%s: %s", conversion.output, warning)
 
 
-def log_end(conversion: Conversion | AdapterConversion, seconds: float, warnings: Iterable[str] = ()) -> None:
+def log_end(conversion: "Conversion | AdapterConversion", seconds: float, warnings: Iterable[str] = ()) -> None:
     """Say that the output is complete, and what only its bytes have shown."""
     for warning in warnings:
         LOG.warning("%s: %s", conversion.output, warning)

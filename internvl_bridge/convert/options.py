@@ -122,6 +122,12 @@ def check_kind(options: Options, *, is_adapter: bool) -> None:
             )
 
 
+def check_links_to_read(options: Options, execution: Execution) -> None:
+    """Raise OptionError if files that are linked shall be read, and none are linked."""
+    if execution.read_links and options.link is None:
+        raise OptionError("--read-links reads files that --link links.", "Add --link hard, or leave out --read-links.")
+
+
 def check_accepted(names: Collection[str]) -> None:
     """Raise OptionError for a name that nothing can be accepted by."""
     for name in sorted(names):

@@ -28,6 +28,7 @@ from internvl_bridge.convert.options import (
     check_accepted,
     check_applies,
     check_kind,
+    check_links_to_read,
     check_options,
 )
 from internvl_bridge.convert.overwrite_check import check_replaceable
@@ -170,6 +171,7 @@ def prepare(
     if not source.is_dir():
         raise not_a_directory(source)  # whatever else was chosen for it
     check_kind(options, is_adapter=False)
+    check_links_to_read(options, execution)
     inputs = inputs_of(source, options, execution)
     given, reference = inputs.given, inputs.given.get("reference")
     if execution.consume:

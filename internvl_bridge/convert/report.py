@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection
 from internvl_bridge.checkpoint.inspection import Inspection
-from internvl_bridge.convert.computation import Computed
 from internvl_bridge.convert.moves import AdapterMoves, Moves
 from internvl_bridge.reporting.tables import as_html
 from internvl_bridge.verification.tensors import Comparison
+
+if TYPE_CHECKING:
+    from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection
+    from internvl_bridge.convert.computation import Computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class ConversionReport:
     command: str
     format: str
     family: str
-    found: Inspection | AdapterInspection
+    found: "Inspection | AdapterInspection"
     tensors: int
     bytes: int
     cloned: int
@@ -70,7 +72,7 @@ class ConversionReport:
     notes: tuple[str, ...]
     verification: Comparison | None
     reference: Comparison | None
-    computed: Computed | None
+    computed: "Computed | None"
     linked: Linked | None
     consumed: tuple[str, ...]
     moves: Moves | AdapterMoves

@@ -1,16 +1,14 @@
 """Convert one directory into another: copy, verify and publish what was prepared."""
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from internvl_bridge.checkpoint.computed_tensors import Rounding
 from internvl_bridge.checkpoint.weights import holds_weights
-from internvl_bridge.convert.computation import Computation, Computed, PartRounding
 from internvl_bridge.convert.consuming import Consuming
 from internvl_bridge.convert.disk_budget import budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
@@ -21,13 +19,12 @@ from internvl_bridge.convert.logging_runs import log_begin, log_end
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.record import record_of
-from internvl_bridge.convert.report import ConversionReport, Linked
 from internvl_bridge.convert.source_watch import Stamps, check_contents, check_untouched, check_weights, settled_stamps
 from internvl_bridge.convert.tensor_places import ShardPlaces, checksums_at, places_in
 from internvl_bridge.convert.write_small_files import write_companions, write_sidecar
 from internvl_bridge.convert.write_weights import compare_shards, shard_jobs, write_shards
+from internvl_bridge.convert.written import Written
 from internvl_bridge.errors import BridgeError, CheckpointError
-from internvl_bridge.mapping.schema_check import part_of
 from internvl_bridge.metadata.sidecar import RECORD, SIDECAR_FILE, Manifest, WeightsRecord, sidecar_text
 from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.storage.byte_range import ByteRange
@@ -41,21 +38,24 @@ from internvl_bridge.storage.publishing import publishing
 from internvl_bridge.storage.shard_jobs import WrittenShard
 from internvl_bridge.storage.stamps import check_unchanged
 from internvl_bridge.storage.workspace import Workspace, keep_only
-from internvl_bridge.verification.directories import compare_models
-from internvl_bridge.verification.tensors import Comparison
 from internvl_bridge.work.interrupts import interrupts_held
 from internvl_bridge.work.progress import Progress, silent, stoppable
 from internvl_bridge.work.workers import check_workers
 
+if TYPE_CHECKING:
+    from internvl_bridge.checkpoint.computed_tensors import Rounding
+    from internvl_bridge.convert.report import ConversionReport
+    from internvl_bridge.verification.tensors import Comparison
+
 
 def carry_out(
     conversion: Conversion, progress: Progress = silent, before: Callable[[], None] = lambda: None
-) -> ConversionReport:
+) -> "ConversionReport":
     """Write what was decided: complete, verified (unless told not to), and published by a rename after ``before``.
 
     Goes on where an earlier run of the same conversion was stopped.
     """
-    model, output = conversion.model, conversion.output
+    output = conversion.output
     start = time.monotonic()
     log_begin(conversion)
     roundings: dict[str, Rounding] = {}
@@ -69,48 +69,13 @@ def carry_out(
             error.add_note(f"{output} is complete.")
             raise
     log_end(conversion, time.monotonic() - start, written.warnings)
-    shards = written.shards
-    keys = tuple(key for shard in conversion.shards for key in shard.keys)
-    return ConversionReport(
-        source=model.source.weights,
-        output=output,
-        command=conversion.command,
-        format=conversion.wanted.value,
-        found=conversion.found,
-        family=model.description.family.name,
-        tensors=len(conversion.plan.recipes),
-        bytes=conversion.data_bytes,
-        cloned=sum(shard.cloned for shard in shards),
-        seconds=time.monotonic() - start,
-        kept=tuple(shard.name for shard in shards if shard.kept),
-        files=conversion.files,
-        left_behind=conversion.left_behind,
-        fields=conversion.fields,
-        accepted=tuple(sorted(conversion.execution.accept)),
-        engines=conversion.engines,
-        filled=model.filled,
-        warnings=(*conversion.warnings, *written.warnings),
-        notes=(*conversion.notes, *written.notes, *_about_this_run(written.workspace, shards)),
-        verification=Comparison((), (), {}, (), keys) if conversion.execution.verify else None,
-        reference=reference,
-        computed=_computed(conversion.computation, roundings),
-        linked=_linked(conversion, shards),
-        consumed=tuple(sorted(written.workspace.journal.consumed)),
-        moves=conversion.moves,
-    )
+    from internvl_bridge.convert.run_report import report_of  # noqa: PLC0415 (no byte should wait for it)
 
-
-def _linked(conversion: Conversion, written: Iterable[WrittenShard]) -> Linked | None:
-    if conversion.options.link is None:
-        return None
-    links = [shard for shard in written if shard.leads_to is not None]
-    size = sum(shard.data_size for shard in conversion.shards if shard.equals is not None)
-    unread = tuple(shard.name for shard in links if shard.checksums is None)
-    return Linked(conversion.options.link, tuple(shard.name for shard in links), unread, size)
+    return report_of(conversion, written, time.monotonic() - start, reference, roundings)
 
 
 @contextmanager
-def _source(conversion: Conversion, roundings: dict[str, Rounding]) -> Iterator[FileSystem]:
+def _source(conversion: Conversion, roundings: "dict[str, Rounding]") -> Iterator[FileSystem]:
     """Where the weights are read from: the disk, or where they are computed, and ``roundings`` measured."""
     computation = conversion.computation
     if computation is None:
@@ -121,29 +86,6 @@ def _source(conversion: Conversion, roundings: dict[str, Rounding]) -> Iterator[
 
     with one_thread_each():
         yield ComputedFiles(computation.files, computation.dtype is not None, roundings=roundings)
-
-
-def _computed(computation: Computation | None, measured: Mapping[str, Rounding]) -> Computed | None:
-    if computation is None:
-        return None
-    roundings: dict[str, PartRounding] = {}
-    for key, found in measured.items():
-        part = part_of(key)
-        before = roundings.get(part, PartRounding(-1.0, key, 0))
-        largest = key if found.error > before.error else before.key
-        roundings[part] = PartRounding(max(found.error, before.error), largest, before.vanished + found.vanished)
-    modules = {name: tuple(scaling.value for scaling in found) for name, found in computation.modules.items()}
-    return Computed(len(computation.tensors), modules, computation.dtype, dict(sorted(roundings.items())))
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a run has written: where, which files of weights, and what it found out about the source on the way."""
-
-    workspace: Workspace
-    shards: Sequence[WrittenShard]
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 def _write(
@@ -335,20 +277,10 @@ def _nothing_kept(workspace: Workspace) -> Iterator[None]:
         raise
 
 
-def _compare_with_reference(conversion: Conversion, progress: Progress) -> Comparison | None:
+def _compare_with_reference(conversion: Conversion, progress: Progress) -> "Comparison | None":
     reference = conversion.reference
     if reference is None or not holds_weights(reference):
         return None
+    from internvl_bridge.verification.directories import compare_models  # noqa: PLC0415 (few have one)
+
     return compare_models(conversion.output, reference, check_workers(conversion.execution.workers), progress)
-
-
-def _about_this_run(workspace: Workspace, shards: Iterable[WrittenShard]) -> Iterator[str]:
-    if not workspace.journal.locked:
-        yield _NO_LOCKS
-    if os.path.lexists(workspace.files.parent):
-        yield f"{workspace.files.parent} could not be removed. Nothing needs it any more."
-    if unread := sum(shard.checksums is None and shard.leads_to is None for shard in shards):
-        yield f"{unread} file(s) of weights were cloned and not read back, so that they have no checksum."
-
-
-_NO_LOCKS = "This file system has no locks: nothing would have kept a second conversion away from the same output."

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import internvl_bridge
 from internvl_bridge.cli.app import app
-from internvl_bridge.convert import run as conversion
+from internvl_bridge.verification import directories
 
 Custom = Callable[[str], Path]
 BRIDGE = [sys.executable, "-m", "internvl_bridge"]
@@ -517,8 +517,8 @@ def test_what_fails_after_the_output_appeared_says_that_it_is_complete(
     def failing(*_arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(conversion, "compare_models", failing)
-    with pytest.raises(error) as caught:
+    with monkeypatch.context() as patch, pytest.raises(error) as caught:
+        patch.setattr(directories, "compare_models", failing)
         internvl_bridge.to_hf(source, output, reference=reference)
     assert caught.value.__notes__ == [f"{output} is complete."]
     assert internvl_bridge.verify(source, output).identical

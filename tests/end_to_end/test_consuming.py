@@ -256,7 +256,14 @@ def dump(source: Path) -> Path:
     return source
 
 
-@pytest.mark.parametrize("change", [linked_file, second_name, linked_directory, twice, dump])
+def adapter(source: Path) -> Path:
+    for name in (*SHARDS, "model.safetensors.index.json", "config.json"):
+        (source / name).unlink()
+    (source / "adapter_config.json").write_text("{}")
+    return source
+
+
+@pytest.mark.parametrize("change", [adapter, linked_file, second_name, linked_directory, twice, dump])
 def test_what_would_free_nothing_or_lose_something_is_refused(source, output, change):
     place = change(source)
     before = sorted(path.name for path in source.iterdir())

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import internvl_bridge
 from internvl_bridge.cli.app import app
 from internvl_bridge.convert import link_weights
-from internvl_bridge.errors import BridgeError, CheckpointError, OutputError
+from internvl_bridge.errors import BridgeError, CheckpointError, OptionError, OutputError
 from internvl_bridge.storage import local_files
 from internvl_bridge.storage.publishing import partial_path
 from internvl_bridge.storage.stamps import stamp_of
@@ -220,6 +220,11 @@ def test_a_header_without_the_format_is_written_anew(source, output):
     save_file(tensors, source / LANGUAGE[0])
     report = internvl_bridge.to_hf(source, output, link="hard")
     assert report.linked.files == (LANGUAGE[1],)
+
+
+def test_to_read_links_there_must_be_some(source, output):
+    with pytest.raises(OptionError, match="--read-links"):
+        internvl_bridge.to_hf(source, output, read_links=True)
 
 
 def test_plan_and_report_say_what_is_linked(source, output):
