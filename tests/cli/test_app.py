@@ -517,9 +517,10 @@ def test_what_fails_after_the_output_appeared_says_that_it_is_complete(
     def failing(*_arguments: object) -> None:
         raise error
 
-    with monkeypatch.context() as patch, pytest.raises(error) as caught:
-        patch.setattr(directories, "compare_models", failing)
+    monkeypatch.setattr(directories, "compare_models", failing)
+    with pytest.raises(error) as caught:
         internvl_bridge.to_hf(source, output, reference=reference)
+    monkeypatch.undo()
     assert caught.value.__notes__ == [f"{output} is complete."]
     assert internvl_bridge.verify(source, output).identical
 
