@@ -2,7 +2,7 @@
 
     python benchmarks/convert.py [--directory DIR] [--rounds N] [--sizes 1b 8b]
 
-Needs about 7 GB in DIR for 1b (2 GB of weights) and 38 GB for 8b (12 GB). Machines are noisy and disks differ, so that
+Needs about 11 GB in DIR for 1b (2 GB of weights) and 62 GB for 8b (12 GB). Machines are noisy and disks differ, so that
 only ratios between neighbours of the same round mean anything; the table gives their medians. Everything is synced to
 the disk (the others by ``sync``, the converter by its own fsync), and every source is read just before, so that the
 page cache holds it as far as it can. The line of ``dd`` is the disk itself: as many bytes, from memory, past the page
@@ -89,6 +89,16 @@ def zeros(output: Path, size: int) -> Cost:
         return run("dd", "if=/dev/zero", f"of={output / 'zeros'}", "bs=2M", f"count={size >> 21}", _DIRECT[-1])
 
 
+def zeros_read_back(output: Path, size: int) -> Cost:
+    """As :func:`zeros`, then all of them once more from the disk: what verifying costs at least."""
+    written = zeros(output, size)
+    try:
+        read = run("dd", f"if={output / 'zeros'}", "of=/dev/null", "bs=2M", "iflag=direct", "status=none")
+    except RuntimeError:
+        read = run("dd", f"if={output / 'zeros'}", "of=/dev/null", "bs=2M", "status=none")
+    return Cost(written.wall + read.wall, written.cpu + read.cpu, max(written.peak, read.peak))
+
+
 def convert(command: str, source: Path, target: Path, *options: str) -> Cost:
     """One conversion by the command line."""
     return run(*_BRIDGE, command, "--quiet", *options, str(source), str(target))
@@ -128,12 +138,26 @@ def conversions(directory: Path, size: str, rounds: int) -> list[str]:
     run(sys.executable, "benchmarks/adapter.py", str(custom), str(adapter))
     merging = ("--adapter", str(adapter))
     plain = (sys.executable, "benchmarks/plain.py", str(custom), str(output))
+    pieces, eaten = directory / "pieces", directory / "eaten"
+    convert("to-custom", hf, pieces, "--max-shard-size", "500MB", "--no-verify")
+    stored = sum(path.stat().st_size for path in custom.iterdir())
+
+    def consume() -> Cost:
+        shutil.copytree(pieces, eaten)
+        os.sync()
+        cost = convert("to-hf", eaten, output, "--consume", "--yes")
+        shutil.rmtree(eaten)
+        return cost
+
     works: dict[str, tuple[Path, Callable[[], Cost]]] = {
         "cp": (custom, lambda: synced("cp", "-r", "--reflink=never", str(custom), str(output))),
         "to-hf": (custom, lambda: convert("to-hf", custom, output, "--no-verify")),
         "to-hf, verified": (custom, lambda: convert("to-hf", custom, output)),
         "plain": (custom, lambda: synced(*plain)),
-        "dd": (custom, lambda: zeros(output, sum(path.stat().st_size for path in custom.iterdir()))),
+        "dd": (custom, lambda: zeros(output, stored)),
+        "dd, read back": (custom, lambda: zeros_read_back(output, stored)),
+        "link": (pieces, lambda: convert("to-hf", pieces, output, "--link", "hard")),
+        "consume": (pieces, consume),
         "merge": (custom, lambda: convert("merge", custom, output, *merging, "--no-verify")),
         "merge, verified": (custom, lambda: convert("merge", custom, output, *merging)),
         "to-custom": (hf, lambda: convert("to-custom", hf, output, "--no-verify")),
@@ -146,9 +170,9 @@ def conversions(directory: Path, size: str, rounds: int) -> list[str]:
         for name, (source, work) in works.items():
             costs[name].append(fresh(source, output, work))
     compared = comparisons(directory, size, rounds)
-    shutil.rmtree(custom)
-    shutil.rmtree(adapter)
-    cp, limit = costs["cp"], "0.10" if shared else _LIMITS[size]
+    for place in (custom, adapter, pieces):
+        shutil.rmtree(place)
+    cp, back, limit = costs["cp"], costs["dd, read back"], "0.10" if shared else _LIMITS[size]
     merging_limit = "2.00" if size == "8b" else "-"  # less than that is mostly the start of torch
     reflink = [row(f"{size}: `cp -r --reflink`, then sync", costs["reflink"], cp, "-")] if shared else []
     return [
@@ -159,6 +183,10 @@ def conversions(directory: Path, size: str, rounds: int) -> list[str]:
         row(f"{size}: `to-custom --no-verify` : cp", costs["to-custom"], cp, limit),
         row(f"{size}: `to-hf`, verified : cp", costs["to-hf, verified"], cp, "1.30"),
         row(f"{size}: `to-custom`, verified : cp", costs["to-custom, verified"], cp, "1.30"),
+        row(f"{size}: `to-hf`, verified : `dd`, written and read back", costs["to-hf, verified"], back, "-"),
+        row(f"{size}: `to-custom`, verified : that", costs["to-custom, verified"], back, "-"),
+        row(f"{size}: `to-hf --link hard` of files of 500 MB : cp", costs["link"], cp, "-"),
+        row(f"{size}: `to-hf --consume` of them : `to-hf`, verified", costs["consume"], costs["to-hf, verified"], "-"),
         row(f"{size}: `merge --no-verify` of all-linear, rank 16 : `dd`", costs["merge"], costs["dd"], merging_limit),
         row(f"{size}: `merge`, verified : `dd`", costs["merge, verified"], costs["dd"], "-"),
         row(f"{size}: safetensors and torch, synced : cp", costs["plain"], cp, "-"),
