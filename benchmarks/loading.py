@@ -1,8 +1,8 @@
 """Measure how long a custom checkpoint takes to open: ``python benchmarks/loading.py [--directory DIR]``.
 
-Opens a synthetic checkpoint in 1B's shapes (2 GB) in two ways, each in a process of its own. ``load_pretrained`` converts
-nothing on disk. transformers' ``from_pretrained`` opens what ``to-hf`` has made. Needs 5 GB in DIR. Files are in the page
-cache, and the table has the least of all rounds.
+Opens a synthetic checkpoint in 1B's shapes (2 GB) in two ways, each in a process of its own. ``load_pretrained``
+converts nothing on disk. transformers' ``from_pretrained`` opens what ``to-hf`` has made. Needs 5 GB in DIR. Files are
+in the page cache, and the table has the least of all rounds.
 """
 
 import argparse
