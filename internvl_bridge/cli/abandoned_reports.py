@@ -70,6 +70,8 @@ def _way_out(left: AbandonedOutput) -> str:
     replaced = left.partial / "replaced"
     if replaced.is_dir() and not left.output.exists():
         return f"Bring it back: {shlex.join(['mv', str(replaced), str(left.output)])}"
+    if (command := _command(left)) and left.record is not None and left.record.consumed:
+        return f"Goes on with: {command}"
     return "Look at it, and remove it yourself."
 
 

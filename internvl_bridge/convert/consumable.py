@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from internvl_bridge.checkpoint.model import Model
@@ -15,6 +15,7 @@ from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.consumed import Consumption
 from internvl_bridge.storage.header import read_start
 from internvl_bridge.storage.output_place import check_free
+from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.source_shards import Shard
 
 _WITHOUT = "Convert without --consume."
@@ -63,7 +64,7 @@ def check_consumable(model: Model, planned: ModelPlan) -> None:
         raise CheckpointError(f"The weights in {directory} are not in safetensors files.", _WITHOUT)
     if not os.access(directory, os.W_OK):
         raise CheckpointError(f"Nothing can be deleted in {directory}: it cannot be written to.", _WITHOUT)
-    own = consumable(model)
+    own = _own(model)
     for shard in own:
         if not shard.is_gone:
             _check_file(shard)
@@ -82,8 +83,13 @@ def check_consumable(model: Model, planned: ModelPlan) -> None:
             raise CheckpointError(f"{shard.path} holds tensors that another file has, too.", _WITHOUT)
 
 
-def consumable(model: Model) -> list[Shard]:
-    """The files that may be deleted: those of the source, and not those of the base that --fill-from names."""
+def consumable(model: Model, shards: Iterable[OutputShard]) -> list[Shard]:
+    """The files that may be deleted: those of the source that ``shards`` need, and not those of --fill-from's base."""
+    needed = {part.path for shard in shards for part in shard.ranges}
+    return [shard for shard in _own(model) if shard.path in needed]
+
+
+def _own(model: Model) -> list[Shard]:
     return [shard for shard in model.checkpoint.shards if shard.path.parent == model.source.weights]
 
 

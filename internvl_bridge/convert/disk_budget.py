@@ -9,7 +9,7 @@ from internvl_bridge.convert.consumable import consumable
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.errors import OutputError
 from internvl_bridge.reporting.sizes import human_size
-from internvl_bridge.storage.block_alignment import file_segments
+from internvl_bridge.storage.block_alignment import BLOCK, file_segments
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.cloning import can_clone
 from internvl_bridge.storage.free_space import existing_ancestor, free_bytes
@@ -17,6 +17,8 @@ from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.source_shards import Shard
 
 _LINE = 64
+_HEADER_LINE = 192
+"""Bytes that a tensor takes in a header, or a little more: headers of deleted files are kept."""
 """Bytes that a line of the index or of the checksums takes at most, beside the names in it."""
 
 
@@ -55,7 +57,8 @@ def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
     linked = sum(shard.size for shard in conversion.shards if shard.equals is not None)
     size = sum(shard.size for shard in copied)
     remaining = sum(shard.size for shard in todo)
-    cloned = _shareable(todo, existing_ancestor(place))
+    there = {shard.path for shard in conversion.there}
+    cloned = _shareable(todo, there, existing_ancestor(place))
     companions = _companions(conversion)
     room = _most_at_a_time(conversion, finished) if conversion.execution.consume else remaining - cloned
     return Budget(
@@ -72,7 +75,7 @@ def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
 
 
 def _consumed(conversion: Conversion) -> list[Shard]:
-    own = consumable(conversion.model) if conversion.execution.consume else []
+    own = consumable(conversion.model, conversion.shards) if conversion.execution.consume else []
     return [shard for shard in own if not shard.is_gone]
 
 
@@ -84,7 +87,7 @@ def _most_at_a_time(conversion: Conversion, finished: Collection[str]) -> int:
     device = existing_ancestor(conversion.output.parent).stat().st_dev
     here = {shard.path: shard.stamp.size for shard in _consumed(conversion) if shard.path.stat().st_dev == device}
     last = {part.path: shard.name for shard in conversion.shards for part in shard.ranges}
-    taken = most = 0
+    taken = most = len(here) * BLOCK + len(conversion.plan.recipes) * _HEADER_LINE
     for shard in conversion.shards:
         taken += 0 if shard.name in finished else shard.size
         most = max(most, taken)
@@ -113,12 +116,13 @@ def _companions(conversion: Conversion) -> int:
     return size
 
 
-def _shareable(shards: Collection[OutputShard], directory: Path) -> int:
+def _shareable(shards: Collection[OutputShard], there: Collection[Path], directory: Path) -> int:
+    """The bytes of ``shards`` that new files in ``directory`` can share with those that are ``there``."""
     answers: dict[int, bool] = {}
     total = 0
     for shard in shards:
         for segment in file_segments(shard.header, shard.ranges):
-            if segment.shareable and isinstance(segment.part, ByteRange):
+            if segment.shareable and isinstance(segment.part, ByteRange) and segment.part.path in there:
                 device = segment.part.path.stat().st_dev
                 if device not in answers:
                     answers[device] = can_clone(segment.part.path, directory)

@@ -13,6 +13,7 @@ from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.checksums import new_checksum
 from internvl_bridge.storage.journal import Identity
 from internvl_bridge.storage.output_shards import OutputShard
+from internvl_bridge.storage.source_shards import Shard
 
 if TYPE_CHECKING:
     from internvl_bridge.checkpoint.computed_tensors import ComputedTensor
@@ -50,10 +51,16 @@ def identity_of(conversion: Conversion) -> Identity:
         program=__version__,
         options=options,
         source={"directory": str(source.weights.resolve())}
-        | {names[shard.path]: [shard.stamp.size, shard.stamp.modified, shard.stamp.header] for shard in shards},
+        | {names[shard.path]: _stamp(shard, conversion) for shard in shards},
         plan=plan.hexdigest(),
         machine=machine,
     )
+
+
+def _stamp(shard: Shard, conversion: Conversion) -> list[int | str]:
+    """What ``shard`` is known by: of a source that is deleted, not by its time, as it may be brought back."""
+    modified = 0 if conversion.execution.consume else shard.stamp.modified
+    return [shard.stamp.size, modified, shard.stamp.header]
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -50,6 +50,7 @@ from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.reporting.sizes import parse_size
 from internvl_bridge.storage.consumed import begun_consumption
 from internvl_bridge.storage.equal_files import with_equal_files
+from internvl_bridge.storage.linking import check_device
 from internvl_bridge.storage.output_place import check_apart, check_output
 from internvl_bridge.storage.output_shards import (
     OutputShard,
@@ -176,6 +177,7 @@ def prepare(
     given, reference = inputs.given, inputs.given.get("reference")
     if execution.consume:
         check_consuming(source, inputs.given, options, execution)
+        check_apart(output, source, "source")
         check_not_made(output)
     begun = begun_consumption(source, output)
     model = _read(Source(source, given.get("config"), options.state_dict, begun), given, accepted, wanted, execution)
@@ -188,6 +190,8 @@ def prepare(
     shards = _output_shards(model, planned, options)
     if options.link is not None:
         shards = with_equal_files(shards, model.checkpoint.shards)
+    if options.link == "hard":
+        check_device((shard.equals for shard in shards if shard.equals is not None), output)
     home = tokenizer_home(model.directory, reference, options.tokenizer)
     companions = _companion_files(model, planned, options, wanted, home)
     if "links" not in execution.accept:

@@ -10,7 +10,7 @@ from internvl_bridge.errors import OutputError
 from internvl_bridge.storage.journal import JOURNAL, Journal, Record, open_journal
 from internvl_bridge.storage.output_place import SUFFIX, is_plain_directory
 from internvl_bridge.storage.replacing import REPLACED, has_swapped
-from internvl_bridge.storage.workspace import FILES, Place, discard, opened_place
+from internvl_bridge.storage.workspace import FILES, HEADERS, Place, discard, opened_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +90,15 @@ def _held(output: Path) -> Iterator[tuple[Place, Journal]]:
 def _is_complete(place: Place, record: Record | None) -> bool:
     if record is None or place.above.found(place.name) is None:
         return False
+    if record.consumed and not record.is_publishing:
+        return False
     return not place.around.has_directory(FILES) or has_swapped(place.around.path, record)
 
 
 def _reason_to_keep(place: Place, journal: Journal, record: Record | None) -> str | None:
     replaced = place.around.path / REPLACED
+    if place.around.has_directory(HEADERS) and (record is None or not record.consumed):
+        return "its journal is damaged, and it may have the only copy of what --consume has deleted from the source"
     if record is not None and record.consumed and not _is_complete(place, record):
         return f"it has the only copy of what --consume has deleted: {len(record.consumed)} file(s) of the source"
     if place.around.has_directory(REPLACED) and place.around.has_directory(FILES):

@@ -15,16 +15,14 @@ from internvl_bridge.storage.journal import JOURNAL, read_journal
 from internvl_bridge.storage.local_files import LocalFiles
 from internvl_bridge.storage.output_place import is_plain_directory, partial_path
 from internvl_bridge.storage.small_files import write_bytes
-
-HEADERS = "headers"
-"""Where in the workspace the headers of deleted files are."""
+from internvl_bridge.storage.workspace import HEADERS
 
 
 @dataclass(frozen=True, slots=True)
 class Consumption:
     """What an earlier run has deleted of a source: the files, and the bytes of each before its data section, by name.
 
-    ``remembered`` is what that run knew and only the deleted data shows.
+    Files that are there again have no ``starts``. ``remembered`` is what that run knew and only the deleted data shows.
     """
 
     files: Mapping[str, ConsumedFile]
@@ -33,7 +31,7 @@ class Consumption:
 
     def is_gone(self, path: Path) -> bool:
         """Whether ``path`` was deleted, and is not there again."""
-        return path.name in self.files and not path.exists()
+        return path.name in self.starts and not path.exists()
 
 
 def begun_consumption(source: Path, output: Path) -> Consumption | None:
@@ -50,7 +48,8 @@ def begun_consumption(source: Path, output: Path) -> Consumption | None:
         return None
     if found is None or not found.consumed or found.source_directory != str(source.resolve()):
         return None
-    starts = {name: _start(partial, file) for name, file in found.consumed.items()}
+    gone = {name: file for name, file in found.consumed.items() if not (source / name).exists()}
+    starts = {name: _start(partial, file) for name, file in gone.items()}
     return Consumption(found.consumed, starts, found.remembered)
 
 

@@ -10,7 +10,8 @@ class ConsumedFile:
     """A file of a source that was deleted: what it was, and the files of the output that have its tensors.
 
     ``size`` is in bytes, ``modified`` in nanoseconds, ``header`` a checksum. ``mode`` and ``group`` are its
-    permissions. ``made`` has the checksums of the files of the output, by name.
+    permissions. ``made`` has the checksums of the files of the output, by name. ``checksums`` are those of its tensors
+    that were compared with what the source records, by key.
     """
 
     name: str
@@ -20,6 +21,7 @@ class ConsumedFile:
     mode: int
     group: int
     made: Mapping[str, str]
+    checksums: Mapping[str, str]
 
 
 def parsed_file(value: object) -> ConsumedFile | None:
@@ -38,7 +40,12 @@ def parsed_file(value: object) -> ConsumedFile | None:
             "mode": int(mode),
             "group": int(group),
             "made": dict(made),
-        } if Path(name).name == name and all(isinstance(text, str) for text in (*made, *made.values())):
-            return ConsumedFile(name, size, modified, header, mode, group, made)
+            "checksums": dict(sums),
+        } if Path(name).name == name and _are_texts(made) and _are_texts(sums):
+            return ConsumedFile(name, size, modified, header, mode, group, made, sums)
         case _:
             return None
+
+
+def _are_texts(values: Mapping[object, object]) -> bool:
+    return all(isinstance(text, str) for text in (*values, *values.values()))

@@ -95,6 +95,7 @@ class Record:
     length: int
     consumed: Mapping[str, ConsumedFile] = field(default_factory=dict)
     remembered: Mapping[str, Any] = field(default_factory=dict)
+    is_publishing: bool = False
 
     @property
     def source_directory(self) -> object:
@@ -160,6 +161,15 @@ class Journal:
         self._put({"consumed": asdict(file)})
         self.consumed[file.name] = file
 
+    def spare(self, name: str) -> None:
+        """Write down that the file ``name`` of the source was not deleted after all."""
+        self._put({"spared": name})
+        del self.consumed[name]
+
+    def publish(self) -> None:
+        """Write down that the files are about to get their place."""
+        self._put({"publishing": True})
+
     def forget(self, name: str) -> None:
         """Call the file ``name`` finished no more; what is written down is disproved by the file itself."""
         self.finished.remove(name)
@@ -209,7 +219,11 @@ def parsed_journal(path: Path, data: bytes) -> Record | None:
     finished = [line["finished"] for line in lines if isinstance(line.get("finished"), str)]
     runs = [line["run"] for line in lines if isinstance(line.get("run"), str)]
     swaps = [swap for line in lines if (swap := _swap(line.get("swap")))]
-    consumed = [file for line in lines if (file := parsed_file(line.get("consumed")))]
+    consumed: dict[str, ConsumedFile] = {}
+    for line in lines:
+        if (file := parsed_file(line.get("consumed"))) is not None:
+            consumed[file.name] = file
+        consumed.pop(str(line.get("spared")), None)
     remembered = [line["remembered"] for line in lines if isinstance(line.get("remembered"), dict)]
     return Record(
         identity,
@@ -217,8 +231,9 @@ def parsed_journal(path: Path, data: bytes) -> Record | None:
         runs[-1] if runs else None,
         swaps[-1] if swaps else None,
         length=data.rfind(b"\n") + 1,
-        consumed={file.name: file for file in consumed},
+        consumed=consumed,
         remembered=remembered[-1] if remembered else {},
+        is_publishing=any(line.get("publishing") is True for line in lines),
     )
 
 

@@ -3,10 +3,12 @@
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from internvl_bridge.errors import OutputError
+from internvl_bridge.storage.free_space import existing_ancestor
 from internvl_bridge.storage.held_directory import HeldDirectory
 
 Link = Literal["hard", "symbolic"]
@@ -15,6 +17,7 @@ Link = Literal["hard", "symbolic"]
 _NOT_ALLOWED = {errno.EPERM, errno.EACCES}
 _CANNOT = {errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, *_NOT_ALLOWED}
 """The refusals of file systems: other errors are failures of the disk."""
+_ELSEWHERE = "the output is on another file system"
 
 
 def make_link(directory: HeldDirectory, name: str, path: Path, kind: Link) -> None:
@@ -37,6 +40,14 @@ def make_link(directory: HeldDirectory, name: str, path: Path, kind: Link) -> No
         raise _refused(path, kind, f"what has its name then is another file than {path}")
 
 
+def check_device(paths: Iterable[Path], output: Path) -> None:
+    """Raise OutputError if one of ``paths`` is on another file system than ``output``, as far as that can be seen."""
+    device = existing_ancestor(output.parent).stat().st_dev
+    for path in paths:
+        if path.stat().st_dev != device:
+            raise _refused(path, "hard", _ELSEWHERE)
+
+
 def leads_to(directory: HeldDirectory, name: str, path: Path) -> bool:
     """Whether ``name`` in ``directory`` is a link to ``path``, of either kind."""
     found = directory.found(name)
@@ -49,7 +60,7 @@ def leads_to(directory: HeldDirectory, name: str, path: Path) -> bool:
 
 def _reason(error: OSError, path: Path, kind: Link) -> str:
     if error.errno == errno.EXDEV:
-        return "the output is on another file system"
+        return _ELSEWHERE
     if error.errno == errno.EMLINK:
         return "the file has as many links as its file system allows"
     if error.errno in _NOT_ALLOWED and kind == "hard" and not os.access(path, os.W_OK):

@@ -23,7 +23,16 @@ from internvl_bridge.storage.output_place import check_free, is_empty_directory,
 from internvl_bridge.storage.permissions import ANY, OWNER_DIRECTORY, Permissions, prepare_directory
 from internvl_bridge.storage.rename_trial import try_renames
 from internvl_bridge.storage.replacing import REPLACED, has_swapped, put_in_place, recover
-from internvl_bridge.storage.workspace import FILES, Place, Workspace, discard, keep_only, opened_place, taken_over
+from internvl_bridge.storage.workspace import (
+    FILES,
+    HEADERS,
+    Place,
+    Workspace,
+    discard,
+    keep_only,
+    opened_place,
+    taken_over,
+)
 
 
 def finished_files(output: Path, identity: Identity) -> list[str]:
@@ -85,6 +94,8 @@ def publishing(
                     yield workspace
                     sync_directory(files.path)
                     workspace.check()
+                    if journal.consumed:
+                        journal.publish()
                     put_in_place(place, journal, made, overwrite=overwrite)
             except BaseException as error:
                 if not _is_lost(place.around, journal):
@@ -163,8 +174,19 @@ def _leave(place: Place, journal: Journal, error: BaseException) -> None:
 
 
 def _check_nothing_is_lost(around: HeldDirectory, found: Record | None) -> None:
-    """Raise OutputError if a run that begins anew would remove tensors that are nowhere else."""
-    if found is not None and found.consumed and around.has_directory(FILES):
+    """Raise OutputError if a run that begins anew would remove tensors that are nowhere else.
+
+    They are not in it any more if it was killed after its files had got their place.
+    """
+    if found is None or not found.consumed:
+        if around.has_directory(HEADERS):
+            raise OutputError(
+                f"{around.path} is of a run with --consume, and its journal is damaged. It may have the only copy of "
+                f"what was deleted from the source.",
+                "Keep it, and look at what is in it.",
+            )
+        return
+    if around.has_directory(FILES) or not found.is_publishing:
         raise OutputError(
             f"{around.path} holds the only copy of what --consume has deleted from the source "
             f"({len(found.consumed)} file(s)). So nothing starts over there.",

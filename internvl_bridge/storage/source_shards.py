@@ -93,8 +93,8 @@ def open_checkpoint(directory: Path, consumption: Consumption | None = None) -> 
     named = [SINGLE_FILE] if weight_map is None else sorted(set(weight_map.values()))
     found = {path.name for path in directory.glob("*.safetensors") if path.is_file()}
     found = {name for name in found if name in named or not name.startswith(".")}
-    if consumption is not None:
-        found |= consumption.files.keys()
+    if consumption is not None and _is_of(consumption, named, found):
+        found |= consumption.starts.keys()
     files = {name: _read(directory / name, consumption) for name in named if name in found}
     complete = complete_set(found)
     remarks: list[str] = []
@@ -132,6 +132,11 @@ def _read(path: Path, consumption: Consumption | None = None) -> _File:
     stamp = stamp_of(path)  # before the header is read: a change in between is noticed later
     header = read_header(path)
     return _File(Shard(path, header.metadata, replace(stamp, header=header.checksum)), header)
+
+
+def _is_of(consumption: Consumption, named: Collection[str], found: set[str]) -> bool:
+    """Whether what was deleted is of the checkpoint that is there: another one may have taken its place."""
+    return not consumption.starts.keys().isdisjoint(named) or not (found & {*named})
 
 
 def _remembered(path: Path, consumption: Consumption) -> _File:

@@ -15,6 +15,8 @@ from internvl_bridge.storage.ownership import check_owner
 from internvl_bridge.storage.permissions import OWNER_DIRECTORY, Permissions
 
 FILES = "files"
+HEADERS = "headers"
+"""Where the headers of deleted files of a source are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from support import copy_custom, edit_json, files_of, shard
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 import internvl_bridge
 from internvl_bridge.cli import confirming
 from internvl_bridge.cli.app import app
+from internvl_bridge.convert import consuming
 from internvl_bridge.convert.disk_budget import budget_of
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import prepare
@@ -143,6 +145,177 @@ def test_a_file_that_was_put_back_but_is_another_one_is_refused(source, output, 
     assert there(source) == SHARDS
 
 
+def spoil(path: Path) -> None:
+    """Change the last byte, and nothing that shows it."""
+    stamp, data = path.stat(), bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stamp.st_mtime_ns, stamp.st_mtime_ns))
+
+
+def test_a_file_that_was_put_back_is_never_trusted_more_than_what_was_made_of_it(source, output, expected, stop):
+    kept = Path(shutil.copytree(source, source.with_name("kept")))
+    stop(source, output)
+    shutil.copy(kept / SHARDS[0], source / SHARDS[0])
+    spoil(source / SHARDS[0])
+    with pytest.raises(CheckpointError, match="is not what it was when") as caught:
+        internvl_bridge.to_hf(source, output, consume=True)
+    assert f"remove {SHARDS[0]}" in caught.value.remedy
+    assert there(source) == SHARDS
+    (source / SHARDS[0]).unlink()
+    internvl_bridge.to_hf(source, output, consume=True)
+    assert files_of(output) == expected
+
+
+def test_a_wrong_file_that_was_put_back_for_a_damaged_output_is_refused(source, output, stop):
+    kept = Path(shutil.copytree(source, source.with_name("kept")))
+    stop(source, output)
+    spoil(partial_path(output) / "files" / SHARDS[0])
+    shutil.copy(kept / SHARDS[0], source / SHARDS[0])
+    spoil(source / SHARDS[0])
+    with pytest.raises(DifferenceError, match="is not the file that was deleted"):
+        internvl_bridge.to_hf(source, output, consume=True)
+    shutil.copy(kept / SHARDS[0], source / SHARDS[0])  # of another time: what it holds counts
+    internvl_bridge.to_hf(source, output, consume=True)
+    assert internvl_bridge.verify(kept, output).identical
+
+
+def renamed(partial: Path) -> None:
+    (partial / "files").rename(partial / "elsewhere")
+
+
+def emptied(partial: Path) -> None:
+    (partial / "journal").write_bytes(b"")
+
+
+def cut(partial: Path) -> None:
+    journal = partial / "journal"
+    journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
+
+
+@pytest.mark.parametrize("change", [renamed, emptied, cut])
+@pytest.mark.parametrize("consume", [True, False])
+def test_what_is_left_is_never_removed_whatever_became_of_it(source, output, stop, change, consume):
+    stop(source, output)
+    partial = partial_path(output)
+    change(partial)
+    before = sorted(path.name for path in partial.rglob("*"))
+    with pytest.raises(BridgeError):
+        internvl_bridge.to_hf(source, output, consume=consume)
+    assert CliRunner().invoke(app, ["clean", str(output.parent), "--yes"]).exit_code == 0
+    assert sorted(path.name for path in partial.rglob("*")) == before
+
+
+def test_a_kept_header_is_needed_only_while_its_file_is_gone(source, output, stop):
+    kept = Path(shutil.copytree(source, source.with_name("kept")))
+    stop(source, output)
+    (partial_path(output) / "headers" / SHARDS[0]).write_bytes(b"")
+    with pytest.raises(OutputError, match="is not what was kept"):
+        internvl_bridge.to_hf(source, output, consume=True)
+    shutil.copy(kept / SHARDS[0], source / SHARDS[0])
+    internvl_bridge.to_hf(source, output, consume=True)
+    assert internvl_bridge.verify(kept, output).identical
+
+
+def test_an_output_file_that_is_missing_is_named(source, output, stop):
+    stop(source, output)
+    (partial_path(output) / "files" / SHARDS[0]).unlink()
+    with pytest.raises(DifferenceError, match="is not what was written") as caught:
+        internvl_bridge.to_hf(source, output, consume=True)
+    assert f"Bring {SHARDS[0]} back" in caught.value.remedy
+
+
+def test_another_model_in_the_place_of_the_source_is_told_apart(source, output, stop, tmp_path):
+    stop(source, output)
+    shutil.rmtree(source)
+    copy_custom("qwen2-300m", source)
+    with pytest.raises(OutputError, match=r"output\.partial is the unfinished output"):
+        internvl_bridge.to_hf(source, output, consume=True)
+    assert internvl_bridge.to_hf(source, tmp_path / "other").tensors
+
+
+def test_what_was_found_about_deleted_files_is_said_at_the_end(source, output, tmp_path, monkeypatch):
+    """Tensors that were trained since the source's own checksums were taken."""
+    made = tmp_path / "made"
+    internvl_bridge.to_hf(source, made)
+    tensors = load_file(made / SHARDS[0])
+    save_file({key: tensor + 1 for key, tensor in tensors.items()}, made / SHARDS[0], metadata={"format": "pt"})
+    again = Path(shutil.copytree(made, tmp_path / "again"))
+    whole = internvl_bridge.to_custom(again, tmp_path / "whole")
+    assert any("trained since" in warning for warning in whole.warnings)
+    write, written = shard_jobs.write_file, []
+
+    def failing(path: Path, *arguments: object):
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        written.append(path)
+        return write(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_jobs, "write_file", failing)
+        with pytest.raises(OSError, match="No space"):
+            internvl_bridge.to_custom(made, output, consume=True)
+    report = internvl_bridge.to_custom(made, output, consume=True)
+    assert report.warnings == whole.warnings
+    assert files_of(output) == files_of(tmp_path / "whole")
+
+
+def test_a_file_that_cannot_be_deleted_is_not_called_deleted(source, output, monkeypatch):
+    def failing(_directory, name, _stamp):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
+
+    monkeypatch.setattr(consuming, "_unlink", failing)
+    with pytest.raises(PermissionError) as caught:
+        internvl_bridge.to_hf(source, output, consume=True)
+    assert "deleted" not in "".join(caught.value.__notes__)
+    monkeypatch.undo()
+    internvl_bridge.to_hf(source, output, restart=True)
+    assert there(source) == SHARDS
+
+
+def test_a_second_name_that_comes_meanwhile_keeps_the_file(source, output, monkeypatch):
+    real = consuming.Consuming._write_down
+
+    def linking(self, path, *arguments):
+        real(self, path, *arguments)
+        os.link(path, path.with_name("second"))
+
+    monkeypatch.setattr(consuming.Consuming, "_write_down", linking)
+    with pytest.raises(CheckpointError, match="was changed while"):
+        internvl_bridge.to_hf(source, output, consume=True)
+    assert there(source) == SHARDS
+
+
+def test_a_base_that_changes_does_not_take_what_is_deleted_along(source, output, tmp_path, monkeypatch):
+    base = Path(shutil.copytree(source, tmp_path / "base"))
+    index = source / "model.safetensors.index.json"
+    (source / SHARDS[2]).unlink()
+    edit_json(
+        index,
+        lambda values: [values["weight_map"].pop(k) for k, n in [*values["weight_map"].items()] if n == SHARDS[2]],
+    )
+    real = consuming.Consuming._delete
+
+    def changing(self, path):
+        real(self, path)
+        os.utime(base / SHARDS[2], ns=(1, 1))
+
+    monkeypatch.setattr(consuming.Consuming, "_delete", changing)
+    with pytest.raises(CheckpointError, match="was changed while"):
+        internvl_bridge.to_hf(source, output, fill_from=base, consume=True)
+    monkeypatch.undo()
+    assert there(source) == ()
+    assert internvl_bridge.to_hf(source, output, fill_from=base, consume=True).consumed == SHARDS[:2]
+
+
+def test_a_source_file_that_two_output_files_need_is_deleted_after_both(source, output, tmp_path):
+    kept = Path(shutil.copytree(source, tmp_path / "kept"))
+    largest = max((source / name).stat().st_size for name in SHARDS)
+    report = internvl_bridge.to_hf(source, output, consume=True, max_shard_size=largest // 2)
+    assert report.consumed == SHARDS
+    assert internvl_bridge.verify(kept, output).identical
+
+
 # What is not deleted
 
 
@@ -244,9 +417,16 @@ def twice(source: Path) -> Path:
     return source
 
 
-def dump(source: Path) -> Path:
-    import torch
+def unused(source: Path) -> Path:
+    """A tensor that belongs to the model's own code, and that no output has."""
+    key = "language_model.model.rotary_emb.inv_freq"
+    path = source / SHARDS[0]
+    save_file({**load_file(path), key: torch.ones(4)}, path, metadata={"format": "pt"})
+    edit_json(source / "model.safetensors.index.json", lambda index: index["weight_map"].update({key: SHARDS[0]}))
+    return source
 
+
+def dump(source: Path) -> Path:
     tensors = {}
     for name in SHARDS:
         tensors |= load_file(source / name)
@@ -263,7 +443,7 @@ def adapter(source: Path) -> Path:
     return source
 
 
-@pytest.mark.parametrize("change", [adapter, linked_file, second_name, linked_directory, twice, dump])
+@pytest.mark.parametrize("change", [adapter, unused, linked_file, second_name, linked_directory, twice, dump])
 def test_what_would_free_nothing_or_lose_something_is_refused(source, output, change):
     place = change(source)
     before = sorted(path.name for path in source.iterdir())
@@ -272,6 +452,10 @@ def test_what_would_free_nothing_or_lose_something_is_refused(source, output, ch
     assert "consume" in str(caught.value.remedy) + str(caught.value.reason)
     assert sorted(path.name for path in source.iterdir()) == before
     assert not output.exists()
+
+
+def without_last(index: dict) -> None:
+    index["weight_map"] = {key: name for key, name in index["weight_map"].items() if name != SHARDS[2]}
 
 
 def test_files_of_a_base_are_never_deleted(source, output, tmp_path):
@@ -298,7 +482,7 @@ def test_the_room_is_that_of_the_largest_file(source, output):
         for consume in (True, False)
     ]
     consuming, usual = (budget_of(plan).room for plan in plans)
-    assert usual - consuming == pytest.approx(sum(sizes) - max(sizes), rel=0.1)
+    assert usual - consuming == pytest.approx(sum(sizes) - max(sizes), abs=40_000)  # headers are kept
     assert budget_of(plans[0]).consumed == sum(sizes)
 
 
