@@ -31,13 +31,14 @@ class Source:
     """Where a checkpoint is: its ``weights``, and the ``config`` beside them or elsewhere, with the tokenizer.
 
     ``state_dict`` names the model that is meant, where the weights are those of several. ``consumption`` is what an
-    earlier run has deleted of the weights.
+    earlier run has deleted of the weights. ``head_is_copy`` is what is known of an output head whose data is not here.
     """
 
     weights: Path
     config: Path | None = None
     state_dict: str | None = None
     consumption: Consumption | None = None
+    head_is_copy: bool | None = None
 
     @property
     def home(self) -> Path:
@@ -71,6 +72,11 @@ class Model:
     def directory(self) -> Path:
         """Where all of it is but its weights, which most often are there, too."""
         return self.source.home
+
+    @property
+    def has_all_data(self) -> bool:
+        """Whether its weights are here, and not some of their headers alone."""
+        return not any(shard.is_absent for shard in self.checkpoint.shards)
 
     @property
     def format(self) -> Format:

@@ -33,11 +33,13 @@ def plan_model(model: Model, target: KeySpelling, *, stores_copy: bool) -> Model
 
 
 def _same_bits(model: Model) -> SameBits:
-    """Compares tensors of ``model``; of one that is partly deleted, what was found before is remembered."""
-    consumption = model.source.consumption
-    if consumption is None:
+    """Compares tensors of ``model``. Where not all data is here, what is known counts.
+
+    If nothing is known, a head that may be a copy is one. A conversion does not leave it at that: it needs the data.
+    """
+    if model.has_all_data:
         return same_bits_in(model.weights)
-    return lambda *_: bool(consumption.remembered.get(HEAD_IS_COPY))
+    return lambda *_: model.source.head_is_copy is not False
 
 
 def not_merged(model: Model) -> UnsupportedModelError:

@@ -35,7 +35,7 @@ def notes_on_untrained(model: Model, planned: ModelPlan) -> Iterator[str]:
 
     Reads a few rows of some matrices. Only HF checkpoints whose weights are not quantised can have such weights.
     """
-    if model.format is Format.CUSTOM or planned.linear_packing or model.source.consumption is not None:
+    if model.format is Format.CUSTOM or planned.linear_packing or not model.has_all_data:
         return
     if any(_looks_random(model, key) for key in _control(model, model.keys)):
         return

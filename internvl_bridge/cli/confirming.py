@@ -14,7 +14,7 @@ from internvl_bridge.reporting.sizes import human_size
 
 def confirm_consuming(conversion: Conversion, show: PrintOptions) -> None:
     """Ask whether the source shall be deleted. Raises OptionError unless somebody says yes."""
-    files = [shard for shard in consumable(conversion.model, conversion.shards) if not shard.is_gone]
+    files = [shard for shard in consumable(conversion.model, conversion.shards) if not shard.is_absent]
     size = human_size(sum(shard.stamp.size for shard in files))
     what = f"--consume deletes {len(files)} file(s) of weights ({size}) in {conversion.model.source.weights}"
     if show.as_json or not has_terminal():

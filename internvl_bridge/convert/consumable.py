@@ -66,7 +66,7 @@ def check_consumable(model: Model, planned: ModelPlan) -> None:
         raise CheckpointError(f"Nothing can be deleted in {directory}: it cannot be written to.", _WITHOUT)
     own = _own(model)
     for shard in own:
-        if not shard.is_gone:
+        if not shard.is_absent:
             _check_file(shard)
     lost = _lost(model, planned)
     if lost:
@@ -79,7 +79,7 @@ def check_consumable(model: Model, planned: ModelPlan) -> None:
     for tensor in model.checkpoint.tensors.values():
         stored[tensor.data.path] += tensor.data.length
     for shard in own:
-        if not shard.is_gone and stored[shard.path] != shard.stamp.size - len(read_start(shard.path)[0]):
+        if not shard.is_absent and stored[shard.path] != shard.stamp.size - len(read_start(shard.path)[0]):
             raise CheckpointError(f"{shard.path} holds tensors that another file has, too.", _WITHOUT)
 
 

@@ -52,7 +52,7 @@ class Consuming:
         self._conversion, self._workspace, self._check = conversion, workspace, check
         self._places = {shard.name: place for shard, place in zip(conversion.shards, places, strict=True)}
         self._made: dict[str, WrittenShard] = {}
-        self._gone = {shard.path: shard.path.name for shard in conversion.read_from if shard.is_gone}
+        self._gone = {shard.path: shard.path.name for shard in conversion.read_from if shard.is_absent}
         self._own = {shard.path: shard for shard in consumable(conversion.model, conversion.shards)}
         self._needed_by: dict[Path, set[str]] = {}
         for shard in conversion.shards:

@@ -76,7 +76,7 @@ def budget_of(conversion: Conversion, finished: Collection[str] = ()) -> Budget:
 
 def _consumed(conversion: Conversion) -> list[Shard]:
     own = consumable(conversion.model, conversion.shards) if conversion.execution.consume else []
-    return [shard for shard in own if not shard.is_gone]
+    return [shard for shard in own if not shard.is_absent]
 
 
 def _most_at_a_time(conversion: Conversion, finished: Collection[str]) -> int:

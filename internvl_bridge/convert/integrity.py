@@ -60,6 +60,8 @@ def recorded(model: Model, manifest: Manifest | None) -> Recorded:
     files: dict[Path, str] = {}
     for key, tensor in model.checkpoint.tensors.items():
         shard = model.checkpoint.shards[tensor.shard]
+        if shard.is_absent and model.source.consumption is None:
+            continue
         record = manifest.weights.get(shard.path.name)
         if record is None or key not in record.tensors:
             continue
@@ -90,7 +92,7 @@ def checksums_of_rest(
     with FileReader() as readers:
         for key in {*(record.tensors if of_all else record.firm)}.difference(passed):
             check()
-            if model.checkpoint.shards[model.checkpoint.tensors[key].shard].is_gone:
+            if model.checkpoint.shards[model.checkpoint.tensors[key].shard].is_absent:
                 continue
             checksum = new_checksum()
             for window in readers.windows(model.checkpoint.tensors[key].ranges):

@@ -9,7 +9,7 @@ from internvl_bridge.checkpoint.byte_ranges import in_source_shards, target_tens
 from internvl_bridge.checkpoint.filling import filled
 from internvl_bridge.checkpoint.inspection import Inspection, inspection_of
 from internvl_bridge.checkpoint.model import Model, Source, read_model, read_other
-from internvl_bridge.checkpoint.model_plan import plan_model
+from internvl_bridge.checkpoint.model_plan import HEAD_IS_COPY, plan_model
 from internvl_bridge.checkpoint.weights import holds_weights, stored_plan, weights_place
 from internvl_bridge.convert.companions.repair import repaired_files
 from internvl_bridge.convert.companions.shared import CompanionFiles, tokenizer_home, without_byte_order_marks
@@ -140,7 +140,7 @@ class Conversion:
     @property
     def there(self) -> tuple[Shard, ...]:
         """Those of them that no earlier run has deleted."""
-        return tuple(shard for shard in self.read_from if not shard.is_gone)
+        return tuple(shard for shard in self.read_from if not shard.is_absent)
 
     @property
     def data_bytes(self) -> int:
@@ -180,7 +180,9 @@ def prepare(
         check_apart(output, source, "source")
         check_not_made(output)
     begun = begun_consumption(source, output)
-    model = _read(Source(source, given.get("config"), options.state_dict, begun), given, accepted, wanted, execution)
+    head_is_copy = None if begun is None else bool(begun.remembered.get(HEAD_IS_COPY))
+    place = Source(source, given.get("config"), options.state_dict, begun, head_is_copy)
+    model = _read(place, given, accepted, wanted, execution)
     check_applies(options, wanted)
     check_places(output, inputs, execution)
     if reference is not None and holds_weights(reference):

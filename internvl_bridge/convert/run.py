@@ -24,7 +24,7 @@ from internvl_bridge.convert.tensor_places import ShardPlaces, checksums_at, pla
 from internvl_bridge.convert.write_small_files import write_companions, write_sidecar
 from internvl_bridge.convert.write_weights import compare_shards, shard_jobs, write_shards
 from internvl_bridge.convert.written import Written
-from internvl_bridge.errors import BridgeError, CheckpointError
+from internvl_bridge.errors import BridgeError, CheckpointError, first_few
 from internvl_bridge.metadata.sidecar import RECORD, SIDECAR_FILE, Manifest, WeightsRecord, sidecar_text
 from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.storage.byte_range import ByteRange
@@ -97,6 +97,7 @@ def _write(
 ) -> Written:
     """Write all files and publish them, or nothing if ``check`` raises. Weights are read from ``source``."""
     output, execution, model = conversion.output, conversion.execution, conversion.model
+    _check_data(conversion, source)
     identity = identity_of(conversion)
     check_layout(conversion.shards, conversion.targets)
     allowed = _permissions(conversion)
@@ -135,6 +136,18 @@ def _write(
         check_inventory(workspace.directory, {**small, **weights, SIDECAR_FILE: sidecar})
         before()
     return written
+
+
+def _check_data(conversion: Conversion, source: FileSystem) -> None:
+    """Raise CheckpointError if the weights are not here, and not to be read from elsewhere either."""
+    model = conversion.model
+    if model.has_all_data or model.source.consumption is not None or source is not LOCAL:
+        return
+    names = [shard.path.name for shard in conversion.read_from if shard.is_absent]
+    raise CheckpointError(
+        f"{model.source.weights} has the headers of {first_few(names)}, and not the files themselves.",
+        "Put the files beside their headers, or give the place that they are from.",
+    )
 
 
 def _consume(

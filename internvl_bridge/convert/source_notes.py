@@ -36,7 +36,7 @@ def notes_on_source(model: Model, fields: Mapping[str, str], *, keeps_dtypes: bo
             f"config.json and {called(model.other_format.origin)} disagree about what the model computes: {values}. "
             f"The output has the values of config.json.{code}"
         )
-    if model.source.consumption is None and (found := holes(model.checkpoint.tensors)):
+    if model.has_all_data and (found := holes(model.checkpoint.tensors)):
         yield Warn(
             f"{len(found)} tensors are holes of their files, and read as zeros: {first_few(found)}. Their download or "
             f"copy is not complete, or a copy left out what is zero."

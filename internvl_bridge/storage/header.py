@@ -91,6 +91,21 @@ def read_start(path: Path) -> tuple[bytes, int]:
         return prefix + file.read(_header_length(path, prefix, size)), size
 
 
+def parse_alone(path: Path, start: bytes) -> Header:
+    """As :func:`read_header`, for a file of which only ``start`` is known: it is as long as its tensors say."""
+    fields = parse_json_object(start[LENGTH_PREFIX:], lambda reason: _malformed(path, f"its header is {reason}"))
+    ends = [value["data_offsets"][-1] for key, value in fields.items() if key != "__metadata__" and _has_offsets(value)]
+    return parse_start(path, start, len(start) + max(ends, default=0))
+
+
+def _has_offsets(value: object) -> bool:
+    match value:
+        case {"data_offsets": [_, int()]}:
+            return True
+        case _:
+            return False
+
+
 def parse_start(path: Path, start: bytes, file_size: int) -> Header:
     """As :func:`read_header`, for a file of ``file_size`` bytes that is still to be written behind ``start``."""
     length = _header_length(path, start[:LENGTH_PREFIX], file_size)

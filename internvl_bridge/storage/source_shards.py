@@ -11,7 +11,7 @@ from internvl_bridge.stand_ins import gone, other_directory
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.consumed import Consumption
-from internvl_bridge.storage.header import Header, parse_start, read_header
+from internvl_bridge.storage.header import Header, parse_alone, parse_start, read_header, read_start
 from internvl_bridge.storage.index import (
     check_index,
     complete_set,
@@ -26,19 +26,21 @@ from internvl_bridge.work.progress import nothing
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+HEADER_SUFFIX = ".header"
+"""Of a file that holds what another one has before its data section, and stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
     """One file of a checkpoint, the metadata in its header, and what it was when that was read.
 
-    ``is_gone``: an earlier run has deleted it, and remembers its header.
+    ``is_absent``: only its header is known. An earlier run has deleted it, or it is elsewhere.
     """
 
     path: Path
     metadata: Mapping[str, str]
     stamp: Stamp
-    is_gone: bool = False
+    is_absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def open_checkpoint(directory: Path, consumption: Consumption | None = None) -> 
 
     Symbolic links (a hub cache) are followed. Files whose names start with a dot are nobody's. An index that does not
     fit a complete set of shards is stale: then their headers say what is where. Files that share no tensor with the
-    checkpoint are left alone. Of the files that ``consumption`` has deleted, their headers are known all the same.
+    checkpoint are left alone. Of files that ``consumption`` has deleted, the headers are known all the same, and of
+    those whose place is taken by a file NAME.header, which holds what comes before the data section.
 
     Raises CheckpointError unless every other safetensors file belongs to the checkpoint, and every tensor has one
     place: the file that the index names, or the only one that holds it.
@@ -93,6 +96,7 @@ def open_checkpoint(directory: Path, consumption: Consumption | None = None) -> 
     named = [SINGLE_FILE] if weight_map is None else sorted(set(weight_map.values()))
     found = {path.name for path in directory.glob("*.safetensors") if path.is_file()}
     found = {name for name in found if name in named or not name.startswith(".")}
+    found |= {path.name.removesuffix(HEADER_SUFFIX) for path in directory.glob(f"*.safetensors{HEADER_SUFFIX}")}
     if consumption is not None and _is_of(consumption, named, found):
         found |= consumption.starts.keys()
     files = {name: _read(directory / name, consumption) for name in named if name in found}
@@ -129,6 +133,8 @@ class _File:
 def _read(path: Path, consumption: Consumption | None = None) -> _File:
     if consumption is not None and consumption.is_gone(path):
         return _remembered(path, consumption)
+    if is_elsewhere(path):
+        return _elsewhere(path)
     stamp = stamp_of(path)  # before the header is read: a change in between is noticed later
     header = read_header(path)
     return _File(Shard(path, header.metadata, replace(stamp, header=header.checksum)), header)
@@ -142,7 +148,19 @@ def _is_of(consumption: Consumption, named: Collection[str], found: set[str]) ->
 def _remembered(path: Path, consumption: Consumption) -> _File:
     file = consumption.files[path.name]
     header = parse_start(path, consumption.starts[path.name], file.size)
-    return _File(Shard(path, header.metadata, Stamp(file.size, file.modified, file.header), is_gone=True), header)
+    return _File(Shard(path, header.metadata, Stamp(file.size, file.modified, file.header), is_absent=True), header)
+
+
+def _elsewhere(path: Path) -> _File:
+    start, _ = read_start(path.with_name(path.name + HEADER_SUFFIX))
+    header = parse_alone(path, start)
+    size = header.data_start + max((entry.stop for entry in header.entries.values()), default=0)
+    return _File(Shard(path, header.metadata, Stamp(size, 0, header.checksum), is_absent=True), header)
+
+
+def is_elsewhere(path: Path) -> bool:
+    """Whether only the header of the file ``path`` is here, as NAME.header."""
+    return not path.exists() and path.with_name(path.name + HEADER_SUFFIX).is_file()
 
 
 def _fits(named: Iterable[str], weight_map: Mapping[str, str] | None, files: Mapping[str, _File]) -> bool:
@@ -212,7 +230,7 @@ def _rebuilt(weight_map: Mapping[str, str] | None) -> str:
 
 def has_weights(directory: Path) -> bool:
     """Whether ``directory`` holds a safetensors checkpoint, valid or not."""
-    if (directory / INDEX_FILE).exists() or (directory / SINGLE_FILE).exists():
+    if (directory / INDEX_FILE).exists() or (directory / SINGLE_FILE).exists() or is_elsewhere(directory / SINGLE_FILE):
         return True
     return complete_set([path.name for path in directory.glob("*.safetensors")]) is not None
 

@@ -12,6 +12,7 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.metadata.files import CHAT_FILES, TOKENIZER_FILES, is_text_name, small_texts
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, repaired_contents, sidecar_contents
 from internvl_bridge.planning.tensor_plan import ModelPlan
+from internvl_bridge.storage.source_shards import HEADER_SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ def unconverted_files(
     usable sidecar on, and makes none.
     """
     source = model.directory
-    used = {SIDECAR_FILE, *INDEX_FILES, *(shard.path.name for shard in model.checkpoint.shards)}
+    weights = {shard.path.name for shard in model.checkpoint.shards}
+    used = {SIDECAR_FILE, *INDEX_FILES, *weights, *(name + HEADER_SUFFIX for name in weights)}
     used |= {path.name for path in companions.copies if path.parent == source}
     if wanted is model.format:
         handed_on = any(path.name == SIDECAR_FILE for path in companions.copies)
