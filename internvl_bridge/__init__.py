@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from internvl_bridge.in_memory.state_dict import compute_l2_distance, convert_state_dict
     from internvl_bridge.in_memory.streaming import iter_converted
     from internvl_bridge.pages.api import save_report
+    from internvl_bridge.sharing.card import model_card
+    from internvl_bridge.sharing.pushing import Pushed, push_to_hub
     from internvl_bridge.verification.adapters import AdapterComparison, verify_adapters
     from internvl_bridge.verification.checksums import ChecksumReport, verify_checksums
     from internvl_bridge.verification.directories import verify
@@ -58,6 +60,7 @@ _HOMES = {
     "OptionError": "errors",
     "OutputError": "errors",
     "Progress": "work.progress",
+    "Pushed": "sharing.pushing",
     "TensorError": "errors",
     "UnsupportedModelError": "errors",
     "cast": "convert.arithmetic_api",
@@ -73,6 +76,8 @@ _HOMES = {
     "load_pretrained": "in_memory.loading",
     "load_processor": "in_memory.loading",
     "merge": "convert.arithmetic_api",
+    "model_card": "sharing.card",
+    "push_to_hub": "sharing.pushing",
     "repair": "convert.api",
     "save_report": "pages.api",
     "to_custom": "convert.api",
@@ -99,6 +104,7 @@ __all__ = [
     "OptionError",
     "OutputError",
     "Progress",
+    "Pushed",
     "TensorError",
     "UnsupportedModelError",
     "__version__",
@@ -115,6 +121,8 @@ __all__ = [
     "load_pretrained",
     "load_processor",
     "merge",
+    "model_card",
+    "push_to_hub",
     "repair",
     "save_report",
     "to_custom",

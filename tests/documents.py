@@ -4,10 +4,12 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from adapters import lora_config, random_adapter, weights_of
 from safetensors.torch import load_file, save_file
 from support import copy_custom, rewrite, shard
@@ -28,6 +30,20 @@ def prepare(text: str, home: Path) -> None:
         _made(home, name)
     for name in made:
         _remove(home / name)
+
+
+@contextmanager
+def hub_of_documents(home: Path) -> Iterator[None]:
+    """A hub that has what pages read there."""
+    pytest.importorskip("httpx2", reason="the hub of the tests is for a newer huggingface_hub")
+    from hub_client import hub_client
+    from hub_server import hub_server
+    from hub_state import files_of
+
+    elsewhere = copy_custom("qwen3-300m", home / "on-the-hub")
+    repos = {"OpenGVLab/InternVL3_5-8B": files_of(elsewhere)}
+    with hub_server(repos) as hub, hub_client(hub, home / "hub-home"):
+        yield
 
 
 def command_ready(command: str, home: Path) -> list[str]:

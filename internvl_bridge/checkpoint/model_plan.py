@@ -13,32 +13,34 @@ from internvl_bridge.metadata.config.edited import states_ranks
 from internvl_bridge.metadata.json_files import is_present
 from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.planning.tensor_plan import ModelPlan, plan_tensors
+from internvl_bridge.storage.file_system import FileSystem
+from internvl_bridge.storage.local_files import LOCAL
 
 HEAD_IS_COPY = "head_is_copy"
 """What a run remembers of an output head: whether it is a copy of the embeddings."""
 
 
-def plan_model(model: Model, target: KeySpelling, *, stores_copy: bool) -> ModelPlan:
-    """As :func:`plan_tensors`, for a checkpoint on disk.
+def plan_model(model: Model, target: KeySpelling, *, stores_copy: bool, files: FileSystem = LOCAL) -> ModelPlan:
+    """As :func:`plan_tensors`, for a checkpoint whose weights are read from ``files``.
 
     Reads its embeddings if only their bits show whether the output head is a copy of them. Raises
     UnsupportedModelError, too, for dtypes that weights do not have.
     """
     if is_wrapped(model.specs):
         raise not_merged(model)
-    same_bits, route = _same_bits(model), (model.keys, target)
+    same_bits, route = _same_bits(model, files), (model.keys, target)
     planned = plan_tensors(model.description, model.specs, route, same_bits, stores_copy=stores_copy)
     check_dtypes(model, planned.packed)
     return planned
 
 
-def _same_bits(model: Model) -> SameBits:
+def _same_bits(model: Model, files: FileSystem) -> SameBits:
     """Compares tensors of ``model``. Where not all data is here, what is known counts.
 
     If nothing is known, a head that may be a copy is one. A conversion does not leave it at that: it needs the data.
     """
-    if model.has_all_data:
-        return same_bits_in(model.weights)
+    if model.has_all_data or (files is not LOCAL and model.source.head_is_copy is None):
+        return same_bits_in(model.weights, files)
     return lambda *_: model.source.head_is_copy is not False
 
 

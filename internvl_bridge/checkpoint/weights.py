@@ -22,6 +22,8 @@ from internvl_bridge.planning.output_head import SameBits
 from internvl_bridge.stand_ins import CONFIG, INNER
 from internvl_bridge.storage.comparing import first_difference
 from internvl_bridge.storage.consumed import Consumption
+from internvl_bridge.storage.file_system import FileSystem
+from internvl_bridge.storage.local_files import LOCAL
 from internvl_bridge.storage.reading import FileReader
 from internvl_bridge.storage.source_shards import INDEX_FILE, has_weights, open_checkpoint
 from internvl_bridge.storage.unfinished import check_downloaded
@@ -161,12 +163,12 @@ def tensor_locations(weights: OpenedWeights) -> Mapping[str, LocatedTensor]:
     return dict(target_tensors(weights.assembly, weights.checkpoint))
 
 
-def same_bits_in(weights: OpenedWeights) -> SameBits:
-    """Compares two whole tensors of ``weights``, which agree in dtype and shape, bit for bit."""
+def same_bits_in(weights: OpenedWeights, files: FileSystem = LOCAL) -> SameBits:
+    """Compares two whole tensors of ``weights``, which agree in dtype and shape, bit for bit; read from ``files``."""
 
     def same_bits(left: str, right: str) -> bool:
         tensors = tensor_locations(weights)
-        with FileReader() as ours, FileReader() as theirs:
+        with FileReader(files) as ours, FileReader(files) as theirs:
             one, other = ours.windows(tensors[left].ranges), theirs.windows(tensors[right].ranges, buffers=2)
             return first_difference(one, other, nothing) is None
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from internvl_bridge.checkpoint.adapter_inspection import inspect_adapter
 from internvl_bridge.cli.answers import Answer, PrintOptions
 from internvl_bridge.cli.planning import lack_of_room, say_warnings
+from internvl_bridge.cli.pushing import push_output, pushed_parts, with_push
 from internvl_bridge.cli.terminal import progress_bar
 from internvl_bridge.convert.adapter_plan_report import adapter_plan, adapter_plan_as_json
 from internvl_bridge.convert.adapters import AdapterConversion, prepare_adapter
@@ -31,10 +32,11 @@ def convert_adapter(
         return _planned_adapter(conversion)
     with progress_bar(quiet=show.quiet) as progress:
         report = carry_out_adapter(conversion, progress)
+    pushed = push_output(output, show)
     return Answer(
         "conversion",
-        report.as_json,
-        lambda: conversion_report(report, every=show.verbose, warned=True),
+        lambda: with_push(report.as_json(), pushed),
+        lambda: (*conversion_report(report, every=show.verbose, warned=True), *pushed_parts(pushed)),
         lambda: conversion_page(report),
     )
 

@@ -7,8 +7,8 @@ docs/json-output.schema.json describes every field.
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class PrintOptions:
-    """How results are printed, and where a report is saved; ``yes``: nothing is asked."""
+    """How results are printed, and where a report is saved; ``yes``: nothing is asked.
+
+    ``push_to`` is the repository that an output is brought to, ``private`` if it is created.
+    """
 
     as_json: bool
     verbose: bool
@@ -40,14 +43,43 @@ class PrintOptions:
     dry_run: bool = False
     report: Path | None = None
     yes: bool = False
+    push_to: str | None = None
+    private: bool = False
+
+    @property
+    def bars(self) -> bool:
+        """Whether progress is shown by others, too."""
+        return not (self.quiet or self.as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRead:
+    """A place elsewhere, with its commit, and how many bytes were read from it; None if they went through a cache.
+
+    ``names`` are those by which directories are called that stood for it.
+    """
+
+    place: str
+    bytes: int | None
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def renamed(self, text: str) -> str:
+        """``text`` with the names of places."""
+        for directory, name in self.names.items():
+            text = text.replace(directory, name)
+        return text
+
+    def as_json(self) -> dict[str, Any]:
+        """The place as values that :func:`json.dumps` takes."""
+        return {"place": self.place, "bytes": self.bytes}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a command found or did: ``values`` for programs, of the kind ``kind``, and ``parts`` for people.
 
-    ``page`` is the same to look at, where there is one. ``refusal``: the command ends with this error, although it has
-    something to print.
+    ``page`` is the same to look at, where there is one. ``place`` is where it is from, if not here. ``refusal``: the
+    command ends with this error, although it has something to print.
     """
 
     kind: str
@@ -56,6 +88,7 @@ class Answer:
     page: "Callable[[], Page] | None" = None
     exit_code: int = 0
     refusal: BridgeError | None = None
+    place: PlaceRead | None = None
 
 
 def answer(command: str, work: Callable[[], Answer], show: PrintOptions, output: Path | None = None) -> None:
@@ -71,13 +104,21 @@ def answer(command: str, work: Callable[[], Answer], show: PrintOptions, output:
         saved, refusal = _saved(found, show.report)
         if show.as_json:
             failure = None if refusal is None else failure_of(refusal)
-            put(_json(command, failure.exit_code if failure else found.exit_code, found, failure))
+            text = _json(command, failure.exit_code if failure else found.exit_code, found, failure)
+            put(text if found.place is None else found.place.renamed(text))
         elif not show.quiet:
-            say((*found.parts(), *saved))
+            parts = (*found.parts(), *_about(found.place), *saved)
+            say(parts, str if found.place is None else found.place.renamed)
     with exit_codes():
         if refusal is not None:
             raise refusal
         raise typer.Exit(found.exit_code)
+
+
+def _about(place: PlaceRead | None) -> Iterator[Part]:
+    if place is not None:
+        read = "" if place.bytes is None else f"; {human_size(place.bytes)} were read of it"
+        yield f"From {place.place}{read}."
 
 
 def _check_report(place: Path, output: Path | None) -> None:
@@ -119,6 +160,7 @@ def _json(command: str | None, exit_code: int, found: Answer | None, failure: Fa
         "command": command,
         "exit_code": exit_code,
         "error": failure and {"kind": failure.kind, "message": failure.message, "remedy": failure.remedy},
+        "place": found.place.as_json() if found and found.place else None,
         "kind": found and found.kind,
         "result": found and found.values(),
     }

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from internvl_bridge._version import __version__
-from internvl_bridge.cli import arithmetic_app
+from internvl_bridge.cli import arithmetic_app, sharing_app
 from internvl_bridge.cli.arguments import (
     COMMON_PANEL,
     PRINTING_PANEL,
@@ -34,12 +34,15 @@ from internvl_bridge.cli.arguments import (
     OrderChoice,
     Output,
     Overwrite,
+    Private,
+    PushToHub,
     Quiet,
     ReadLinks,
     Report,
     Restart,
     Source,
     StateDict,
+    Stream,
     SystemMessage,
     TargetBase,
     TiedChoice,
@@ -104,7 +107,10 @@ def to_hf(
     overwrite: Overwrite = False,
     restart: Restart = False,
     consume: Consume = False,
+    stream: Stream = False,
     yes: Yes = False,
+    push_to_hub: PushToHub = None,
+    private: Private = False,
     accept: Accept = None,
     dry_run: DryRun = False,
     report: Report = None,
@@ -133,8 +139,17 @@ def to_hf(
         order=order,
         link=link,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume)
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report, yes=yes)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume, stream)
+    show = PrintOptions(
+        as_json=as_json,
+        verbose=verbose,
+        quiet=quiet,
+        dry_run=dry_run,
+        report=report,
+        yes=yes,
+        push_to=push_to_hub,
+        private=private,
+    )
     convert("to-hf", source, output, options, execution, show)
 
 
@@ -171,7 +186,10 @@ def to_custom(
     overwrite: Overwrite = False,
     restart: Restart = False,
     consume: Consume = False,
+    stream: Stream = False,
     yes: Yes = False,
+    push_to_hub: PushToHub = None,
+    private: Private = False,
     accept: Accept = None,
     dry_run: DryRun = False,
     report: Report = None,
@@ -198,8 +216,17 @@ def to_custom(
         order=order,
         link=link,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume)
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report, yes=yes)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume, stream)
+    show = PrintOptions(
+        as_json=as_json,
+        verbose=verbose,
+        quiet=quiet,
+        dry_run=dry_run,
+        report=report,
+        yes=yes,
+        push_to=push_to_hub,
+        private=private,
+    )
     convert("to-custom", source, output, options, execution, show)
 
 
@@ -234,7 +261,10 @@ def repair(
     overwrite: Overwrite = False,
     restart: Restart = False,
     consume: Consume = False,
+    stream: Stream = False,
     yes: Yes = False,
+    push_to_hub: PushToHub = None,
+    private: Private = False,
     accept: Accept = None,
     dry_run: DryRun = False,
     report: Report = None,
@@ -262,8 +292,17 @@ def repair(
         order=order,
         link=link,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume)
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report, yes=yes)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume, stream)
+    show = PrintOptions(
+        as_json=as_json,
+        verbose=verbose,
+        quiet=quiet,
+        dry_run=dry_run,
+        report=report,
+        yes=yes,
+        push_to=push_to_hub,
+        private=private,
+    )
     convert("repair", source, output, options, execution, show)
 
 
@@ -522,6 +561,7 @@ def clean(
 
 
 arithmetic_app.add_to(app)
+sharing_app.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -197,6 +197,25 @@ ReadLinks = Annotated[
         rich_help_panel=SAFETY_PANEL,
     ),
 ]
+PushToHub = Annotated[
+    str | None,
+    typer.Option(
+        "--push-to-hub",
+        metavar="REPO",
+        help="Then bring OUTPUT to the hub as owner/name, with a model card.",
+        show_default=False,
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+]
+Private = Annotated[bool, typer.Option("--private", help="Create a private repository.", rich_help_panel=OUTPUT_PANEL)]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        help="Read a SOURCE on the hub by ranges, and keep no copy of it.",
+        rich_help_panel=INPUT_PANEL,
+    ),
+]
 Consume = Annotated[
     bool,
     typer.Option(

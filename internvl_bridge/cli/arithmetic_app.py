@@ -16,6 +16,8 @@ from internvl_bridge.cli.arguments import (
     MaxShardSize,
     Output,
     Overwrite,
+    Private,
+    PushToHub,
     Quiet,
     Report,
     Restart,
@@ -72,6 +74,8 @@ def merge(
     workers: Workers = None,
     overwrite: Overwrite = False,
     restart: Restart = False,
+    push_to_hub: PushToHub = None,
+    private: Private = False,
     accept: Accept = None,
     dry_run: DryRun = False,
     report: Report = None,
@@ -94,7 +98,15 @@ def merge(
         max_shard_size=max_shard_size,
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()))
-    show = PrintOptions(as_json=as_json, verbose=verbose, quiet=quiet, dry_run=dry_run, report=report)
+    show = PrintOptions(
+        as_json=as_json,
+        verbose=verbose,
+        quiet=quiet,
+        dry_run=dry_run,
+        report=report,
+        push_to=push_to_hub,
+        private=private,
+    )
     compute("merge", source, output, options, execution, show)
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
 from internvl_bridge.cli.commands import announce
 from internvl_bridge.cli.planning import budget_now, check_shard_size, planned, planned_within, say_warnings
+from internvl_bridge.cli.pushing import check_push, push_output, pushed_parts, with_push
 from internvl_bridge.cli.terminal import progress_bar
 from internvl_bridge.convert.arithmetic import prepare_cast, prepare_merge
+from internvl_bridge.convert.at_hand import at_hand
 from internvl_bridge.convert.conversion_report import conversion_report
 from internvl_bridge.convert.extraction import PlannedExtraction, carry_out_extraction, prepare_extraction
 from internvl_bridge.convert.options import Execution, Options
@@ -24,21 +26,24 @@ def compute(
 
     def work() -> Answer:
         check_shard_size(options, execution)
-        conversion = _PREPARE[command](source, output, options, execution)
-        say_warnings(conversion.warnings)
-        if show.dry_run:
-            return planned(conversion)
-        if not show.quiet:
-            announce(conversion)
-        with progress_bar(quiet=show.quiet) as progress:
-            report = carry_out(conversion, progress)
-        say_warnings(report.warnings[len(conversion.warnings) :])
-        return Answer(
-            "conversion",
-            report.as_json,
-            lambda: conversion_report(report, every=show.verbose, warned=True),
-            lambda: conversion_page(report),
-        )
+        check_push(execution, show)
+        with at_hand(source, options, execution, bars=show.bars) as found:
+            conversion = _PREPARE[command](found.source, output, found.options, found.execution)
+            say_warnings(conversion.warnings)
+            if show.dry_run:
+                return planned(conversion)
+            if not show.quiet:
+                announce(conversion)
+            with progress_bar(quiet=show.quiet) as progress:
+                report = carry_out(conversion, progress)
+            say_warnings(report.warnings[len(conversion.warnings) :])
+            pushed = push_output(output, show)
+            return Answer(
+                "conversion",
+                lambda: with_push(report.as_json(), pushed),
+                lambda: (*conversion_report(report, every=show.verbose, warned=True), *pushed_parts(pushed)),
+                lambda: conversion_page(report),
+            )
 
     answer(command, work, show, output)
 
@@ -48,25 +53,26 @@ def extract(source: Path, output: Path, options: Options, execution: Execution, 
 
     def work() -> Answer:
         check_shard_size(options, execution)
-        both = prepare_extraction(source, output, options, execution)
-        say_warnings(both.base.warnings)
-        if show.dry_run:
-            return _planned_extraction(both)
-        if not show.quiet:
-            announce(both.base)
-        with progress_bar(quiet=show.quiet) as progress:
-            found = carry_out_extraction(both, progress)
-        say_warnings(found.base.warnings[len(both.base.warnings) :])
-        return Answer(
-            "extraction",
-            found.as_json,
-            lambda: (
-                line
-                for report in (found.base, found.adapter)
-                for line in conversion_report(report, every=show.verbose, warned=True)
-            ),
-            lambda: extraction_page(found),
-        )
+        with at_hand(source, options, execution, bars=show.bars) as hand:
+            both = prepare_extraction(hand.source, output, hand.options, hand.execution)
+            say_warnings(both.base.warnings)
+            if show.dry_run:
+                return _planned_extraction(both)
+            if not show.quiet:
+                announce(both.base)
+            with progress_bar(quiet=show.quiet) as progress:
+                found = carry_out_extraction(both, progress)
+            say_warnings(found.base.warnings[len(both.base.warnings) :])
+            return Answer(
+                "extraction",
+                found.as_json,
+                lambda: (
+                    line
+                    for report in (found.base, found.adapter)
+                    for line in conversion_report(report, every=show.verbose, warned=True)
+                ),
+                lambda: extraction_page(found),
+            )
 
     answer("extract", work, show, output)
 

@@ -1,12 +1,15 @@
 """What the commands that convert do: call the library, and answer."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
-from internvl_bridge.cli.answers import Answer, PrintOptions, answer
+from internvl_bridge.cli.answers import Answer, PlaceRead, PrintOptions, answer
 from internvl_bridge.cli.planning import check_shard_size, planned, say_warnings
+from internvl_bridge.cli.pushing import check_push, push_output, pushed_parts, with_push
 from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
+from internvl_bridge.convert.at_hand import AtHand, at_hand
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import Conversion, prepare
@@ -41,33 +44,44 @@ def convert(
     """Carry ``command`` out, one of those that convert, or say what it would do."""
 
     def work() -> Answer:
-        if is_adapter_directory(source):
-            from internvl_bridge.cli.adapter_commands import convert_adapter  # noqa: PLC0415 (few sources are)
+        check_push(execution, show)
+        with at_hand(source, options, execution, bars=show.bars) as found:
+            place = _place_of(found)
+            if is_adapter_directory(found.source):
+                from internvl_bridge.cli.adapter_commands import convert_adapter  # noqa: PLC0415 (few sources are)
 
-            return convert_adapter(source, output, _FORMATS[command], options, execution, show)
-        check_shard_size(options, execution)
-        conversion = prepare(source, output, _FORMATS[command], options, execution)
-        say_warnings(conversion.warnings)
-        if show.dry_run:
-            return planned(conversion)
-        if execution.consume and not show.yes:
-            from internvl_bridge.cli.confirming import confirm_consuming  # noqa: PLC0415 (few are asked)
+                done = convert_adapter(found.source, output, _FORMATS[command], found.options, found.execution, show)
+                return replace(done, place=place)
+            check_shard_size(options, execution)
+            conversion = prepare(found.source, output, _FORMATS[command], found.options, found.execution)
+            say_warnings(conversion.warnings)
+            if show.dry_run:
+                return replace(planned(conversion), place=place)
+            if execution.consume and not show.yes:
+                from internvl_bridge.cli.confirming import confirm_consuming  # noqa: PLC0415 (few are asked)
 
-            confirm_consuming(conversion, show)
-        if not show.quiet:
-            announce(conversion)
-        with progress_bar(quiet=show.quiet) as progress:
-            report = carry_out(conversion, progress)
-        say_warnings(report.warnings[len(conversion.warnings) :])  # what only the bytes show
-        return Answer(
-            "conversion",
-            report.as_json,
-            lambda: _report(report, every=show.verbose),
-            lambda: _page(report),
-            0 if report.ok else DIFFERS,
-        )
+                confirm_consuming(conversion, show)
+            if not show.quiet:
+                announce(conversion)
+            with progress_bar(quiet=show.quiet) as progress:
+                report = carry_out(conversion, progress)
+            say_warnings(report.warnings[len(conversion.warnings) :])  # what only the bytes show
+            pushed = push_output(output, show)
+            return Answer(
+                "conversion",
+                lambda: with_push(report.as_json(), pushed),
+                lambda: (*_report(report, every=show.verbose), *pushed_parts(pushed)),
+                lambda: _page(report),
+                0 if report.ok else DIFFERS,
+                place=place,
+            )
 
     answer(command, work, show, output)
+
+
+def _place_of(found: AtHand) -> PlaceRead | None:
+    origin = found.execution.origin
+    return None if origin is None else PlaceRead(origin, None, {str(found.source): origin})
 
 
 def announce(conversion: Conversion) -> None:

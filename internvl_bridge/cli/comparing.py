@@ -9,6 +9,7 @@ from internvl_bridge.cli.terminal import DIFFERS, progress_bar
 from internvl_bridge.errors import OptionError
 from internvl_bridge.pages.checksum_page import checksum_page
 from internvl_bridge.pages.comparison_page import comparison_page
+from internvl_bridge.places.fetching import fetched
 from internvl_bridge.verification.checksum_report import checksum_report
 from internvl_bridge.verification.checksums import verify_checksums
 from internvl_bridge.verification.comparison_report import comparison_report
@@ -32,7 +33,7 @@ def verify(left: Path, right: Path | None, how: Comparing, show: PrintOptions) -
 
     def compare_checksums() -> Answer:
         with progress_bar(quiet=show.quiet) as progress:
-            found = verify_checksums(left, workers=how.workers, progress=progress)
+            found = verify_checksums(fetched(left, bars=show.bars).directory, workers=how.workers, progress=progress)
         return Answer(
             "checksums",
             found.as_json,
@@ -42,12 +43,13 @@ def verify(left: Path, right: Path | None, how: Comparing, show: PrintOptions) -
         )
 
     def compare_tensors(other: Path) -> Answer:
-        if is_adapter_directory(left) and is_adapter_directory(other):
-            return _compare_adapters(left, other, how, verbose=show.verbose)
+        one, another = fetched(left, bars=show.bars).directory, fetched(other, bars=show.bars).directory
+        if is_adapter_directory(one) and is_adapter_directory(another):
+            return _compare_adapters(one, another, how, verbose=show.verbose)
         with progress_bar(quiet=show.quiet) as progress:
             found = verify_checkpoints(
-                left,
-                other,
+                one,
+                another,
                 workers=how.workers,
                 ignore_dtype=how.ignore_dtype,
                 distributions=show.report is not None,

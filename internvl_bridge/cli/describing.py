@@ -1,6 +1,7 @@
 """What the commands do that say what is there: in a directory, or known of releases."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
@@ -10,6 +11,7 @@ from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
 from internvl_bridge.checkpoint.inspection_report import inspection_report
 from internvl_bridge.cli.abandoned_reports import abandoned_as_json, abandoned_lines
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
+from internvl_bridge.cli.looking import looked_at
 from internvl_bridge.cli.release_reports import release_report, releases_as_json
 from internvl_bridge.storage.abandoned import abandoned_outputs, remove_abandoned
 
@@ -18,11 +20,12 @@ def inspect(path: Path, config: Path | None, state_dict: str | None, base: Path 
     """Describe a checkpoint, or an adapter."""
 
     def work() -> Answer:
-        if is_adapter_directory(path):
-            adapter = inspect_adapter(path, base=base)
-            return Answer("adapter", adapter.as_json, lambda: adapter_report(adapter))
-        found = inspect_checkpoint(path, config=config, state_dict=state_dict)
-        return Answer("inspection", found.as_json, lambda: inspection_report(found))
+        with looked_at(path) as look:
+            if is_adapter_directory(look.directory):
+                adapter = inspect_adapter(look.directory, base=base)
+                return Answer("adapter", adapter.as_json, lambda: adapter_report(adapter), place=look.place)
+            found = replace(inspect_checkpoint(look.directory, config=config, state_dict=state_dict), path=look.name)
+            return Answer("inspection", found.as_json, lambda: inspection_report(found), place=look.place)
 
     answer("inspect", work, show)
 

@@ -1,12 +1,15 @@
 """What the command that plans does, and --dry-run of the others: call the library, and answer."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
+from internvl_bridge.cli.looking import looked_at
 from internvl_bridge.cli.terminal import warn
+from internvl_bridge.convert.at_hand import options_at_hand
 from internvl_bridge.convert.disk_budget import Budget, budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
@@ -33,17 +36,20 @@ def plan(
     """Say what converting ``source`` into the other format, or a repair, would do and cost."""
 
     def work() -> Answer:
-        if is_adapter_directory(source):
-            from internvl_bridge.cli.adapter_commands import plan_adapter  # noqa: PLC0415 (few sources are adapters)
+        with looked_at(source) as look:
+            chosen = options_at_hand(options, only_small=True) if look.place is not None else options_at_hand(options)
+            beside = Path.cwd() / look.directory.name if look.place else look.directory.absolute()
+            if is_adapter_directory(look.directory):
+                from internvl_bridge.cli.adapter_commands import plan_adapter  # noqa: PLC0415 (few sources are adapters)
 
-            return plan_adapter(source, output, options, execution, repair=repair)
-        check_shard_size(options, execution)
-        accepted = detect_format(read_config(source if options.config is None else Path(options.config)))
-        wanted = accepted if repair else next(format_ for format_ in Format if format_ is not accepted)
-        place = output or source.absolute().with_name(f"{source.absolute().name}-{wanted.value}")
-        conversion = prepare(source, place, (Format.HF if repair else accepted, wanted), options, execution)
-        say_warnings(conversion.warnings)
-        return planned(conversion)
+                return plan_adapter(look.directory, output, chosen, execution, repair=repair)
+            check_shard_size(options, execution)
+            accepted = detect_format(read_config(look.directory if chosen.config is None else Path(chosen.config)))
+            wanted = accepted if repair else next(format_ for format_ in Format if format_ is not accepted)
+            place = output or beside.with_name(f"{beside.name}-{wanted.value}")
+            conversion = prepare(look.directory, place, (Format.HF if repair else accepted, wanted), chosen, execution)
+            say_warnings(conversion.warnings)
+            return replace(planned(conversion), place=look.place)
 
     answer("plan", work, show, output)
 

@@ -118,13 +118,13 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
         yield begin
 
 
-def say(parts: Iterable[Part]) -> None:
+def say(parts: Iterable[Part], renamed: Callable[[str], str] = str) -> None:
     """Print the ``parts`` of a report, as wide as the terminal is, and in colour on a terminal only.
 
-    Raises as :func:`put`.
+    ``renamed`` is done to the text. Raises as :func:`put`.
     """
     width = shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
-    text = "\n".join(lines_of(parts, width, color=_has_color(sys.stdout)))
+    text = renamed("\n".join(lines_of(parts, width, color=_has_color(sys.stdout))))
     put(text if _is_unicode(sys.stdout) else text.translate(PLAIN_BARS))
 
 

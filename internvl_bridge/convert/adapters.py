@@ -87,6 +87,8 @@ def prepare_adapter(
     check_kind(options, is_adapter=True)
     check_options(options)
     check_accepted(execution.accept)
+    if execution.stream:
+        raise OptionError("--stream is for whole checkpoints, and this is an adapter.", "Leave it out.")
     if execution.consume or execution.read_links:
         raise OptionError(
             "--consume and --read-links are for whole checkpoints, and this is an adapter.", "Leave them out."

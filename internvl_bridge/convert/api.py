@@ -6,6 +6,7 @@ from typing import Literal
 
 from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
 from internvl_bridge.convert.adapters import prepare_adapter
+from internvl_bridge.convert.at_hand import at_hand
 from internvl_bridge.convert.options import Execution, ExpertsOption, Layout, Options, Order, Tied
 from internvl_bridge.convert.prepare import prepare
 from internvl_bridge.convert.report import ConversionReport
@@ -37,6 +38,7 @@ def to_hf(
     overwrite: bool = False,
     restart: bool = False,
     consume: bool = False,
+    stream: bool = False,
     accept: Collection[str] = (),
     base: str | Path | None = None,
     target_base: str | None = None,
@@ -49,7 +51,7 @@ def to_hf(
     reference. ``output`` appears complete and verified, or not at all.
 
     Args:
-        source: Directory of the custom checkpoint.
+        source: Directory of the custom checkpoint, or its place on the hub: ``hf://owner/name[@revision][/folder]``.
         output: Directory to create, with its parents.
         config: Directory of config.json and the tokenizer, if they are not in ``source``.
         state_dict: Which model is meant, where ``source`` holds several, such as a model and its average.
@@ -75,6 +77,8 @@ def to_hf(
         restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
         consume: Delete each file of weights in ``source`` as soon as ``output`` has its tensors, read back and
             compared. If it is stopped, the same call goes on. Nobody is asked.
+        stream: Read a ``source`` on the hub by ranges, and keep no copy of it. By default it is downloaded into
+            huggingface_hub's cache.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -115,7 +119,7 @@ def to_hf(
         target_base=target_base,
         transformers=transformers,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume, stream)
     return _converted(source, output, (Format.CUSTOM, Format.HF), options, execution, progress)
 
 
@@ -138,6 +142,7 @@ def to_custom(
     overwrite: bool = False,
     restart: bool = False,
     consume: bool = False,
+    stream: bool = False,
     accept: Collection[str] = (),
     base: str | Path | None = None,
     target_base: str | None = None,
@@ -151,7 +156,7 @@ def to_custom(
     ``source``, or from defaults that the warnings name.
 
     Args:
-        source: Directory of the HF checkpoint.
+        source: Directory of the HF checkpoint, or its place on the hub: ``hf://owner/name[@revision][/folder]``.
         output: Directory to create, with its parents.
         config: Directory of config.json and the tokenizer, if they are not in ``source``.
         state_dict: Which model is meant, where ``source`` holds several, such as a model and its average.
@@ -175,6 +180,8 @@ def to_custom(
         restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
         consume: Delete each file of weights in ``source`` as soon as ``output`` has its tensors, read back and
             compared. If it is stopped, the same call goes on. Nobody is asked.
+        stream: Read a ``source`` on the hub by ranges, and keep no copy of it. By default it is downloaded into
+            huggingface_hub's cache.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -213,7 +220,7 @@ def to_custom(
         target_base=target_base,
         transformers=transformers,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume, stream)
     return _converted(source, output, (Format.HF, Format.CUSTOM), options, execution, progress)
 
 
@@ -237,6 +244,7 @@ def repair(
     overwrite: bool = False,
     restart: bool = False,
     consume: bool = False,
+    stream: bool = False,
     accept: Collection[str] = (),
     base: str | Path | None = None,
     target_base: str | None = None,
@@ -250,7 +258,7 @@ def repair(
     version of transformers replaced by random ones cannot be brought back; the warnings name them.
 
     Args:
-        source: Directory of the HF checkpoint.
+        source: Directory of the HF checkpoint, or its place on the hub: ``hf://owner/name[@revision][/folder]``.
         output: Directory to create, with its parents.
         config: Directory of config.json and the tokenizer, if they are not in ``source``.
         state_dict: Which model is meant, where ``source`` holds several, such as a model and its average.
@@ -274,6 +282,8 @@ def repair(
         restart: Throw away what a run that was stopped has finished. By default the same call goes on from there.
         consume: Delete each file of weights in ``source`` as soon as ``output`` has its tensors, read back and
             compared. If it is stopped, the same call goes on. Nobody is asked.
+        stream: Read a ``source`` on the hub by ranges, and keep no copy of it. By default it is downloaded into
+            huggingface_hub's cache.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -313,7 +323,7 @@ def repair(
         target_base=target_base,
         transformers=transformers,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume)
+    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume, stream)
     return _converted(source, output, (Format.HF, Format.HF), options, execution, progress)
 
 
@@ -325,6 +335,8 @@ def _converted(
     execution: Execution,
     progress: Progress,
 ) -> ConversionReport:
-    if is_adapter_directory(Path(source)):
-        return carry_out_adapter(prepare_adapter(Path(source), Path(output), formats, options, execution), progress)
-    return carry_out(prepare(source, output, formats, options, execution), progress)
+    with at_hand(source, options, execution) as found:
+        if is_adapter_directory(found.source):
+            adapter = prepare_adapter(found.source, Path(output), formats, found.options, found.execution)
+            return carry_out_adapter(adapter, progress)
+        return carry_out(prepare(found.source, output, formats, found.options, found.execution), progress)

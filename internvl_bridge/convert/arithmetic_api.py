@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from internvl_bridge.convert.arithmetic import prepare_cast, prepare_merge
+from internvl_bridge.convert.at_hand import at_hand
 from internvl_bridge.convert.extraction import Extraction, carry_out_extraction, prepare_extraction
 from internvl_bridge.convert.options import Dtype, Execution, Options
 from internvl_bridge.convert.report import ConversionReport
@@ -82,7 +83,8 @@ def merge(
         max_shard_size=max_shard_size,
     )
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
-    return carry_out(prepare_merge(Path(source), Path(output), options, execution), progress)
+    with at_hand(source, options, execution) as found:
+        return carry_out(prepare_merge(found.source, Path(output), found.options, found.execution), progress)
 
 
 def cast(
@@ -140,7 +142,8 @@ def cast(
     """
     options = Options(dtype=dtype, config=config, state_dict=state_dict, max_shard_size=max_shard_size)
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
-    return carry_out(prepare_cast(Path(source), Path(output), options, execution), progress)
+    with at_hand(source, options, execution) as found:
+        return carry_out(prepare_cast(found.source, Path(output), found.options, found.execution), progress)
 
 
 def extract(
@@ -196,4 +199,6 @@ def extract(
     """
     options = Options(alpha=alpha, config=config, state_dict=state_dict, max_shard_size=max_shard_size)
     execution = Execution(verify, workers, overwrite, restart, frozenset(accept))
-    return carry_out_extraction(prepare_extraction(Path(source), Path(output), options, execution), progress)
+    with at_hand(source, options, execution) as found:
+        both = prepare_extraction(found.source, Path(output), found.options, found.execution)
+        return carry_out_extraction(both, progress)

@@ -27,6 +27,8 @@ def check_consuming(source: Path, given: Mapping[str, Path], options: Options, e
         raise OptionError("--consume deletes what was read back and compared only.", "Leave out --no-verify.")
     if options.link is not None:
         raise OptionError("--link lets the output have files that --consume would delete.", "Leave out one of them.")
+    if execution.stream:
+        raise OptionError("--stream keeps no copy of the source that --consume could delete.", "Leave out --consume.")
     if execution.overwrite:
         raise OptionError("--consume does not go together with --overwrite.", "Remove the old output yourself before.")
     home = Path(os.path.realpath(source))

@@ -50,7 +50,7 @@ def identity_of(conversion: Conversion) -> Identity:
     return Identity(
         program=__version__,
         options=options,
-        source={"directory": str(source.weights.resolve())}
+        source={"directory": conversion.execution.origin or str(source.weights.resolve())}
         | {names[shard.path]: _stamp(shard, conversion) for shard in shards},
         plan=plan.hexdigest(),
         machine=machine,

@@ -8,7 +8,9 @@ from typing import Literal, get_args
 
 from internvl_bridge.errors import OptionError
 from internvl_bridge.mapping.formats import Format
+from internvl_bridge.storage.file_system import FileSystem
 from internvl_bridge.storage.linking import Link
+from internvl_bridge.storage.local_files import LOCAL
 
 Order = Literal["source", "name"]
 """Physical order of the tensors in a file."""
@@ -73,6 +75,8 @@ class Execution:
     existing output, ``restart`` throws away what an earlier run has left unfinished. ``accept`` has names of
     :data:`ACCEPTABLE`: what would be refused otherwise. ``read_links``: files that are linked are read all the same, to
     take their checksums. ``consume``: files of the source are deleted as soon as the output has their tensors.
+    ``stream``: a source on the hub is read by ranges, and not downloaded. ``origin`` is the place elsewhere that the
+    source is from. ``reads``: where its weights are read from.
     """
 
     verify: bool = True
@@ -82,6 +86,9 @@ class Execution:
     accept: frozenset[str] = frozenset()
     read_links: bool = False
     consume: bool = False
+    stream: bool = False
+    origin: str | None = None
+    reads: FileSystem = LOCAL
 
 
 def wanted_format(direction: str) -> Format:
@@ -126,6 +133,12 @@ def check_links_to_read(options: Options, execution: Execution) -> None:
     """Raise OptionError if files that are linked shall be read, and none are linked."""
     if execution.read_links and options.link is None:
         raise OptionError("--read-links reads files that --link links.", "Add --link hard, or leave out --read-links.")
+
+
+def check_streaming(options: Options, execution: Execution) -> None:
+    """Raise OptionError for what a source that is not here cannot give."""
+    if execution.stream and options.link is not None:
+        raise OptionError("--stream keeps no copy of the source that --link could link.", "Leave out one of them.")
 
 
 def check_accepted(names: Collection[str]) -> None:

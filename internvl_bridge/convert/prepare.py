@@ -30,6 +30,7 @@ from internvl_bridge.convert.options import (
     check_kind,
     check_links_to_read,
     check_options,
+    check_streaming,
 )
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.serving import notes_on_serving, served_as
@@ -173,6 +174,7 @@ def prepare(
         raise not_a_directory(source)  # whatever else was chosen for it
     check_kind(options, is_adapter=False)
     check_links_to_read(options, execution)
+    check_streaming(options, execution)
     inputs = inputs_of(source, options, execution)
     given, reference = inputs.given, inputs.given.get("reference")
     if execution.consume:
@@ -188,7 +190,7 @@ def prepare(
     if reference is not None and holds_weights(reference):
         read_other(reference, "--reference")  # a reference that cannot be compared with must not surprise at the end
     spelling = chosen_spelling(wanted, options.layout, options.experts)
-    planned = plan_model(model, spelling, stores_copy=_stores_copy(model, options, wanted))
+    planned = plan_model(model, spelling, stores_copy=_stores_copy(model, options, wanted), files=execution.reads)
     shards = _output_shards(model, planned, options)
     if options.link is not None:
         shards = with_equal_files(shards, model.checkpoint.shards)

@@ -25,7 +25,7 @@ from internvl_bridge.convert.write_small_files import write_companions, write_si
 from internvl_bridge.convert.write_weights import compare_shards, shard_jobs, write_shards
 from internvl_bridge.convert.written import Written
 from internvl_bridge.errors import BridgeError, CheckpointError, first_few
-from internvl_bridge.metadata.sidecar import RECORD, SIDECAR_FILE, Manifest, WeightsRecord, sidecar_text
+from internvl_bridge.metadata.sidecar import LINKED, RECORD, SIDECAR_FILE, Manifest, WeightsRecord, sidecar_text
 from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.checksums import ALGORITHM, checksum_of, text_checksum
@@ -33,7 +33,7 @@ from internvl_bridge.storage.file_system import FileSystem
 from internvl_bridge.storage.header import LENGTH_PREFIX
 from internvl_bridge.storage.inventory import Entry, check_inventory
 from internvl_bridge.storage.local_files import LOCAL, uncached
-from internvl_bridge.storage.permissions import Permissions, permissions_of
+from internvl_bridge.storage.permissions import ANY, Permissions, permissions_of
 from internvl_bridge.storage.publishing import publishing
 from internvl_bridge.storage.shard_jobs import WrittenShard
 from internvl_bridge.storage.stamps import check_unchanged
@@ -79,7 +79,7 @@ def _source(conversion: Conversion, roundings: "dict[str, Rounding]") -> Iterato
     """Where the weights are read from: the disk, or where they are computed, and ``roundings`` measured."""
     computation = conversion.computation
     if computation is None:
-        yield LOCAL
+        yield conversion.execution.reads
         return
     from internvl_bridge.checkpoint.computed_files import ComputedFiles  # noqa: PLC0415
     from internvl_bridge.checkpoint.torch_threads import one_thread_each  # noqa: PLC0415
@@ -185,9 +185,10 @@ def _write_weights(
 ) -> list[WrittenShard]:
     """Write the files of weights, from a ``source`` that is what it was when ``stamps`` were taken."""
     execution, model = conversion.execution, conversion.model
-    cold = uncached(shard.path for shard in conversion.read_from)
+    cold = uncached(shard.path for shard in conversion.there)
     copied = [(shard, place) for shard, place in zip(conversion.shards, places, strict=True) if shard.equals is None]
-    jobs = shard_jobs(copied, workspace.files, cold, verify=execution.verify)
+    once = execution.reads is not LOCAL
+    jobs = shard_jobs(copied, workspace.files, cold, verify=execution.verify, once=once)
     workers = check_workers(execution.workers)
     try:
         shards = [
@@ -262,13 +263,19 @@ def _sidecar(
     warnings, notes = (*conversion.warnings, *written.warnings), (*conversion.notes, *written.notes)
     how = "linked, read" if conversion.execution.read_links else "linked, with the checksums of the source"
     linked = {shard.name: how if shard.checksums else "linked, not read" for shard in written.shards if shard.leads_to}
-    record = record_of(conversion.options, conversion.execution, conversion.model.filled, warnings, notes, linked)
+    record = record_of(
+        conversion.command, conversion.options, conversion.execution, conversion.model.filled, warnings, notes
+    )
+    if linked:
+        record[LINKED] = linked
     manifest = Manifest(ALGORITHM, {**checksums, **files}, weights)
     return sidecar_text({**conversion.sidecar, RECORD: record}, manifest, text_checksum)
 
 
 def _permissions(conversion: Conversion) -> Permissions:
     """Those of all that the output is made from."""
+    if conversion.execution.reads is not LOCAL:
+        return ANY
     weights = {shard.path for shard in conversion.there}
     found = permissions_of(conversion.model.directory, {*weights, *conversion.contents, *conversion.copies})
     consumption = conversion.model.source.consumption

@@ -108,7 +108,7 @@ def _write(conversion: AdapterConversion, progress: Progress, check: Callable[[]
             check_crcs(adapter.crcs, check)
         factors = _write_factors(conversion, workspace, progress)
         manifest = Manifest(ALGORITHM, {**checksums, ADAPTER_FILE: factors.checksum or ""})
-        record = record_of(conversion.options, execution, (), conversion.warnings, conversion.notes)
+        record = record_of(conversion.command, conversion.options, execution, (), conversion.warnings, conversion.notes)
         text = sidecar_text({**conversion.sidecar, RECORD: record}, manifest, text_checksum)
         sidecar = Entry(write_sidecar(workspace, text), text_checksum(text))
         check_contents(conversion.inputs, conversion.contents)

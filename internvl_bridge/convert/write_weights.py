@@ -11,7 +11,7 @@ from internvl_bridge.errors import DifferenceError
 from internvl_bridge.storage.file_system import FileSystem
 from internvl_bridge.storage.local_files import LOCAL
 from internvl_bridge.storage.output_shards import OutputShard
-from internvl_bridge.storage.shard_jobs import ShardJob, WrittenShard, check, write_and_check
+from internvl_bridge.storage.shard_jobs import ShardJob, WrittenShard, check, check_by_checksum, write_and_check
 from internvl_bridge.storage.workspace import Workspace
 from internvl_bridge.work.log import LOG
 from internvl_bridge.work.progress import Advance, Progress, Report
@@ -19,11 +19,16 @@ from internvl_bridge.work.workers import in_parallel
 
 
 def shard_jobs(
-    shards: Iterable[tuple[OutputShard, ShardPlaces]], directory: Path, uncached: Collection[Path], *, verify: bool
+    shards: Iterable[tuple[OutputShard, ShardPlaces]],
+    directory: Path,
+    uncached: Collection[Path],
+    *,
+    verify: bool,
+    once: bool = False,
 ) -> list[ShardJob]:
     """The jobs that make ``shards`` in ``directory``, with checksums of the places in each.
 
-    Of the source files ``uncached`` nothing stays in the cache.
+    Of the source files ``uncached`` nothing stays in the cache. ``once``: each is read once only.
     """
     return [
         ShardJob(
@@ -31,6 +36,7 @@ def shard_jobs(
             shard.header,
             shard.ranges,
             verify=verify,
+            once=once,
             uncached=frozenset(byte_range.path for byte_range in shard.ranges).intersection(uncached),
             intervals=tuple(place.intervals),
             crcs=place.crcs,
@@ -103,7 +109,8 @@ def make_shard(
     if shard is None:
         shard = write_and_check(job, advance, source=source, target=workspace.target)
         workspace.check()
-        workspace.journal.record(name)
+        whole = shard.checksums.whole if job.once and shard.checksums is not None else None
+        workspace.journal.record(name, checksum=whole)
     LOG.info("%s: %s", job.path, "kept from an earlier run" if shard.kept else f"written, {job.size} bytes")
     return shard
 
@@ -113,7 +120,10 @@ def _kept(job: ShardJob, advance: Advance, workspace: Workspace, source: FileSys
     target = workspace.target
     try:
         stamp = target.stamp(job.path)
-        checksums = check(job, advance, source=source, target=target)
+        if job.once:
+            checksums = check_by_checksum(job, workspace.journal.checksums.get(job.path.name), advance, target)
+        else:
+            checksums = check(job, advance, source=source, target=target)
     except (DifferenceError, OSError) as error:  # a crash of the machine can lose what was said to be on the disk
         if isinstance(error, OSError) and error.filename != str(job.path):
             raise

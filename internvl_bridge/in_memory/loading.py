@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import transformers
-from huggingface_hub import snapshot_download
 
 from internvl_bridge.checkpoint.model import Model, Source, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
@@ -15,7 +15,7 @@ from internvl_bridge.checkpoint.weights import stored_plan
 from internvl_bridge.convert.companions.repair import repaired_files
 from internvl_bridge.convert.companions.shared import without_byte_order_marks
 from internvl_bridge.convert.companions.to_hf import hf_files
-from internvl_bridge.errors import DifferenceError, OptionError, first_few
+from internvl_bridge.errors import CheckpointError, DifferenceError, OptionError, first_few
 from internvl_bridge.in_memory.mapped_tensors import mapped_tensors
 from internvl_bridge.mapping.components import place_of
 from internvl_bridge.mapping.families import Experts
@@ -24,6 +24,7 @@ from internvl_bridge.mapping.spellings import MOST_COMPATIBLE, KeySpelling
 from internvl_bridge.metadata.adapters import check_no_adapter
 from internvl_bridge.metadata.chat.generation import GENERATION_FILE
 from internvl_bridge.metadata.config.forks import check_no_fork
+from internvl_bridge.places.names import HubName, hub_name
 from internvl_bridge.planning.tensor_plan import ModelPlan
 from internvl_bridge.storage.small_files import write_files
 
@@ -165,15 +166,19 @@ def _read(path_or_repo: str | Path, kwargs: dict[str, Any]) -> Model:
     folder = kwargs.pop("subfolder", "")
     if Path(path_or_repo).is_dir():
         return read_model(Source(Path(path_or_repo) / folder))
+    name = hub_name(path_or_repo) or HubName(str(path_or_repo))
+    if folder or "revision" in options:
+        name = replace(name, folder=folder or name.folder, revision=options.pop("revision", name.revision))
+    from internvl_bridge.places.hub import downloaded  # noqa: PLC0415 (imports huggingface_hub)
+
     try:
-        place = snapshot_download(str(path_or_repo), allow_patterns=list(_WANTED), **options)
-        return read_model(Source(Path(place) / folder))
-    except (OSError, ValueError) as error:
+        place = downloaded(name, _WANTED, **options)
+    except CheckpointError as error:
         raise OptionError(
-            f"{path_or_repo} is not a directory, and cannot be loaded from the hub: {type(error).__name__}. "
-            f"{str(error).partition(chr(10))[0]}",
+            f"{path_or_repo} is not a directory, and cannot be loaded from the hub: {error.reason}",
             "Give the directory of a checkpoint, or the name of a repository that can be reached.",
         ) from error
+    return read_model(Source(place))
 
 
 def _readable(source: Model) -> KeySpelling:

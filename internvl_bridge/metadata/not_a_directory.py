@@ -19,13 +19,15 @@ def not_a_directory(path: Path) -> CheckpointError:
 
     Example:
         >>> print(not_a_directory(Path("me/my-vlm")).remedy)
-        If it is a repository of the Hugging Face hub, download it: hf download me/my-vlm --local-dir my-vlm
+        If it is a repository of the Hugging Face hub, give it as hf://me/my-vlm
     """
     text = _URL.sub(lambda found: f"{found[1]}://", str(path), count=1)  # a Path has one slash there
     if _URL.match(text):
         repository = _HUB.fullmatch(text)
-        remedy = _download(repository[1]) if repository else "Download the checkpoint, and give its directory."
-        return CheckpointError(f"{text} is a URL, and nothing is downloaded here.", remedy)
+        remedy = "Download the checkpoint, and give its directory."
+        if repository:
+            remedy = f"Give the repository as hf://{repository[1]}"
+        return CheckpointError(f"{text} is a URL, which is not read here.", remedy)
     if text.startswith("~"):
         return CheckpointError(
             f"{text} starts with ~, which the shell replaces only at the start of a word without quotes.",
@@ -40,17 +42,9 @@ def not_a_directory(path: Path) -> CheckpointError:
     if _REPOSITORY.fullmatch(text) and not path.parent.is_dir():
         return CheckpointError(
             f"{text} does not exist here.",
-            f"If it is a repository of the Hugging Face hub, download it: {_command(text)}",
+            f"If it is a repository of the Hugging Face hub, give it as hf://{text}",
         )
     return CheckpointError(f"{text} does not exist.", _nearest(path))
-
-
-def _download(repository: str) -> str:
-    return f"Download it first: {_command(repository)}"
-
-
-def _command(repository: str) -> str:
-    return f"hf download {repository} --local-dir {repository.partition('/')[2]}"
 
 
 def _nearest(path: Path) -> str:

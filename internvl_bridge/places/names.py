@@ -1,4 +1,4 @@
-"""Tell the name of a repository on the hub from the path of a directory."""
+"""Recognise the name of a repository on the hub, where the path of a directory could stand."""
 
 import re
 from dataclasses import dataclass

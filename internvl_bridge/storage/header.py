@@ -39,7 +39,7 @@ DTYPE_BITS = {
 }
 """Bits per element, in the order in which the safetensors library ranks dtypes."""
 
-_LONGEST_HEADER = 100_000_000
+LONGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
 
 _OVERFLOW = 1 << 63
@@ -174,7 +174,7 @@ def _header_length(path: Path, prefix: bytes, file_size: int) -> int:
         raise _malformed(path, f"it has only {file_size} bytes")
     if prefix == POINTER_START[:LENGTH_PREFIX]:
         raise lfs_pointer(path, "the weights")
-    if length > min(_LONGEST_HEADER, file_size - LENGTH_PREFIX):
+    if length > min(LONGEST_HEADER, file_size - LENGTH_PREFIX):
         raise _malformed(path, f"its header claims {length} bytes of a file of {file_size}")
     return length
 

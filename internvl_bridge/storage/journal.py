@@ -94,6 +94,7 @@ class Record:
     swap: Swap | None
     length: int
     consumed: Mapping[str, ConsumedFile] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
     remembered: Mapping[str, Any] = field(default_factory=dict)
     is_publishing: bool = False
 
@@ -109,7 +110,8 @@ class Journal:
 
     ``file`` is its descriptor: what is written goes there, whatever becomes of ``path``. ``locked``: nobody else can
     open it; False where the file system has no locks. ``run`` is a random name of this run, which is written down when
-    it has ``begun``. ``consumed`` are the files of the source that were deleted.
+    it has ``begun``. ``consumed`` are the files of the source that were deleted. ``checksums`` are those of files that
+    earlier runs finished.
     """
 
     path: Path
@@ -119,6 +121,7 @@ class Journal:
     run: str
     begun: Event
     consumed: dict[str, ConsumedFile] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
 
     def resumes(self, identity: Identity) -> bool:
         """Whether what is written down is the conversion of ``identity``; False if nothing is, or on another machine.
@@ -135,6 +138,7 @@ class Journal:
             os.ftruncate(self.file, found.length)  # lest the next line becomes a part of one that was cut off
         self.finished[:] = found.finished
         self.consumed.update(found.consumed)
+        self.checksums.update(found.checksums)
         self._put({"run": self.run})
         self.begun.set()
         return True
@@ -147,9 +151,10 @@ class Journal:
         self._put({**asdict(identity), "run": self.run})
         self.begun.set()
 
-    def record(self, *names: str) -> None:
-        """Write down that the files ``names`` are complete and durable."""
-        self._put(*({"finished": name} for name in names))
+    def record(self, *names: str, checksum: str | None = None) -> None:
+        """Write down that the files ``names`` are complete and durable, and the ``checksum`` of a single one."""
+        known = {} if checksum is None else {"checksum": checksum}
+        self._put(*({"finished": name, **known} for name in names))
         self.finished.extend(names)
 
     def remember(self, values: Mapping[str, Any]) -> None:
@@ -232,9 +237,14 @@ def parsed_journal(path: Path, data: bytes) -> Record | None:
         swaps[-1] if swaps else None,
         length=data.rfind(b"\n") + 1,
         consumed=consumed,
+        checksums={line["finished"]: line["checksum"] for line in lines if _has_checksum(line)},
         remembered=remembered[-1] if remembered else {},
         is_publishing=any(line.get("publishing") is True for line in lines),
     )
+
+
+def _has_checksum(line: Mapping[str, Any]) -> bool:
+    return isinstance(line.get("finished"), str) and isinstance(line.get("checksum"), str)
 
 
 def check_same(path: Path, identity: Identity, found: Record) -> None:

@@ -28,8 +28,9 @@ class ShardJob:
     """One file of an output: where it goes, its first bytes, and the byte ranges of the source behind them.
 
     It is small and picklable, and stands alone: a thread, another process or another machine that sees the same files
-    carries it out with :func:`write_and_check`. ``verify``: read the file back and compare it. What is read for the
-    last time of the files ``uncached`` does not stay in the page cache. Checksums are taken of the whole file, and of
+    carries it out with :func:`write_and_check`. ``verify``: read the file back and compare it. ``once``: the source is
+    read once only, as it is far away. Then what is read back is compared by its checksum. What is read for the last
+    time of the files ``uncached`` does not stay in the page cache. Checksums are taken of the whole file, and of
     ``intervals`` of it. ``crcs`` are places in it, the CRC-32 that the source states for what is there, and where that
     is in the source: it is refused if it has another one.
     """
@@ -38,6 +39,7 @@ class ShardJob:
     header: bytes
     ranges: tuple[ByteRange, ...]
     verify: bool = True
+    once: bool = False
     uncached: frozenset[Path] = frozenset()
     intervals: tuple[Interval, ...] = ()
     crcs: tuple[tuple[Interval, int, ByteRange], ...] = ()
@@ -82,9 +84,12 @@ def write_and_check(
     a disk refuses. Raises DifferenceError if what was written is not what was read.
     """
     with FileReader(source, forgets=() if job.verify else job.uncached) as reader:
-        passing = None if job.verify else _checksums(job)  # what is read back is seen then
+        passing = None if job.verify and not job.once else _checksums(job)  # what is read back is seen then
         written = write_file(job.path, (job.header, job.ranges), reader, advance, target, passing)
     stamp = target.stamp(job.path)
+    if job.verify and job.once:
+        passed = None if written.checksums is None else written.checksums.whole
+        return WrittenShard(job.path.name, 0, check_by_checksum(job, passed, advance, target), stamp)
     if job.verify:
         return WrittenShard(job.path.name, written.cloned, check(job, advance, source=source, target=target), stamp)
     if written.checksums is not None:
@@ -113,6 +118,22 @@ def check(
         _check_crcs(job, checksum.result)
         return checksum.result
     raise DifferenceError(f"What was written to {job.path} is not what was read: {_where(offset, job)}.", DAMAGED)
+
+
+def check_by_checksum(
+    job: ShardJob, expected: str | None, advance: Advance = nothing, target: FileSystem = LOCAL
+) -> FileChecksums:
+    """Read the file of ``job`` and compare its checksum with the ``expected`` one; its checksums.
+
+    Raises DifferenceError if they differ, and OSError if the file cannot be read.
+    """
+    checksum = _checksums(job)
+    with FileReader(target, forgets={job.path}) as reader:
+        for window in hashed(reader.windows([ByteRange(job.path, 0, target.stamp(job.path).size)]), checksum):
+            advance(len(window))
+    if checksum.result.whole != expected:
+        raise DifferenceError(f"What was written to {job.path} is not what was read.", DAMAGED)
+    return checksum.result
 
 
 def _checksums(job: ShardJob) -> PassingChecksums:

@@ -84,8 +84,8 @@ def open_checkpoint(directory: Path, consumption: Consumption | None = None) -> 
 
     Symbolic links (a hub cache) are followed. Files whose names start with a dot are nobody's. An index that does not
     fit a complete set of shards is stale: then their headers say what is where. Files that share no tensor with the
-    checkpoint are left alone. Of files that ``consumption`` has deleted, the headers are known all the same, and of
-    those whose place is taken by a file NAME.header, which holds what comes before the data section.
+    checkpoint are left alone. Of files that ``consumption`` has deleted, the headers are known all the same. A
+    file NAME.header stands for the file NAME: it holds what that has before its data section.
 
     Raises CheckpointError unless every other safetensors file belongs to the checkpoint, and every tensor has one
     place: the file that the index names, or the only one that holds it.

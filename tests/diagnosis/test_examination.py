@@ -135,7 +135,7 @@ def test_damage_is_found_by_the_checksums(custom: Custom, tmp_path: Path):
 def test_weights_that_no_checksum_proves_are_named(custom: Custom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A conversion that clones and is not verified leaves such weights."""
     internvl_bridge.to_hf(custom("qwen2-300m"), tmp_path / "hf")
-    unproved = internvl_bridge.ChecksumReport(str(tmp_path / "hf"), (), (), (), ("model.safetensors",))
+    unproved = internvl_bridge.ChecksumReport(str(tmp_path / "hf"), (), (), (), ("model.safetensors",), ())
     monkeypatch.setattr(weights, "verify_checksums", lambda *_, **__: unproved)
     assert any("no checksum shows" in text for text in wrong(tmp_path / "hf", deep=True))
 

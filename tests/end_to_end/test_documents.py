@@ -7,12 +7,13 @@ and of such snippets the syntax. The cards in docs/evidence are made by what the
 import ast
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from documents import command_ready, prepare
+from documents import command_ready, hub_of_documents, prepare
 from support import ROOT
 from sybil import Document, Example
 from sybil.parsers.myst import CodeBlockParser
@@ -55,12 +56,18 @@ def commands(page: Path) -> Iterator[tuple[str, bool]]:
 @pytest.mark.parametrize("page", [page for page in PAGES if any(commands(page))], ids=lambda page: page.name)
 def test_the_commands_of_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    with hub_of_documents(tmp_path) if "hf://" in page.read_text() else nullcontext():
+        run_commands(page, tmp_path)
+
+
+def run_commands(page: Path, home: Path) -> None:
+    """Run the commands of ``page`` in ``home``; of those that are not run, look at the options."""
     for command, is_run in commands(page):
         if not command.startswith(_OURS):
             assert command.startswith(_OTHERS), command
         elif is_run:
             wanted = _EXIT_CODE.search(command)
-            arguments = command_ready(re.split(r" [|#]|  +#", command)[0], tmp_path)
+            arguments = command_ready(re.split(r" [|#]|  +#", command)[0], home)
             result = CliRunner().invoke(app, arguments)
             assert result.exit_code == (int(wanted[1]) if wanted else 0), f"{command}\n{result.output}"
         else:

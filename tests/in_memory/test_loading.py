@@ -37,6 +37,7 @@ import internvl_bridge
 from internvl_bridge.in_memory import loading
 from internvl_bridge.in_memory.mapped_tensors import mapped_tensors
 from internvl_bridge.mapping.plan import identity
+from internvl_bridge.places import hub
 from internvl_bridge.storage.source_shards import open_checkpoint
 
 # numpy asks tensors for a newer protocol than torch's, where transformers 4's InternVLProcessor adds up tiles.
@@ -744,7 +745,7 @@ def test_an_error_of_the_hub_without_words_is_refused_too(monkeypatch: pytest.Mo
     def fail(*_: Any, **__: Any) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr(loading, "snapshot_download", fail)
+    monkeypatch.setattr(hub, "snapshot_download", fail)
     message = refusal(lambda: internvl_bridge.load_pretrained("org/name"))
     assert "org/name" in message
     assert "ConnectionError" in message
@@ -915,7 +916,7 @@ def test_only_what_is_needed_is_downloaded(converted, monkeypatch: pytest.Monkey
         asked.append((repo, options))
         return str(custom)
 
-    monkeypatch.setattr(loading, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     options = {"revision": "r", "token": "t", "cache_dir": "c", "local_files_only": True, "force_download": True}
     assert_same_model(internvl_bridge.load_pretrained("org/name", **options), theirs(hf))
     internvl_bridge.load_processor("org/name", **options)

@@ -22,19 +22,19 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "OpenGVLab/InternVL3-8B",
             "does not exist here.",
-            "hf download OpenGVLab/InternVL3-8B --local-dir InternVL3-8B",
+            "hf://OpenGVLab/InternVL3-8B",
         ),
         (
             "https://huggingface.co/OpenGVLab/InternVL3-8B/tree/main",
             "is a URL",
-            "hf download OpenGVLab/InternVL3-8B --local-dir InternVL3-8B",
+            "hf://OpenGVLab/InternVL3-8B",
         ),
         ("s3://bucket/model", "is a URL", "Download the checkpoint, and give its directory."),
         ("~/model", "starts with ~", "Type /home/me/model instead."),
         ("~you/model", "starts with ~", "Type $HOME/... instead."),
         ("models/model.safetensors", "is a file, not the directory", "Give its directory: {here}/models"),
         ("models/InternVL3_8B", "does not exist.", "Is it {here}/models/InternVL3-8B?"),
-        ("model/InternVL3-8B/", "does not exist here.", "hf download model/InternVL3-8B"),
+        ("model/InternVL3-8B/", "does not exist here.", "hf://model/InternVL3-8B"),
         ("{here}/model/InternVL3-8B", "does not exist.", "Is it {here}/models?"),
         (
             "models/checkpoint-500/last",
