@@ -1,11 +1,15 @@
 """The entry point of ``internvl-bridge`` and ``python -m internvl_bridge``."""
 
+import gc
 import signal
 import sys
 
 
 def main() -> None:
     """Run the command line; Ctrl-C exits with 130 at any moment, also while modules are being imported."""
+    # Modules, and then plans, are some hundred thousand small objects without a cycle. To look for cycles among them
+    # takes as long as the planning itself.
+    gc.disable()
     try:
         from internvl_bridge.cli import app as cli  # noqa: PLC0415
 

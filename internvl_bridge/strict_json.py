@@ -25,14 +25,14 @@ def parse_json_object(text: bytes, malformed: Callable[[str], Exception], *, inf
     ``infinite``: ``Infinity`` is read, as Python's own parser does. Raises whatever ``malformed(reason)``
     returns.
     """
-    if text.count(b"[") + text.count(b"{") > _MOST_CONTAINERS or text.count(b",") > _MOST_VALUES:
+    if _has_too_many_values(text):
         raise malformed(f"more than {_MOST_CONTAINERS:,} objects and lists, or {_MOST_VALUES:,} values")
     try:
         value = json.loads(
             text.decode(),
             object_pairs_hook=_unique,
             parse_constant=_infinity if infinite else _no_number,
-            parse_int=_whole_number,
+            parse_int=_whole_number if b"-0" in text else None,  # headers have very many numbers
             parse_float=_finite_number,
         )
         if b"\\u" in text:  # only an escape can spell a lone surrogate
@@ -46,6 +46,12 @@ def parse_json_object(text: bytes, malformed: Callable[[str], Exception], *, inf
     if not isinstance(value, dict):
         raise malformed(f"a JSON object was expected, not {type(value).__name__}")
     return value
+
+
+def _has_too_many_values(text: bytes) -> bool:
+    if len(text) <= min(_MOST_CONTAINERS, _MOST_VALUES):  # as in nearly all files: nothing need be counted
+        return False
+    return text.count(b"[") + text.count(b"{") > _MOST_CONTAINERS or text.count(b",") > _MOST_VALUES
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

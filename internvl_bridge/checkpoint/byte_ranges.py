@@ -29,12 +29,15 @@ def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
     A target that gathers several sources stands where its first source stood. Two targets can be made of the same
     source (a tied output head). They stand in the order of their names.
     """
-    started: dict[str, list[tuple[int, str]]] = {}
+    started: dict[str, list[str]] = {}
     for key, recipe in plan.recipes.items():
-        started.setdefault(recipe.runs[0].key, []).append((recipe.runs[0].start, key))
+        started.setdefault(recipe.runs[0].key, []).append(key)
     shards: list[dict[str, TargetTensor]] = [{} for _ in source.shards]
     for stored, tensor in source.tensors.items():
-        for _, key in sorted(started.get(stored, ())):
+        keys = started.get(stored, [])
+        if len(keys) > 1:
+            keys.sort(key=lambda key: (plan.recipes[key].runs[0].start, key))
+        for key in keys:
             shards[tensor.shard][key] = target_tensor(plan.recipes[key], source)
     return [
         ShardContents(tensors, {**shard.metadata, "format": "pt"})
@@ -45,8 +48,11 @@ def in_source_shards(plan: Plan, source: Checkpoint) -> list[ShardContents]:
 
 def target_tensor(recipe: Recipe, source: Checkpoint) -> TargetTensor:
     """The target that ``recipe`` makes, and where its bytes lie in ``source``."""
-    ranges = coalesced([_byte_range(run, source.tensors[run.key]) for run in recipe.runs])
-    return TargetTensor(recipe.spec.dtype, recipe.spec.shape, ranges)
+    dtype, shape = recipe.spec
+    first = source.tensors[recipe.runs[0].key]
+    if len(recipe.runs) == 1 and first.shape == shape and first.data.length:  # a whole one, as nearly all are
+        return TargetTensor(dtype, shape, first.ranges)
+    return TargetTensor(dtype, shape, coalesced(_byte_range(run, source.tensors[run.key]) for run in recipe.runs))
 
 
 def _byte_range(run: Run, tensor: StoredTensor) -> ByteRange:

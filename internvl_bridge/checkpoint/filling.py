@@ -124,6 +124,6 @@ def _together(ours: Checkpoint, base: Checkpoint, stored: Collection[str], mark:
     """The shards and tensors of ``ours``, and those of ``base`` that are ``stored`` there and used."""
     used = {key: tensor for key, tensor in base.tensors.items() if key in stored}
     numbers = {old: len(ours.shards) + new for new, old in enumerate(sorted({t.shard for t in used.values()}))}
-    moved = {mark + key: replace(tensor, shard=numbers[tensor.shard]) for key, tensor in used.items()}
+    moved = {mark + key: tensor._replace(shard=numbers[tensor.shard]) for key, tensor in used.items()}
     shards = (*ours.shards, *(base.shards[old] for old in numbers))
     return replace(ours, shards=shards, tensors={**ours.tensors, **moved})

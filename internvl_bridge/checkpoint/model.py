@@ -1,5 +1,6 @@
 """A checkpoint directory, read and understood."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,9 +91,9 @@ class Model:
     def dtype(self) -> str:
         """Torch's name of the dtype that most elements have."""
         sizes = dict.fromkeys(TORCH_NAMES, 0)
-        for spec in self.specs.values():
+        for spec, count in Counter(self.specs.values()).items():  # few differ
             if spec.dtype in sizes:
-                sizes[spec.dtype] += spec.elements
+                sizes[spec.dtype] += count * spec.elements
         return TORCH_NAMES[max(sizes, key=sizes.__getitem__)]
 
 

@@ -4,7 +4,6 @@ Importing this module, for ``--help`` or shell completion, imports little but Ty
 when it runs.
 """
 
-import gc
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -603,9 +602,6 @@ def _options(
 
 def main() -> None:
     """Run the command line; the entry point is :mod:`internvl_bridge.__main__`."""
-    # A plan is some hundred thousand small objects without a cycle: looking for cycles among them
-    # takes as long as the planning itself.
-    gc.disable()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")  # lest a name that cannot be printed fails

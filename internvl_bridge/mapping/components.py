@@ -1,7 +1,7 @@
 """Which part of a model a tensor belongs to, for reports: by the words of its key, in any spelling of either format."""
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from internvl_bridge.mapping.numberless import numberless, of_first_expert
 
@@ -28,8 +28,8 @@ _GROUP_WORDS = {
 """The group of a tensor whose key has one of these words. The first that fits counts: a router is part of an MLP."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+# A named tuple, as those of all tensors are counted: a dataclass takes far longer to hash.
+class Place(NamedTuple):
     """Where in a model a tensor is: its component, its group there, and its layer, None outside of the layers."""
 
     component: str

@@ -2,19 +2,23 @@
 
 A plan moves contiguous runs of row-major elements and computes nothing. So plans can be inverted, composed and compared
 without looking at a single value.
+
+What they are made of are named tuples: there are several for every tensor, and dataclasses take longer to make,
+compare and hash.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
+from typing import NamedTuple
 
 from internvl_bridge.errors import ContradictionError, ProofError
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(NamedTuple):
     """What a tensor is, without its values: a safetensors dtype name and a row-major shape."""
 
     dtype: str
@@ -25,8 +29,7 @@ class TensorSpec:
         return prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """The elements ``[start, stop)`` of the source tensor ``key``, in row-major order."""
 
     key: str
@@ -34,8 +37,7 @@ class Run:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(NamedTuple):
     """One target tensor: its spec, and the runs that fill it, in order."""
 
     spec: TensorSpec
@@ -89,10 +91,35 @@ def invert(plan: Plan) -> Plan:
 
 def restored(plan: Plan) -> Iterator[tuple[str, Recipe]]:
     """Every source key of ``plan`` with the recipe that restores it, one at a time; as :func:`invert`."""
-    uses: dict[str, list[_Use]] = {key: [] for key in plan.sources}
+    kept = {key for key, recipe in plan.recipes.items() if _keeps(recipe, key, plan.sources)}  # nearly all
+    uses = _uses(plan, kept)
+    for key, spec in plan.sources.items():
+        yield key, plan.recipes[key] if key in kept else _restored(key, spec, uses[key])
+
+
+_Use = tuple[Run, str, int]
+"""A run of a source, the target that it is part of, and where it begins there."""
+
+
+def _keeps(recipe: Recipe, key: str, sources: Mapping[str, TensorSpec]) -> bool:
+    """Whether ``recipe`` makes the tensor ``key`` of all of itself and nothing else: then it is its own inverse."""
+    spec, runs = recipe
+    if len(runs) != 1 or sources.get(key) != spec:
+        return False
+    source, start, stop = runs[0]
+    return source == key and start == 0 and stop == spec.elements
+
+
+def _uses(plan: Plan, kept: AbstractSet[str]) -> dict[str, list[_Use]]:
+    """How ``plan`` uses its sources, but for those ``kept``: these are used already, so nothing else may use them."""
+    uses: dict[str, list[_Use]] = {key: [] for key in plan.sources.keys() - kept}
     for target, recipe in plan.recipes.items():
+        if target in kept:
+            continue
         offset = 0
         for run in recipe.runs:
+            if run.key in kept:
+                raise _not_used_once(run.start, run.key, "used twice")
             uses[run.key].append((run, target, offset))
             offset += run.stop - run.start
         if offset != recipe.spec.elements:
@@ -100,23 +127,7 @@ def restored(plan: Plan) -> Iterator[tuple[str, Recipe]]:
                 f"The plan fills {offset} of the {recipe.spec.elements} elements of {target}.",
                 _REPORT_A_BUG,
             )
-    for key, spec in plan.sources.items():
-        found = uses.pop(key)
-        same = plan.recipes.get(key)
-        if len(found) == 1 and same is not None and _keeps(same, key, spec):  # as nearly all do
-            yield key, same
-        else:
-            yield key, _restored(key, spec, found)
-
-
-_Use = tuple[Run, str, int]
-"""A run of a source, the target that it is part of, and where it begins there."""
-
-
-def _keeps(recipe: Recipe, key: str, spec: TensorSpec) -> bool:
-    """Whether ``recipe`` makes the tensor ``key`` of itself: then it is its own inverse."""
-    run = recipe.runs[0]
-    return run.key == key and run.start == 0 and run.stop == spec.elements and recipe.spec == spec
+    return uses
 
 
 def _restored(key: str, spec: TensorSpec, uses: list[_Use]) -> Recipe:
@@ -126,12 +137,16 @@ def _restored(key: str, spec: TensorSpec, uses: list[_Use]) -> Recipe:
     for run, target, offset in sorted(uses, key=lambda use: use[0].start):
         if run.start != position:
             used = "not used" if run.start > position else "used twice"
-            raise ProofError(f"Element {min(run.start, position)} of {key} is {used}.", _REPORT_A_BUG)
+            raise _not_used_once(min(run.start, position), key, used)
         position = run.stop
         runs.append(Run(target, offset, offset + run.stop - run.start))
     if position != spec.elements:
-        raise ProofError(f"Element {position} of {key} is not used.", _REPORT_A_BUG)
+        raise _not_used_once(position, key, "not used")
     return Recipe(spec, joined(runs))
+
+
+def _not_used_once(element: int, key: str, used: str) -> ProofError:
+    return ProofError(f"Element {element} of {key} is {used}.", _REPORT_A_BUG)
 
 
 def compose(outer: Plan, inner: Plan) -> Plan:

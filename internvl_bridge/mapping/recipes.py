@@ -13,10 +13,11 @@ How = Literal["kept", "renamed", "split", "fused", "reordered"]
 
 def how_made(key: str, recipe: Recipe, sources: Mapping[str, TensorSpec]) -> How:
     """How the tensor ``key`` is made of the tensors ``sources``."""
-    if len({run.key for run in recipe.runs}) != 1:
-        return "fused"
     [first, *others] = recipe.runs
-    if recipe.spec.elements != sources[first.key].elements:
+    if others and any(run.key != first.key for run in others):
+        return "fused"
+    source = sources[first.key]
+    if recipe.spec != source and recipe.spec.elements != source.elements:
         return "split"
     if others:
         return "reordered"

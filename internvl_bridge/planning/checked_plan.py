@@ -103,7 +103,7 @@ def _weights(model: ModelDescription, l1_specs: Specs) -> dict[str, tuple[int, .
 
 def _check_sizes(model: ModelDescription, specs: Specs, *, fused: bool) -> None:
     """Refuse what would make enumerating absurd: every layer and every expert has a tensor with elements."""
-    empty = next((key for key, spec in specs.items() if not spec.elements), None)
+    empty = next((key for key, spec in specs.items() if 0 in spec.shape), None)
     if empty is not None:
         raise ContradictionError(
             f"{empty} has shape {list(specs[empty].shape)[:8]}, which holds nothing.",

@@ -1,12 +1,12 @@
 """A range of bytes of a file, wherever that file lies."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
+# A named tuple, as there is one for every tensor: a frozen dataclass takes twice as long to make.
+class ByteRange(NamedTuple):
     """The bytes ``[offset, offset + length)`` of a file.
 
     ``is_stored``: they lie on a disk. Other bytes are computed when the file is read, so that nothing can share them.
@@ -42,4 +42,4 @@ def _are_of_one_file(one: ByteRange, other: ByteRange) -> bool:
 def _up_to(byte_range: ByteRange, end: int) -> ByteRange:
     """The bytes from the start of ``byte_range`` up to ``end``."""
     length = end - byte_range.offset
-    return byte_range if length == byte_range.length else replace(byte_range, length=length)
+    return byte_range if length == byte_range.length else byte_range._replace(length=length)

@@ -227,7 +227,7 @@ def _start_of(tensor: TargetTensor | LocatedTensor) -> Iterator[ByteRange]:
     room = _START
     for byte_range in tensor.ranges:
         if room:
-            yield replace(byte_range, length=min(room, byte_range.length))
+            yield byte_range._replace(length=min(room, byte_range.length))
             room -= min(room, byte_range.length)
 
 

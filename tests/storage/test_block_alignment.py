@@ -20,6 +20,7 @@ PIECES = st.lists(
         st.sampled_from(FILES),
         st.integers(0, 5 * BLOCK) | st.sampled_from([0, 8, BLOCK, BLOCK + 8]),
         LENGTHS,
+        is_stored=st.just(value=True),
     ),
     max_size=6,
 )
