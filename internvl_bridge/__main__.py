@@ -18,6 +18,7 @@ def main() -> None:
         sys.exit(130)
     finally:
         _ignore_signals()
+        gc.freeze()  # else Python looks for cycles once more at its end, for as long as a tenth of a large plan took
 
 
 def _ignore_signals() -> None:

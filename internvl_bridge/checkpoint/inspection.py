@@ -133,8 +133,9 @@ def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = N
         place=str(model.directory.absolute()),
     )
     dtypes: Counter[str] = Counter()
-    for tensor in model.checkpoint.tensors.values():
-        dtypes[tensor.dtype] += prod(tensor.shape)
+    kinds = Counter((tensor.dtype, tensor.shape) for tensor in model.checkpoint.tensors.values())
+    for (dtype, shape), count in kinds.items():  # few differ
+        dtypes[dtype] += count * prod(shape)
     usage, unreadable = _usage(model)
     versions = () if refusal is not None else _versions(model)
     saved_by = model.description.values.get("transformers_version") if model.format is Format.HF else None

@@ -53,7 +53,7 @@ from internvl_bridge.cli.arguments import (
     Yes,
 )
 from internvl_bridge.cli.flags import Command, Group
-from internvl_bridge.verification.tensor_difference import Sort
+from internvl_bridge.verification.sort import Sort
 
 _PROGRAM = "internvl-bridge"
 _UsageError: Any = typer.BadParameter.__mro__[1]

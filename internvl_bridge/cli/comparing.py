@@ -14,7 +14,7 @@ from internvl_bridge.verification.checksum_report import checksum_report
 from internvl_bridge.verification.checksums import verify_checksums
 from internvl_bridge.verification.comparison_report import comparison_report
 from internvl_bridge.verification.directories import verify as verify_checkpoints
-from internvl_bridge.verification.tensor_difference import Sort
+from internvl_bridge.verification.sort import Sort
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from internvl_bridge.checkpoint.inspection_report import inspection_summary
 from internvl_bridge.convert.disk_budget import Budget
 from internvl_bridge.convert.link_notes import links_text
 from internvl_bridge.convert.prepare import Conversion
@@ -42,6 +41,8 @@ def intention(conversion: Conversion) -> str:
 
 def cost_facts(conversion: Conversion, budget: Budget) -> Facts:
     """What it would cost, and what it would write."""
+    from internvl_bridge.checkpoint.inspection_report import inspection_summary  # noqa: PLC0415 (not for a run)
+
     sizes = [shard.size for shard in conversion.shards if shard.equals is None]
     others = sorted({*conversion.files} - {shard.name for shard in conversion.shards})
     compared = f", and {human_size(budget.verified)} of both sides to compare them" if budget.verified else ""

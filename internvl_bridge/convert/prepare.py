@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from internvl_bridge.checkpoint.byte_ranges import in_source_shards, target_tensors
 from internvl_bridge.checkpoint.filling import filled
-from internvl_bridge.checkpoint.inspection import Inspection, inspection_of
 from internvl_bridge.checkpoint.model import Model, Source, read_model, read_other
 from internvl_bridge.checkpoint.model_plan import HEAD_IS_COPY, plan_model
 from internvl_bridge.checkpoint.weights import holds_weights, stored_plan, weights_place
@@ -69,6 +68,7 @@ from internvl_bridge.storage.source_shards import INDEX_FILE, Shard
 from internvl_bridge.work.workers import check_workers
 
 if TYPE_CHECKING:
+    from internvl_bridge.checkpoint.inspection import Inspection
     from internvl_bridge.convert.computation import Computation
 
 _AS_USUAL = Execution()
@@ -95,7 +95,6 @@ class Conversion:
     """
 
     model: Model
-    found: Inspection
     inputs: tuple[Path, ...]
     contents: Contents
     recorded: Recorded
@@ -119,6 +118,13 @@ class Conversion:
     head: OutputHead = OutputHead.OWN
     computation: "Computation | None" = None
     placed: Mapping[str, TargetTensor] | None = None
+
+    @property
+    def found(self) -> "Inspection":
+        """What the source is, for reports: no byte should wait for it."""
+        from internvl_bridge.checkpoint.inspection import inspection_of  # noqa: PLC0415 (after the work)
+
+        return inspection_of(self.model, self.head)
 
     @property
     def targets(self) -> Mapping[str, TargetTensor]:
@@ -219,7 +225,6 @@ def prepare(
         check_consumable(model, planned)
     return Conversion(
         model=model,
-        found=inspection_of(model, planned.head),
         inputs=inputs.directories,
         contents=inputs.contents,
         recorded=recorded(model, manifest),

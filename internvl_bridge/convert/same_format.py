@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from internvl_bridge.checkpoint.inspection import inspection_of
 from internvl_bridge.checkpoint.model import Model, Source, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.convert.companions.same_format import same_files
@@ -96,7 +95,6 @@ def conversion_of(
     shards = arranged(weights.shards, model, options)
     return Conversion(
         model=model,
-        found=inspection_of(model, weights.planned.head),
         inputs=inputs.directories,
         contents=inputs.contents,
         recorded=recorded(model, manifest),
@@ -117,6 +115,7 @@ def conversion_of(
         options=options,
         execution=opened.execution,
         command=command,
+        head=weights.planned.head,
         computation=weights.computation,
         placed=weights.placed,
     )

@@ -93,8 +93,10 @@ def _mlp(prefix: str, hidden: int, intermediate: int, *, bias: bool = False) -> 
 
 def _experts(prefix: str, hidden: int, dims: ExpertDims) -> Entries:
     yield f"{prefix}.mlp.gate.weight", (dims.experts, hidden)
+    alike = [*_mlp("", hidden, dims.intermediate)]  # a model has thousands of experts
     for expert in range(dims.experts):
-        yield from _mlp(f"{prefix}.mlp.experts.{expert}", hidden, dims.intermediate)
+        for name, shape in alike:
+            yield f"{prefix}.mlp.experts.{expert}{name}", shape
 
 
 def linear(name: str, weight: Shape, *, bias: bool) -> Entries:

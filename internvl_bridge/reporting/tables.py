@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from math import isfinite, isinf, isnan
 
 from internvl_bridge.reporting.printable import printable
@@ -79,5 +78,7 @@ def _cells(row: tuple[str, ...], align: str) -> Iterator[str]:
 
 def _text(text: str) -> str:
     """``text`` for HTML; the spaces at its start stay."""
+    from html import escape  # noqa: PLC0415 (only notebooks need it)
+
     indent = len(text) - len(text.lstrip(" "))
     return "&nbsp;" * indent + escape(printable(text[indent:]))

@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from internvl_bridge.errors import named
 from internvl_bridge.storage.file_system import FileSystem
 from internvl_bridge.storage.local_files import LOCAL
+from internvl_bridge.work.progress import Advance, silent
+from internvl_bridge.work.workers import in_parallel
 
 _BLOCK = 1 << 20
+_AT_ONCE = 8
+"""Small files that wait for the disk together."""
 
 
 def write_bytes(path: Path, data: bytes, files: FileSystem = LOCAL) -> None:
@@ -35,14 +40,19 @@ def write_files(
 ) -> None:
     """Create the files ``texts`` (by name) and copies of the files ``copies`` in ``directory``, all durable.
 
-    ``check`` is called before each; what it raises ends the work.
+    Several at a time: to make a small file durable is to wait for the disk. ``check`` is called before each; what it
+    raises ends the work.
     """
-    for path in copies:
+    works = [
+        *(partial(copy_file, path, directory / path.name, files) for path in copies),
+        *(partial(write_bytes, directory / name, text.encode(), files) for name, text in texts.items()),
+    ]
+
+    def checked(work: Callable[[], None], _: Advance) -> None:
         check()
-        copy_file(path, directory / path.name, files)
-    for name, text in texts.items():
-        check()
-        write_bytes(directory / name, text.encode(), files)
+        work()
+
+    in_parallel(checked, works, _AT_ONCE, silent("Writing", 0, len(works)))
 
 
 def write_json(path: Path, value: object, files: FileSystem = LOCAL) -> None:

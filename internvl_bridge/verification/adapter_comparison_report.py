@@ -6,7 +6,7 @@ from internvl_bridge.reporting.tables import Part, Table, number_text
 from internvl_bridge.verification.adapters import AdapterComparison
 from internvl_bridge.verification.changes import rank
 from internvl_bridge.verification.comparison_report import TOP
-from internvl_bridge.verification.tensor_difference import Sort
+from internvl_bridge.verification.sort import Sort
 
 _LISTED = 20
 

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from internvl_bridge.mapping.components import COMPONENTS, GROUPS, TEXT, TOWER, Place, place_of
 from internvl_bridge.mapping.numberless import numberless
-from internvl_bridge.verification.tensor_difference import Sort, TensorDifference, as_number, norm_of, relative
+from internvl_bridge.verification.sort import Sort
+from internvl_bridge.verification.tensor_difference import TensorDifference, as_number, norm_of, relative
 from internvl_bridge.verification.tensors import Comparison
 
 _Name = TypeVar("_Name", bound=Hashable)

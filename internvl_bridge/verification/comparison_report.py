@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from internvl_bridge.mapping.numberless import numberless
 from internvl_bridge.reporting.tables import Facts, Part, Table, bars, number_text
 from internvl_bridge.verification.changes import Change, by_component, by_group, by_layer, in_order, most_changed, rank
-from internvl_bridge.verification.tensor_difference import Sort, TensorDifference
+from internvl_bridge.verification.sort import Sort
+from internvl_bridge.verification.tensor_difference import TensorDifference
 from internvl_bridge.verification.tensors import Comparison
 
 TOP = 10

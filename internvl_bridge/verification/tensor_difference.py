@@ -3,12 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import hypot, inf, isfinite, isnan, nan
-from typing import Any, Literal
+from typing import Any
 
 from internvl_bridge.verification.distribution import Distribution
-
-Sort = Literal["relative", "l2", "largest", "name"]
-"""By what differences are ordered: by a number, the largest first, or by name."""
 
 
 @dataclass(frozen=True, slots=True)
