@@ -10,6 +10,7 @@ from typing import Any
 from internvl_bridge.catalog.engines import Served
 from internvl_bridge.catalog.transformers_versions import loading_versions
 from internvl_bridge.checkpoint.component_sizes import ComponentSize, component_sizes
+from internvl_bridge.checkpoint.looking import looked_at
 from internvl_bridge.checkpoint.model import Model, Source, read_model
 from internvl_bridge.checkpoint.model_plan import plan_model
 from internvl_bridge.errors import BridgeError
@@ -84,13 +85,13 @@ class Inspection:
 
 
 def inspect(path: str | Path, *, config: str | Path | None = None, state_dict: str | None = None) -> Inspection:
-    """Describe the checkpoint directory ``path``, from its headers and its config.json.
+    """Describe the checkpoint ``path``, from its headers and its config.json.
 
     Reads tensor data in one case only: if config.json calls a model tied that stores both an output head and input
     embeddings. Only their bits show whether one is a copy of the other.
 
     Args:
-        path: Directory of a checkpoint of either format.
+        path: Directory of a checkpoint of either format, or its place on the hub (``hf://owner/name``).
         config: Directory of its config.json and tokenizer, if they are not in ``path``.
         state_dict: Which model is meant, where ``path`` holds several, such as a model and its average.
 
@@ -106,7 +107,13 @@ def inspect(path: str | Path, *, config: str | Path | None = None, state_dict: s
         >>> found.format, found.family, found.refusal
         ('custom', 'Qwen3', None)
     """
-    model = read_model(Source(Path(path), None if config is None else Path(config), state_dict))
+    with looked_at(path) as look:
+        found = _inspected(Source(look.directory, None if config is None else Path(config), state_dict))
+    return replace(found, path=look.name)
+
+
+def _inspected(source: Source) -> Inspection:
+    model = read_model(source)
     target = MOST_COMPATIBLE if model.format is Format.CUSTOM else CUSTOM
     try:
         check_no_fork(model.description.file)
@@ -115,8 +122,8 @@ def inspect(path: str | Path, *, config: str | Path | None = None, state_dict: s
         quantization(model.description.values, planned.packed, target.format)
         head = planned.head
     except BridgeError as error:
-        return replace(inspection_of(model, None, str(error)), path=str(path))
-    return replace(inspection_of(model, head), path=str(path))
+        return inspection_of(model, None, str(error))
+    return inspection_of(model, head)
 
 
 def inspection_of(model: Model, head: OutputHead | None, refusal: str | None = None) -> Inspection:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from internvl_bridge._version import __version__
+from internvl_bridge.checkpoint.looking import Look
 from internvl_bridge.cli.terminal import Failure, exit_codes, failure_of, put, say
 from internvl_bridge.errors import BridgeError, OptionError
 from internvl_bridge.reporting.commands import typed_path
@@ -68,6 +69,11 @@ class PlaceRead:
         for directory, name in self.names.items():
             text = text.replace(directory, name)
         return text
+
+    @classmethod
+    def of(cls, look: Look) -> "PlaceRead | None":
+        """The place of ``look``, if it is not here."""
+        return None if look.origin is None else cls(look.origin, look.bytes, {str(look.directory): look.name})
 
     def as_json(self) -> dict[str, Any]:
         """The place as values that :func:`json.dumps` takes."""

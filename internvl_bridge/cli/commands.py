@@ -66,7 +66,7 @@ def convert(
             with progress_bar(quiet=show.quiet) as progress:
                 report = carry_out(conversion, progress)
             say_warnings(report.warnings[len(conversion.warnings) :])  # what only the bytes show
-            pushed = push_output(output, show)
+            pushed = push_output(output, show, is_ok=report.ok)
             return Answer(
                 "conversion",
                 lambda: with_push(report.as_json(), pushed),

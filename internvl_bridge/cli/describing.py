@@ -9,9 +9,9 @@ from internvl_bridge.checkpoint.adapter_inspection import inspect_adapter
 from internvl_bridge.checkpoint.adapter_report import adapter_report
 from internvl_bridge.checkpoint.inspection import inspect as inspect_checkpoint
 from internvl_bridge.checkpoint.inspection_report import inspection_report
+from internvl_bridge.checkpoint.looking import looked_at
 from internvl_bridge.cli.abandoned_reports import abandoned_as_json, abandoned_lines
-from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.looking import looked_at
+from internvl_bridge.cli.answers import Answer, PlaceRead, PrintOptions, answer
 from internvl_bridge.cli.release_reports import release_report, releases_as_json
 from internvl_bridge.storage.abandoned import abandoned_outputs, remove_abandoned
 
@@ -23,9 +23,9 @@ def inspect(path: Path, config: Path | None, state_dict: str | None, base: Path 
         with looked_at(path) as look:
             if is_adapter_directory(look.directory):
                 adapter = inspect_adapter(look.directory, base=base)
-                return Answer("adapter", adapter.as_json, lambda: adapter_report(adapter), place=look.place)
+                return Answer("adapter", adapter.as_json, lambda: adapter_report(adapter), place=PlaceRead.of(look))
             found = replace(inspect_checkpoint(look.directory, config=config, state_dict=state_dict), path=look.name)
-            return Answer("inspection", found.as_json, lambda: inspection_report(found), place=look.place)
+            return Answer("inspection", found.as_json, lambda: inspection_report(found), place=PlaceRead.of(look))
 
     answer("inspect", work, show)
 

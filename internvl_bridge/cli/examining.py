@@ -5,8 +5,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.looking import looked_at, whole
+from internvl_bridge.checkpoint.looking import looked_at, whole
+from internvl_bridge.cli.answers import Answer, PlaceRead, PrintOptions, answer
 from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
 from internvl_bridge.diagnosis.diagnosis_report import diagnosis_report
 from internvl_bridge.diagnosis.examination import diagnose
@@ -41,7 +41,9 @@ def doctor(examined: Examined, workers: int | None, show: PrintOptions, *, deep:
             )
         named = replace(found, path=look.name)
         code = 0 if found.healthy else DIFFERS
-        return Answer("diagnosis", named.as_json, lambda: diagnosis_report(named), exit_code=code, place=look.place)
+        return Answer(
+            "diagnosis", named.as_json, lambda: diagnosis_report(named), exit_code=code, place=PlaceRead.of(look)
+        )
 
     answer("doctor", work, show)
 

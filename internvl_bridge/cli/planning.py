@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
-from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.looking import looked_at
+from internvl_bridge.checkpoint.looking import looked_at
+from internvl_bridge.cli.answers import Answer, PlaceRead, PrintOptions, answer
 from internvl_bridge.cli.terminal import warn
 from internvl_bridge.convert.at_hand import options_at_hand
 from internvl_bridge.convert.disk_budget import Budget, budget_of, check_room
@@ -37,8 +37,8 @@ def plan(
 
     def work() -> Answer:
         with looked_at(source) as look:
-            chosen = options_at_hand(options, only_small=True) if look.place is not None else options_at_hand(options)
-            beside = Path.cwd() / look.directory.name if look.place else look.directory.absolute()
+            chosen = options_at_hand(options, only_small=True) if look.origin is not None else options_at_hand(options)
+            beside = Path.cwd() / look.directory.name if look.origin else look.directory.absolute()
             if is_adapter_directory(look.directory):
                 from internvl_bridge.cli.adapter_commands import plan_adapter  # noqa: PLC0415 (few sources are adapters)
 
@@ -49,7 +49,7 @@ def plan(
             place = output or beside.with_name(f"{beside.name}-{wanted.value}")
             conversion = prepare(look.directory, place, (Format.HF if repair else accepted, wanted), chosen, execution)
             say_warnings(conversion.warnings)
-            return replace(planned(conversion), place=look.place)
+            return replace(planned(conversion), place=PlaceRead.of(look))
 
     answer("plan", work, show, output)
 

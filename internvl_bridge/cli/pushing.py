@@ -1,10 +1,12 @@
 """Bring what a command made to the hub, if that is wanted."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from internvl_bridge.cli.answers import PrintOptions
+from internvl_bridge.cli.terminal import warn
 from internvl_bridge.convert.options import Execution
 from internvl_bridge.errors import OptionError
 from internvl_bridge.reporting.sizes import human_size
@@ -28,16 +30,20 @@ def check_push(execution: Execution, show: PrintOptions) -> None:
     check_login(repository_name(show.push_to))
 
 
-def push_output(output: Path, show: PrintOptions) -> "Pushed | None":
-    """Push ``output``, if that is wanted: what was pushed."""
+def push_output(output: Path, show: PrintOptions, *, is_ok: bool = True) -> "Pushed | None":
+    """Push ``output``, if that is wanted and it ``is_ok``: what was pushed."""
     if show.push_to is None:
+        return None
+    if not is_ok:
+        warn(f"Warning: {output} is not pushed, as its reference contradicts it.")
         return None
     from internvl_bridge.sharing.pushing import push_to_hub  # noqa: PLC0415 (imports huggingface_hub)
 
     try:
         return push_to_hub(output, show.push_to, private=show.private)
     except BaseException as error:
-        error.add_note(f"{output} is complete. To try again: internvl-bridge push {output} {show.push_to}")
+        again = ["internvl-bridge", "push", str(output), show.push_to, *(["--private"] if show.private else [])]
+        error.add_note(f"{output} is complete. To try again: {shlex.join(again)}")
         raise
 
 

@@ -101,6 +101,8 @@ def verified_text(report: ConversionReport) -> str:
 
 
 def _compared(report: ConversionReport) -> str:
+    if report.streamed:
+        return "what came from the hub, by checksum"
     if report.computed is not None:
         return "the source, and with what was computed once more"
     return "the source" if isinstance(report.found, Inspection) else "tensors that were made once more"

@@ -50,8 +50,8 @@ def manifest_of(directory: Path) -> tuple[Manifest | None, tuple[str, ...]]:
     return None, (Warn(f"{SIDECAR_FILE} was changed since it was written, so that its checksums are not used."),)
 
 
-def recorded(model: Model, manifest: Manifest | None) -> Recorded:
-    """What ``manifest`` records of the weights of ``model`` that are there."""
+def recorded(model: Model, manifest: Manifest | None, *, is_streamed: bool = False) -> Recorded:
+    """What ``manifest`` records of the weights of ``model`` that are there, or are read from elsewhere (streamed)."""
     if manifest is None or model.weights.assembly is not None or model.source.config is not None:
         return NOTHING
     written = stamp_of(model.directory / SIDECAR_FILE).modified
@@ -60,7 +60,7 @@ def recorded(model: Model, manifest: Manifest | None) -> Recorded:
     files: dict[Path, str] = {}
     for key, tensor in model.checkpoint.tensors.items():
         shard = model.checkpoint.shards[tensor.shard]
-        if shard.is_absent and model.source.consumption is None:
+        if shard.is_absent and model.source.consumption is None and not is_streamed:
             continue
         record = manifest.weights.get(shard.path.name)
         if record is None or key not in record.tensors:

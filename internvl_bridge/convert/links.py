@@ -25,7 +25,8 @@ def check_links(directories: Iterable[Path], files: Collection[Path]) -> None:
     """
     for directory in directories:
         home = Path(os.path.realpath(directory))
-        allowed = {home, home.parent.parent / "blobs"} if home.parent.name == "snapshots" else {home}
+        caches = (commit.parent.parent for commit in (home, *home.parents) if commit.parent.name == "snapshots")
+        allowed = {home, *(cache / "blobs" for cache in caches)}
         targets = {path: Path(os.path.realpath(path)) for path in files if path.parent == directory and path.is_file()}
         leading_out = [
             f"{path.name} to {target}" for path, target in targets.items() if not allowed & {*target.parents}

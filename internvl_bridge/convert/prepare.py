@@ -35,7 +35,7 @@ from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.serving import notes_on_serving, served_as
 from internvl_bridge.convert.source_notes import fields_that_differ, notes_on_source
 from internvl_bridge.convert.source_watch import Contents, contents_of
-from internvl_bridge.errors import UnsupportedModelError
+from internvl_bridge.errors import OptionError, UnsupportedModelError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.mapping.plan import Plan
 from internvl_bridge.mapping.spellings import chosen_spelling
@@ -51,6 +51,7 @@ from internvl_bridge.reporting.sizes import parse_size
 from internvl_bridge.storage.consumed import begun_consumption
 from internvl_bridge.storage.equal_files import with_equal_files
 from internvl_bridge.storage.linking import check_device
+from internvl_bridge.storage.local_files import LOCAL
 from internvl_bridge.storage.output_place import check_apart, check_output
 from internvl_bridge.storage.output_shards import (
     OutputShard,
@@ -227,7 +228,7 @@ def prepare(
         model=model,
         inputs=inputs.directories,
         contents=inputs.contents,
-        recorded=recorded(model, manifest),
+        recorded=recorded(model, manifest, is_streamed=execution.reads is not LOCAL),
         output=output,
         wanted=wanted,
         plan=planned.plan,
@@ -281,6 +282,8 @@ def inputs_of(source: Path, options: Options, execution: Execution) -> Inputs:
 
 def check_places(output: Path, inputs: Inputs, execution: Execution) -> None:
     """Raise OutputError for an ``output`` that is not apart from what is read, or would replace what is lost then."""
+    if str(output).startswith("hf:"):
+        raise OptionError(f"{output} is not a directory of this machine.", "Use --push-to-hub, or the command push.")
     for what, read in inputs.given.items():
         check_apart(output, read, _CALLED[what])
     for place in map(weights_place, inputs.weights):

@@ -47,8 +47,8 @@ class ConversionReport:
     what a model computes and differ from the reference's, with both values. ``accepted`` names what was accepted.
     ``engines`` are those that serve the output. ``filled`` are the keys of tensors that the source lacked. ``computed``
     is what was computed, None if every byte was moved. ``linked`` are the files that are links, None if none were asked
-    for. ``consumed`` names the files of the source that were deleted. ``moves`` is what was done with every tensor;
-    :func:`internvl_bridge.save_report` shows it.
+    for. ``consumed`` names the files of the source that were deleted. ``streamed``: the source was read once, from
+    elsewhere. ``moves`` is what was done with every tensor; :func:`internvl_bridge.save_report` shows it.
     """
 
     source: Path
@@ -75,6 +75,7 @@ class ConversionReport:
     computed: "Computed | None"
     linked: Linked | None
     consumed: tuple[str, ...]
+    streamed: bool
     moves: Moves | AdapterMoves
 
     @property
@@ -128,5 +129,6 @@ class ConversionReport:
             "computed": None if self.computed is None else self.computed.as_json(),
             "linked": None if self.linked is None else self.linked.as_json(),
             "consumed": list(self.consumed),
+            "streamed": self.streamed,
             "ok": self.ok,
         }

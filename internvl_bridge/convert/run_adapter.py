@@ -70,6 +70,7 @@ def carry_out_adapter(conversion: AdapterConversion, progress: Progress = silent
         computed=None,
         linked=None,
         consumed=(),
+        streamed=False,
         moves=conversion.moves,
     )
 

@@ -52,6 +52,7 @@ def report_of(
         computed=_computed(conversion.computation, roundings),
         linked=_linked(conversion, shards),
         consumed=tuple(sorted(written.workspace.journal.consumed)),
+        streamed=conversion.execution.stream,
         moves=conversion.moves,
     )
 

@@ -1,8 +1,10 @@
 """Examine a directory, whatever it holds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
+from internvl_bridge.checkpoint.looking import looked_at, whole
 from internvl_bridge.convert.options import Options, check_kind
 from internvl_bridge.diagnosis.adapters import examined_adapter
 from internvl_bridge.diagnosis.checkpoints import examined_checkpoint
@@ -29,7 +31,7 @@ def diagnose(
     files. As a conversion, it also reads some rows where only these show what happened to an output head or to experts.
 
     Args:
-        path: Directory of a checkpoint or an adapter, of either format.
+        path: Directory of a checkpoint or an adapter, of either format, or its place on the hub (``hf://owner/name``).
         config: Directory of its config.json and tokenizer, if they are not in ``path``.
         state_dict: Which model is meant, where ``path`` holds several.
         base: Directory of the base model of an adapter. By default the one that it names.
@@ -49,13 +51,14 @@ def diagnose(
         >>> internvl_bridge.diagnose("InternVL3_5-8B").healthy
         True
     """
-    directory = Path(path)
-    if not directory.is_dir():
-        raise not_a_directory(directory)
     for place in (config, base):
         if place is not None and not Path(place).is_dir():
             raise not_a_directory(Path(place))
     reading, options = Reading(deep, check_workers(workers), progress), Options(config, state_dict, base=base)
-    is_adapter = is_adapter_directory(directory)
-    check_kind(options, is_adapter=is_adapter)
-    return (examined_adapter if is_adapter else examined_checkpoint)(directory, options, reading)
+    with whole(path) if deep else looked_at(path) as look:
+        if not look.directory.is_dir():
+            raise not_a_directory(look.directory)
+        is_adapter = is_adapter_directory(look.directory)
+        check_kind(options, is_adapter=is_adapter)
+        found = (examined_adapter if is_adapter else examined_checkpoint)(look.directory, options, reading)
+    return replace(found, path=look.name)

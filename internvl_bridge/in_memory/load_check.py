@@ -29,6 +29,7 @@ from internvl_bridge.in_memory.opening import (
 )
 from internvl_bridge.in_memory.prompting import Inputs, made_up_inputs, prompt_inputs
 from internvl_bridge.in_memory.stored_parameters import NOTHING, Parameters, compared_with_files, described
+from internvl_bridge.places.fetching import fetched
 from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.storage.header import DTYPE_BITS
 
@@ -57,7 +58,7 @@ def check_load(
     is compared with the files.
 
     Args:
-        path: Directory of a checkpoint of either format.
+        path: Directory of a checkpoint of either format, or its place on the hub (``hf://owner/name``).
         against: Directory of another one. It gets the same inputs, and the logits are compared.
         layers: Open only so many layers of each tower, for models that do not fit into memory.
         meta: Compare names and shapes only: no weights are read, and nothing is computed.
@@ -79,8 +80,8 @@ def check_load(
         raise OptionError(f"{layers} is not a number of layers.", "Use 1 or more.")
     if meta and against is not None:
         raise OptionError("On meta nothing is computed, so there is nothing to compare.", "Leave out against or meta.")
-    model = read_model(Source(Path(path)), alone=True)
-    other = None if against is None else read_model(Source(Path(against)), alone=True)
+    model = read_model(Source(fetched(path).directory), alone=True)
+    other = None if against is None else read_model(Source(fetched(against).directory), alone=True)
     dims = model.description.dims
     if layers is not None and layers >= max(dims.text.layers, dims.vision.layers):
         layers = None  # those are all

@@ -35,8 +35,10 @@ def fetched(place: str | Path, *, only_small: bool = False, bars: bool = False) 
         return Fetched(Path(place))
     from internvl_bridge.places.hub import downloaded  # noqa: PLC0415 (imports huggingface_hub)
 
-    directory = downloaded(name, SMALL if only_small else WHOLE, bars=bars)
-    if not only_small and not any(directory.glob("*.safetensors")):
+    if only_small:  # without an index: there is nothing that it could name
+        return Fetched(downloaded(name, SMALL, ("*.index.json",), bars=bars), str(name))
+    directory = downloaded(name, WHOLE, bars=bars)
+    if not any(directory.glob("*.safetensors")):
         directory = downloaded(name, (*WHOLE, *_DUMPS), bars=bars)
     commit = _commit(directory, name)
     return Fetched(directory, str(HubName(name.repository, commit, name.folder)))

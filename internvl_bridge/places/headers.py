@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from internvl_bridge.errors import CheckpointError
+from internvl_bridge.places.fetching import SMALL
 from internvl_bridge.places.hub import Repository, found_repository, read_range
 from internvl_bridge.places.names import HubName
-from internvl_bridge.storage.header import LENGTH_PREFIX, LONGEST_HEADER
+from internvl_bridge.storage.header import LENGTH_PREFIX, LONGEST_HEADER, parse_start
 from internvl_bridge.storage.source_shards import HEADER_SUFFIX
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack", ".distcp")
@@ -54,7 +56,11 @@ def headers_of(name: HubName) -> Iterator[HeadersHere]:
             return len(data)
 
         with ThreadPoolExecutor(_AT_A_TIME) as pool:
-            read = sum(pool.map(fetch, [*small, *weights]))
+            try:
+                read = sum(pool.map(fetch, [*small, *weights]))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # only what is under way is waited for
+                raise
         yield HeadersHere(directory, repository, read)
 
 
@@ -64,7 +70,7 @@ def _is_plain(file: str) -> bool:
 
 
 def _is_small(file: str, size: int) -> bool:
-    return _is_plain(file) and not file.startswith(".") and not file.endswith(_WEIGHTS) and size <= _LARGEST
+    return _is_plain(file) and any(fnmatchcase(file, pattern) for pattern in SMALL) and size <= _LARGEST
 
 
 def _whole(repository: Repository, file: str) -> bytes:
@@ -77,4 +83,6 @@ def _start(repository: Repository, file: str) -> bytes:
     size = repository.files[file]
     start = read_range(repository, file, 0, min(size, _FIRST)) if size else b""
     end = min(LENGTH_PREFIX + int.from_bytes(start[:LENGTH_PREFIX], "little"), size, LENGTH_PREFIX + LONGEST_HEADER)
-    return start[:end] if end <= len(start) else start + read_range(repository, file, len(start), end)
+    start = start[:end] if end <= len(start) else start + read_range(repository, file, len(start), end)
+    parse_start(Path(file), start, size)  # refuses a file that is not as long as its tensors say
+    return start

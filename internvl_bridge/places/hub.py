@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,20 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from internvl_bridge.errors import CheckpointError, first_few
+from internvl_bridge.errors import BridgeError, CheckpointError, first_few
 from internvl_bridge.places.names import HubName
+from internvl_bridge.storage.stamps import changed_meanwhile, stamp_of, touched
 
 _ATTEMPTS = 5
 _PAUSE = 0.5
 """Seconds before a range is asked for once more; twice as many before each further time."""
 _utils: Any = hub_utils
 """Its functions are documented, and not declared."""
-_LONGEST = 30
+_LONGEST = 10
 """Seconds of silence after which a request is given up."""
 _SERVER_ERROR = 500
+_OF_A_MODEL = (".safetensors", ".bin", ".index.json", "adapter_config.json", "adapter_model.bin")
+"""How files end that loaders look for."""
 _HttpError: Any = HfHubHTTPError.__mro__[1]
 """What the HTTP library of huggingface_hub raises: which one that is depends on the version."""
 _REASONS = (
@@ -98,18 +102,24 @@ def found_repository(name: HubName) -> Repository:
     return Repository(name, str(info.sha), files)
 
 
-def downloaded(name: HubName, patterns: Sequence[str], *, bars: bool = False, **options: Any) -> Path:
+def downloaded(
+    name: HubName, patterns: Sequence[str], without: Sequence[str] = (), *, bars: bool = False, **options: Any
+) -> Path:
     """The directory in huggingface_hub's cache that has the files of ``name`` that match ``patterns``.
+
+    Those that match ``without``, and those in directories below, are left out.
 
     ``bars``: show how far it has come. ``options`` are those of ``snapshot_download``. What is there already is not
     downloaded again. Without a network, or with HF_HUB_OFFLINE, what is there is taken.
     Raises as :func:`found_repository`.
     """
-    wanted = [f"{name.folder}/{pattern}" if name.folder else pattern for pattern in patterns]
+    place = f"{escape(name.folder)}/" if name.folder else ""
+    wanted = [place + pattern for pattern in patterns]
+    unwanted = [f"{place}*/*", *(place + pattern for pattern in without)]
     with _refusals(name), _bars(shown=bars):
         at: dict[str, Any] = {} if name.revision is None else {"revision": name.revision}
-        place = snapshot_download(name.repository, allow_patterns=wanted, **at, **options)
-    return Path(place) / name.folder
+        home = snapshot_download(name.repository, allow_patterns=wanted, ignore_patterns=unwanted, **at, **options)
+    return Path(home) / name.folder
 
 
 @contextmanager
@@ -165,22 +175,31 @@ def commit_files(
 ) -> Commit:
     """Write ``files`` and ``texts`` to ``repository``, which is created if it is not there, in one commit.
 
-    Raises CheckpointError if the hub refuses, or if weights are there that would stay beside these.
+    Raises CheckpointError if the hub refuses, or if what is there would change the model. Also if a repository that
+    shall be private is public, or if a file changes meanwhile.
     """
     name = HubName(repository)
+    stamps = {path: stamp_of(path) for path in files.values()}
     with _refusals(name):
         api = HfApi()
         api.create_repo(repository, private=private or None, exist_ok=True)
-        there = api.list_repo_files(repository)
-    if left := sorted(file for file in there if file.endswith(".safetensors") and file not in files):
+        info = api.model_info(repository)
+        there = [file.rfilename for file in info.siblings or ()]
+    if private and not info.private:
+        raise CheckpointError(f"{name} exists, and is public.", "Choose another repository, or change that on the hub.")
+    if left := sorted(file for file in there if file.endswith(_OF_A_MODEL) and file not in files):
         raise CheckpointError(
-            f"{name} holds weights that would stay beside the new ones: {first_few(left)}.",
+            f"{name} holds files that would stay beside the new ones, and change the model: {first_few(left)}.",
             "Push to another repository, or remove them there.",
         )
-    operations = [CommitOperationAdd(file, path) for file, path in files.items()]
-    operations += [CommitOperationAdd(file, data) for file, data in texts.items()]
     with _refusals(name):
-        made = api.create_commit(repository, operations, commit_message="Upload what internvl-bridge made")
+        operations = [CommitOperationAdd(file, path) for file, path in files.items()]  # takes their checksums
+        operations += [CommitOperationAdd(file, data) for file, data in texts.items()]
+        for path in touched(stamps.items()):
+            raise changed_meanwhile(path)
+        made = api.create_commit(
+            repository, operations, commit_message="Upload what internvl-bridge made", parent_commit=info.sha
+        )
     return Commit(str(made.oid), str(made.commit_url))
 
 
@@ -189,11 +208,11 @@ def _response(url: str, start: int, stop: int) -> Iterator[Any]:
     """The answer to a request of bytes; its body is not read yet, as it may be that of the whole file."""
     headers = {**_utils.build_hf_headers(), "Range": f"bytes={start}-{stop - 1}"}
     if hasattr(_utils, "http_stream_backoff"):
-        with _utils.http_stream_backoff("GET", url, headers=headers, timeout=_LONGEST) as response:
+        with _utils.http_stream_backoff("GET", url, headers=headers, timeout=_LONGEST, max_retries=1) as response:
             _utils.hf_raise_for_status(response)
             yield response
     else:  # before 1.0, on top of requests
-        response = _utils.http_backoff("GET", url, headers=headers, timeout=_LONGEST, stream=True)
+        response = _utils.http_backoff("GET", url, headers=headers, timeout=_LONGEST, max_retries=1, stream=True)
         try:
             _utils.hf_raise_for_status(response)
             yield response
@@ -222,17 +241,28 @@ def _refusals(name: HubName, file: str | None = None, *, last: bool = True) -> I
 
     Its texts are not repeated: they have addresses, which can be signed.
     """
-    what = str(name) if file is None else f"{name}: {file}"
+    what, refusal = str(name) if file is None else f"{name}: {file}", None
     try:
         yield
-    except (OSError, _HttpError, HFValidationError, EntryNotFoundError) as error:
-        known = next((texts for kind, texts in _REASONS if isinstance(error, kind)), None)
-        if known is not None:
-            reason, remedy = (text.format(what=what, name=name) for text in known)
-            raise CheckpointError(reason, remedy) from error
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if last or (status is not None and status < _SERVER_ERROR):
-            told = type(error).__name__ if status is None else f"the hub answers {status}"
-            raise CheckpointError(
-                f"{what} cannot be read: {told}.", "Check the network and your access (hf auth whoami), and try again."
-            ) from error
+    except BridgeError:
+        raise
+    except Exception as error:  # noqa: BLE001 (what a hub may answer, and its client make of it, has no end)
+        refusal = _refusal_of(error, name, what, last=last)
+    if refusal is not None:
+        raise refusal from None  # the error has addresses, which may be signed
+
+
+def _refusal_of(error: Exception, name: HubName, what: str, *, last: bool) -> CheckpointError | None:
+    """What is said of ``error``; nothing if what is asked once more may succeed."""
+    known = next((texts for kind, texts in _REASONS if isinstance(error, kind)), None)
+    if known is not None:
+        return CheckpointError(*(text.format(what=what, name=name) for text in known))
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    may_pass = isinstance(error, (OSError, _HttpError)) and (status is None or status >= _SERVER_ERROR)
+    if may_pass and not last:
+        return None
+    told = type(error).__name__ if status is None else f"the hub answers {status}"
+    return CheckpointError(
+        f"{what} cannot be reached as is needed: {told}.",
+        "Check the network and your access (hf auth whoami), and try again.",
+    )

@@ -8,8 +8,9 @@ from internvl_bridge.places.hub import Repository, read_range
 from internvl_bridge.storage.file_system import ByteSink
 from internvl_bridge.storage.stamps import Stamp
 
-_AT_A_TIME = 1 << 25
-"""Bytes that are asked for at once: a request takes some tenths of a second, however little it brings."""
+_AT_A_TIME = 1 << 23
+"""Bytes that are asked for at once. A request takes some tenths of a second, however little it brings; but up to 32
+files are open at a time, and each holds so much."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The model card of an output, from what its sidecar remembers."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def model_card(output: str | Path, *, name: str | None = None) -> str:
         how=_how(record),
         snippet=None if format_ is None else _SNIPPETS[format_].format(name=called),
         command=_command(record, called),
-        warnings=[str(warning) for warning in record.get("warnings", ())],
+        warnings=[_one_line(warning) for warning in record.get("warnings", ())],
         algorithm=manifest.algorithm,
         files=_files(home, manifest),
     )
@@ -99,7 +100,11 @@ def _metadata(home: Path, record: Mapping[str, Any], sidecar: Mapping[str, Any],
     stated = _front_matter(_source_card(home, sidecar))
     metadata = {field: stated[field] for field in _CARRIED if field in stated}
     origin = _origin(record)
-    if origin is not None:
+    if is_adapter:
+        base = read_json_file(home / ADAPTER_CONFIG).values.get("base_model_name_or_path")
+        if isinstance(base, str) and hub_name(f"hf://{base}") is not None:
+            metadata["base_model"] = base
+    elif origin is not None:
         metadata["base_model"] = [origin.repository]
     tags = metadata.get("tags")
     metadata["tags"] = [*dict.fromkeys([*(tags if isinstance(tags, list) else []), "internvl", "internvl-bridge"])]
@@ -117,14 +122,24 @@ def _source_card(home: Path, sidecar: Mapping[str, Any]) -> object:
 
 
 def _front_matter(card: object) -> dict[str, Any]:
-    """What the card of the source states; nothing if it has none, or none that can be read."""
-    if not isinstance(card, str) or not card.startswith("---\n") or (end := card.find("\n---", 4)) < 0:
+    """What the card of the source states, as far as it is texts; nothing if it has none, or none that can be read."""
+    text = card.replace("\r\n", "\n") if isinstance(card, str) else ""
+    if not text.startswith("---\n") or (end := text.find("\n---", 4)) < 0:
         return {}
     try:
-        found = yaml.safe_load(card[4:end])
-    except yaml.YAMLError:
+        found = yaml.safe_load(text[4:end])
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # a date that cannot be
         return {}
-    return found if isinstance(found, dict) else {}
+    return {key: value for key, value in found.items() if _is_plain(value)} if isinstance(found, dict) else {}
+
+
+def _is_plain(value: object) -> bool:
+    return all(isinstance(item, str) for item in (value if isinstance(value, list) else [value]))
+
+
+def _one_line(text: object) -> str:
+    """``text`` without what Markdown makes headings, tables or code of."""
+    return re.sub(r"([`|<>*_#\[\]])", r"\\\1", " ".join(str(text).split()))
 
 
 def _origin(record: Mapping[str, Any]) -> HubName | None:
@@ -157,7 +172,8 @@ def _command(record: Mapping[str, Any], name: str) -> str:
     options = record.get("options")
     for option, value in options.items() if isinstance(options, dict) else ():
         for one in value if isinstance(value, list) else [value]:
-            words += [f"--{'adapter' if option == 'adapters' else option.replace('_', '-')}", str(one)]
+            shown = "DIR" if re.fullmatch("[0-9a-f]{40}", str(one)) else str(one)  # a commit in a cache
+            words += [f"--{'adapter' if option == 'adapters' else option.replace('_', '-')}", shown]
     for accepted in record.get("accepted", ()):
         words += ["--accept", str(accepted)]
     return shlex.join(words)
@@ -165,5 +181,5 @@ def _command(record: Mapping[str, Any], name: str) -> str:
 
 def _files(home: Path, manifest: Manifest) -> list[_File]:
     known = manifest.files
-    found = sorted(path for path in home.iterdir() if path.is_file() and path.name not in {CARD_FILE, SIDECAR_FILE})
+    found = sorted(path for path in home.iterdir() if path.name in known and path.name != CARD_FILE)
     return [_File(path.name, human_size(path.stat().st_size), known.get(path.name)) for path in found]

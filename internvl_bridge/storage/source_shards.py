@@ -112,7 +112,10 @@ def open_checkpoint(directory: Path, consumption: Consumption | None = None) -> 
     shards, tensors, doubles = _gathered(files, weight_map)
     if weight_map is not None:
         check_index(directory / INDEX_FILE, weight_map, _files_of(tensors, shards))
-    left = _left_alone(directory, found - files.keys(), tensors, SINGLE_FILE if weight_map is None else INDEX_FILE)
+    others = found - files.keys()
+    left = _left_alone(others, tensors, SINGLE_FILE if weight_map is None else INDEX_FILE, directory)
+    if absent := [shard.path.name for shard in shards if shard.is_absent and is_elsewhere(shard.path)]:
+        remarks.append(f"Only the headers are here of {first_few(absent)}: nothing looked at their data.")
     return Checkpoint(directory, shards, tensors, index_metadata, (*remarks, *doubles, *left))
 
 
@@ -216,12 +219,12 @@ def _files_of(tensors: Mapping[str, StoredTensor], shards: Iterable[Shard]) -> d
     return {key: names[tensor.shard] for key, tensor in tensors.items()}
 
 
-def _left_alone(directory: Path, names: Collection[str], tensors: Collection[str], owner: str) -> Iterator[str]:
+def _left_alone(names: Collection[str], tensors: Collection[str], owner: str, directory: Path) -> Iterator[str]:
     """What is said of files that share no tensor with the checkpoint: a value head, an average of its weights.
 
     Raises CheckpointError for others: they are from another save than the files that ``owner`` knows.
     """
-    stale = sorted(name for name in names if not read_header(directory / name).entries.keys().isdisjoint(tensors))
+    stale = sorted(name for name in names if not _read(directory / name).header.entries.keys().isdisjoint(tensors))
     if stale:
         raise stale_files(directory, stale, owner)
     if names:

@@ -8,6 +8,7 @@ from internvl_bridge.errors import CompanionFileError
 from internvl_bridge.metadata.kernel_files import check_no_kernel_files
 from internvl_bridge.metadata.not_a_directory import not_a_directory
 from internvl_bridge.metadata.sidecar import SIDECAR_FILE, Manifest, is_as_written, linked_files, read_manifest
+from internvl_bridge.places.fetching import fetched
 from internvl_bridge.reporting.tables import as_html
 from internvl_bridge.storage.checksums import ALGORITHM, text_checksum
 from internvl_bridge.storage.reading import FileReader, file_checksum
@@ -73,7 +74,7 @@ def verify_checksums(
     Finds damage without the source.
 
     Args:
-        directory: Directory that a conversion made.
+        directory: Directory that a conversion made, or its place on the hub (``hf://owner/name``).
         workers: Files to read at a time. By default one for each core, at most four.
         progress: As for :func:`internvl_bridge.to_hf`.
 
@@ -88,7 +89,7 @@ def verify_checksums(
         >>> internvl_bridge.verify_checksums("my-finetune-HF").intact
         True
     """
-    home = Path(directory)
+    home = fetched(directory).directory
     manifest = _manifest(home)
     known = manifest.files
     written = known.keys() | manifest.weights.keys()  # weights that were never read have no checksum

@@ -12,6 +12,7 @@ from internvl_bridge.mapping.plan import Plan, TensorSpec, identity
 from internvl_bridge.mapping.routes import Route, plan_route
 from internvl_bridge.mapping.tied_head import tied_head
 from internvl_bridge.metadata.json_files import CONFIG_FILE
+from internvl_bridge.places.fetching import fetched
 from internvl_bridge.planning.output_head import output_head, plan_with_head, specs_to_plan
 from internvl_bridge.verification.tensors import Comparison, compare
 from internvl_bridge.work.log import LOG
@@ -35,7 +36,7 @@ def verify(
     difference.
 
     Args:
-        left: Directory of a checkpoint.
+        left: Directory of a checkpoint, or its place on the hub (``hf://owner/name``), which is downloaded.
         right: Directory of another one, of the same or of the other format.
         workers: Files to read at a time. By default one for each core, at most four.
         ignore_dtype: Compare tensors of different dtypes by their values, in float64, as after a cast. Then
@@ -59,8 +60,8 @@ def verify(
     """
     LOG.info("verify: %s with %s", left, right)
     found = compare_models(
-        Path(left),
-        Path(right),
+        fetched(left).directory,
+        fetched(right).directory,
         check_workers(workers),
         progress,
         ignore_dtype=ignore_dtype,

@@ -58,6 +58,7 @@ def test_the_sidecar_remembers_options_warnings_and_notes(tmp_path: Path):
     )
     assert record_of(tmp_path / "output") == {
         "program": f"internvl-bridge {internvl_bridge.__version__}",
+        "command": "repair",
         "options": {"layout": "l2", "max_shard_size": 50_000},
         "filled": [],
         "accepted": ["small-shards"],

@@ -458,8 +458,8 @@ def wait():
     say("waiting")
     sys.stdin.read()
 
-def recording(self, *names):
-    record(self, *names)
+def recording(self, *names, **known):
+    record(self, *names, **known)
     if place == f"record {len(self.finished)}":
         wait()
 

@@ -922,6 +922,7 @@ def test_only_what_is_needed_is_downloaded(converted, monkeypatch: pytest.Monkey
     internvl_bridge.load_processor("org/name", **options)
     internvl_bridge.load_pretrained("org/name")
     patterns = [call.pop("allow_patterns") for _, call in asked]
+    assert [call.pop("ignore_patterns") for _, call in asked] == [["*/*"]] * 3
     assert asked == [("org/name", options), ("org/name", options), ("org/name", {})]
     for allowed in patterns:
         offered = {path.name for name in ("qwen2-300m", "internlm2-300m") for path in converted(name)[0].iterdir()}

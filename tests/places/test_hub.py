@@ -1,28 +1,36 @@
 """Checkpoints on the hub, read through the real huggingface_hub from a small server: what goes over it, and faults."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from adapters import lora_config, random_adapter, weights_of
 from hub_client import hub_client
 from hub_server import hub_server
 from hub_state import TOKEN, Fault, Hub, files_of, repository
+from safetensors.torch import save_file
 from support import copy_custom, rewrite, shard
 from typer.testing import CliRunner, Result
 
 import internvl_bridge
 from internvl_bridge.cli.app import app
 from internvl_bridge.errors import CheckpointError, OptionError, OutputError
+from internvl_bridge.places import headers, remote_files
 from internvl_bridge.places import hub as hub_module
-from internvl_bridge.places import remote_files
 from internvl_bridge.places.names import HubName, hub_name
 from internvl_bridge.storage.publishing import partial_path
 
 SHARDS = tuple(f"model-{number:05d}-of-00003.safetensors" for number in (1, 2, 3))
+
+
+_HEADER = b'{"v_head.weight":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+VALUE_HEAD = len(_HEADER).to_bytes(8, "little") + _HEADER + b"x"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +69,7 @@ def hub(source: Path, trained: Path, tied: Path, tmp_path: Path, monkeypatch: py
     repos = {
         "org/model": repository(contents, others),
         "org/inner": repository(inner),
+        "org/heads": repository({**contents, "value_head.safetensors": VALUE_HEAD}),
         "org/tied": repository(files_of(tied)),
         "org/private": repository(contents, private=True),
         "org/gated": repository(contents, gated=True),
@@ -150,6 +159,15 @@ def test_what_cannot_be_read_is_refused(place: str, reason: str, command: str):
     if command == "inspect" or "nothing" not in place.rpartition("/")[2] or "@" in place:
         assert reason in found.stderr or "HF_HUB_OFFLINE" in found.stderr or "holds no" in found.stderr
     assert not Path("output").exists()
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_functions_of_the_library_take_places(source: Path):
+    assert internvl_bridge.inspect("hf://org/model").path == "hf://org/model"
+    assert internvl_bridge.diagnose("hf://org/model@main").path == "hf://org/model@main"
+    assert internvl_bridge.verify("hf://org/inner/weights", source).identical
+    with pytest.raises(CheckpointError, match="no checksums"):
+        internvl_bridge.verify_checksums("hf://org/model")
 
 
 # Conversions
@@ -277,6 +295,17 @@ def test_a_directory_is_not_streamed(source: Path, tmp_path: Path):
         internvl_bridge.to_hf(source, tmp_path / "output", stream=True)
 
 
+def test_a_download_that_broke_off_goes_on(hub: Hub, source: Path, expected: Path):
+    hub.faults.append(Fault(SHARDS[1], method="GET", cut=1000, times=10**6))
+    with pytest.raises(CheckpointError):
+        internvl_bridge.to_hf(f"org/model@{first_commit(hub)}", "output")
+    hub.faults.clear()
+    sent = hub.sent(SHARDS[0])
+    internvl_bridge.to_hf(f"org/model@{first_commit(hub)}", "output")
+    assert hub.sent(SHARDS[0]) == sent == (source / SHARDS[0]).stat().st_size
+    assert internvl_bridge.verify("output", expected).identical
+
+
 def test_a_cache_is_taken_when_there_is_no_network(hub: Hub):
     internvl_bridge.to_hf("org/model", "first")
     hub.faults.append(Fault(r".", times=10**6, status=503))
@@ -297,6 +326,92 @@ def test_a_local_conversion_imports_nothing_of_it(source: Path, tmp_path: Path):
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "internvl_bridge.places.names" in told.split()
     assert not {"huggingface_hub", "internvl_bridge.places.hub"} & {*told.split()}
+
+
+def test_a_folder_is_converted_like_a_repository(hub: Hub, expected: Path):
+    internvl_bridge.to_hf("hf://org/inner/weights", "output")
+    assert internvl_bridge.verify("output", expected).identical
+    assert not [request for request in hub.requests if "extra" in request.path]
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_file_that_is_no_part_of_the_model_is_left_alone(expected: Path):
+    found = run("inspect", "hf://org/heads")
+    assert found.exit_code == 0, found.stderr
+    internvl_bridge.to_hf("hf://org/heads", "output", stream=True)
+    assert internvl_bridge.verify("output", expected).identical
+
+
+def test_long_headers_are_read_whole(hub: Hub, expected: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(headers, "_FIRST", 100)
+    internvl_bridge.to_hf(f"hf://org/model@{first_commit(hub)}", "output", stream=True)
+    assert internvl_bridge.verify("output", expected).identical
+
+
+def test_a_file_that_is_not_as_long_as_its_header_says_is_refused(hub: Hub, source: Path):
+    contents = files_of(source)
+    cut = {name: data.read_bytes() if isinstance(data, Path) else data for name, data in contents.items()}
+    hub.repos["org/short"] = repository({**cut, SHARDS[1]: cut[SHARDS[1]][:-1]})
+    found = run("inspect", "hf://org/short")
+    assert found.exit_code == 2
+    assert SHARDS[1] in found.stderr
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_is_not_looked_at_is_not_asserted():
+    found = run("plan", "hf://org/tied")
+    assert "was not looked at" in found.stdout
+    assert "bit for bit: " not in found.stdout
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_checksums_of_the_source_count(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, stream: bool):
+    monkeypatch.chdir(tmp_path)
+    internvl_bridge.to_hf(source, "made")
+    path = Path("made") / SHARDS[0]
+    stamp, data = path.stat(), bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stamp.st_mtime_ns, stamp.st_mtime_ns))
+    with hub_server({"org/made": repository(files_of(Path("made")))}) as hub, hub_client(hub, tmp_path / "home"):
+        try:
+            report = internvl_bridge.to_custom("hf://org/made", "output", stream=stream)
+        except CheckpointError as error:
+            assert "do not have the checksum" in error.reason  # noqa: PT017 (or a warning, if the time shows nothing)
+        else:
+            assert any("do not have the checksums" in warning for warning in report.warnings)
+
+
+def test_the_base_of_an_adapter_may_be_on_the_hub(hub: Hub, source: Path):
+    Path("lora").mkdir()
+    factors = random_adapter(weights_of("qwen3-300m", "custom"), rank_of=lambda _: 4)
+    save_file(factors, "lora/adapter_model.safetensors")
+    Path("lora/adapter_config.json").write_text(json.dumps(lora_config(r=4)))
+    internvl_bridge.to_hf("lora", "output", base="hf://org/model")
+    internvl_bridge.to_hf("lora", "expected", base=source)
+    assert internvl_bridge.verify_adapters("output", "expected", base=source).identical
+    assert not hub.sent(SHARDS[0])
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"{}", b"[]", b"null"])
+def test_an_answer_that_makes_no_sense_is_refused(hub: Hub, answer: bytes, monkeypatch: pytest.MonkeyPatch):
+    def nonsense(*_: object, **__: object):
+        return json.loads(answer)["sha"]
+
+    monkeypatch.setattr(hub_module.HfApi, "model_info", nonsense)
+    found = run("inspect", "hf://org/model")
+    assert found.exit_code == 2
+    assert "defect" not in found.stderr
+    assert hub.requests == []
+
+
+def test_no_address_is_in_a_traceback(hub: Hub):
+    hub.faults.append(Fault(SHARDS[0], times=10**6, status=403))
+    with pytest.raises(CheckpointError) as caught:
+        internvl_bridge.to_hf("hf://org/model", "output", stream=True)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "Signature" not in told
+    assert hub.endpoint not in told
 
 
 # Tokens

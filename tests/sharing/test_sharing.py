@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 import internvl_bridge
 from internvl_bridge.cli.app import app
 from internvl_bridge.errors import CheckpointError, OptionError
+from internvl_bridge.places import hub as hub_module
 
 CARD = """---
 license: mit
@@ -187,6 +188,69 @@ def test_a_push_that_broke_off_is_tried_again(hub: Hub, source: Path):
     done = run("push", "output", "me/output")
     assert done.exit_code == 0
     assert json.loads(run("push", "output", "me/output", "--json").stdout)["result"]["repository"] == "me/output"
+
+
+def test_what_shall_be_private_is_not_pushed_to_a_public_repository(hub: Hub, source: Path):
+    internvl_bridge.to_hf(source, "output")
+    with pytest.raises(CheckpointError, match="is public"):
+        internvl_bridge.push_to_hub("output", "org/model", private=True)
+    assert len(hub.repos["org/model"].commits) == 1
+
+
+def test_the_command_that_tries_again_is_whole(hub: Hub, source: Path):
+    hub.faults.append(Fault(r"/commit/", method="POST", status=403))
+    done = run("to-hf", source, "my output", "--push-to-hub", "me/output", "--private")
+    assert "internvl-bridge push 'my output' me/output --private" in done.stderr
+
+
+def test_a_file_that_changes_before_the_commit_is_not_pushed(hub: Hub, source: Path, monkeypatch: pytest.MonkeyPatch):
+    internvl_bridge.to_hf(source, "output")
+    real = hub_module.HfApi.create_repo
+
+    def changing(self: object, *arguments: object, **options: object) -> object:
+        Path("output/config.json").write_text("{}")
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(hub_module.HfApi, "create_repo", changing)
+    with pytest.raises(CheckpointError, match="was changed while"):
+        internvl_bridge.push_to_hub("output", "me/output")
+    assert len(hub.repos["me/output"].commits) == 1
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "model.safetensors.index.json", "pytorch_model.bin"])
+def test_what_would_change_the_model_is_refused(hub: Hub, source: Path, name: str):
+    hub.repos["org/before"] = repository({name: b"{}", "README.md": b""})
+    internvl_bridge.to_hf(source, "output")
+    with pytest.raises(CheckpointError, match=name):
+        internvl_bridge.push_to_hub("output", "org/before")
+
+
+def test_what_the_reference_contradicts_is_not_pushed(hub: Hub, source: Path):
+    internvl_bridge.to_hf(source, "reference")
+    config = Path("reference/config.json")
+    values = json.loads(config.read_text())
+    values["text_config"]["rms_norm_eps"] = 0.5
+    config.write_text(json.dumps(values))
+    done = run("to-hf", source, "output", "--reference", "reference", "--push-to-hub", "me/output")
+    assert done.exit_code == 1
+    assert "is not pushed" in done.stderr
+    assert "me/output" not in hub.repos
+
+
+@pytest.mark.parametrize("field", ["tags: [{a: b}]", "license: 2024-99-99", "license: 0b_", "x: " + "[" * 3000])
+def test_no_card_of_a_source_stops_a_push(tmp_path: Path, field: str):
+    source = copy_custom("qwen3-300m", tmp_path / "source")
+    (source / "README.md").write_text(f"---\n{field}\nlibrary_name: x\n---\n")
+    internvl_bridge.to_hf(source, tmp_path / "output")
+    assert metadata(internvl_bridge.model_card(tmp_path / "output"))["library_name"] == "transformers"
+
+
+def test_a_warning_makes_no_heading(tmp_path: Path):
+    source = copy_custom("qwen3-300m", tmp_path / "source")
+    config = source / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "evil\n## EVIL": 1}))
+    internvl_bridge.to_hf(source, tmp_path / "output")
+    assert "\n## EVIL" not in internvl_bridge.model_card(tmp_path / "output")
 
 
 def test_a_name_with_more_is_not_a_repository():

@@ -176,7 +176,12 @@ def notes_on_tensors(model: Model, planned: ModelPlan) -> Iterator[str]:
             f"The model is tied (its input embeddings serve as output head): {tie.head} is a copy of {tie.embeddings}. "
             f"to-hf drops it again, as long as both are equal. '--tied keep' writes none."
         )
-    if planned.drops_head:
+    if planned.drops_head and not model.has_all_data and model.source.head_is_copy is None:
+        yield (
+            f"config.json says that the model is tied. Whether its output head is a copy of its input embeddings was "
+            f"not looked at: {planned.tie.head} was taken for one. A conversion compares them."
+        )
+    elif planned.drops_head:
         yield (
             f"config.json says that the model is tied, and its output head equals its input embeddings bit for bit: "
             f"{tie.head} is not written."
