@@ -123,7 +123,7 @@ def _write(
         else:
             shards = _write_weights(conversion, workspace, stamps, places, progress, source)
         told = _compare_with_record(conversion, shards, places, check, compared)
-        written = Written(workspace, shards, warnings_of(told), without_warnings(told))
+        written = Written(workspace, conversion.found, shards, warnings_of(told), without_warnings(told))
         text = _sidecar(conversion, written, checksums, places)
         sidecar = Entry(write_sidecar(workspace, text), text_checksum(text))
         check_contents(conversion.inputs, conversion.contents)

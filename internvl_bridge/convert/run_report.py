@@ -32,7 +32,7 @@ def report_of(
         output=conversion.output,
         command=conversion.command,
         format=conversion.wanted.value,
-        found=conversion.found,
+        found=written.found,
         family=model.description.family.name,
         tensors=len(conversion.plan.recipes),
         bytes=conversion.data_bytes,
