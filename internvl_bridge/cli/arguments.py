@@ -183,8 +183,7 @@ LinkChoice = Annotated[
         metavar="KIND",
         autocompletion=lambda: ["hard", "symbolic"],
         help="Make hard or symbolic links of those files of weights that equal a file of SOURCE, instead of writing "
-        "them. A program that writes "
-        "into a linked file changes SOURCE and OUTPUT alike.",
+        "them. A program that writes into a linked file changes SOURCE and OUTPUT alike.",
         show_default="write every file",
         rich_help_panel=OUTPUT_PANEL,
     ),

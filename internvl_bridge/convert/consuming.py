@@ -154,7 +154,8 @@ class Consuming:
             try:
                 _unlink(directory, path.name, self.stamps[path])
             except (OSError, BridgeError):
-                self._spare(path.name)
+                if directory.found(path.name) is not None:
+                    self._spare(path.name)
                 raise
         del self.stamps[path]
         self._gone[path] = path.name

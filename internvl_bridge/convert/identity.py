@@ -58,9 +58,22 @@ def identity_of(conversion: Conversion) -> Identity:
 
 
 def _stamp(shard: Shard, conversion: Conversion) -> list[int | str]:
-    """What ``shard`` is known by: of a source that is deleted, not by its time, as it may be brought back."""
-    modified = 0 if conversion.execution.consume else shard.stamp.modified
+    """What ``shard`` is known by: its size, when it was changed, and its header."""
+    modified = _modified(shard, conversion) if conversion.execution.consume else shard.stamp.modified
     return [shard.stamp.size, modified, shard.stamp.header]
+
+
+def _modified(shard: Shard, conversion: Conversion) -> int:
+    """When ``shard`` was changed, where the source is deleted: a file that is brought back has the time that it had.
+
+    A base is not deleted. So all that is made of it is compared with what it is now, whatever its time.
+    """
+    source, name = conversion.model.source, shard.path.name
+    if shard.path != source.weights / name:
+        return 0
+    if source.consumption is not None and name in source.consumption.files:
+        return source.consumption.files[name].modified
+    return shard.stamp.modified
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:

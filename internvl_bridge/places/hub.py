@@ -98,7 +98,7 @@ def found_repository(name: HubName) -> Repository:
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     files = {path.removeprefix(prefix): size for path, size in sizes.items() if path.startswith(prefix)}
     if not files:
-        raise CheckpointError(f"{name} has no files.", "Look at the repository on the hub: is the folder right?")
+        raise _no_files(name)
     return Repository(name, str(info.sha), files)
 
 
@@ -119,7 +119,17 @@ def downloaded(
     with _refusals(name), _bars(shown=bars):
         at: dict[str, Any] = {} if name.revision is None else {"revision": name.revision}
         home = snapshot_download(name.repository, allow_patterns=wanted, ignore_patterns=unwanted, **at, **options)
-    return Path(home) / name.folder
+    directory = Path(home) / name.folder
+    if not directory.is_dir():
+        raise _no_files(name)
+    return directory
+
+
+def _no_files(name: HubName) -> CheckpointError:
+    return CheckpointError(
+        f"{name} has no files of a checkpoint.",
+        "Look at the repository on the hub: is the folder right? Without a network, only what was downloaded is there.",
+    )
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 _REPOSITORY = r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
-_REVISION = r"(?:@(?P<revision>refs/(?:pr|convert)/[^/@]+|[^/@]+))?"
+_REFERENCE = r"refs/(?:pr|convert)/[^/@]+"
+_REVISION = rf"(?:@(?P<revision>{_REFERENCE}|[^/@]+))?"
 _WHOLE = re.compile(rf"hf:/+{_REPOSITORY}{_REVISION}(?:/(?P<folder>.*))?")
 _SHORT = re.compile(rf"{_REPOSITORY}{_REVISION}")
 
@@ -20,9 +21,9 @@ class HubName:
     folder: str = ""
 
     def __str__(self) -> str:
-        revision = "" if self.revision is None else f"@{self.revision}"
-        folder = f"/{self.folder}" if self.folder else ""
-        return f"hf://{self.repository}{revision}{folder}"
+        revision = self.revision or ""
+        at = quote(revision, safe="/" if re.fullmatch(_REFERENCE, revision) else "")
+        return f"hf://{self.repository}{at and '@'}{at}{self.folder and '/'}{self.folder}"
 
 
 def hub_name(place: str | Path) -> HubName | None:

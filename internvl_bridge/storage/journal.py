@@ -60,7 +60,11 @@ class Identity:
             if name == "directory":
                 place = shown(_of(then.get("source"), name))
                 return f"from another directory, {place}", f"Give {place} as source to go on with it"
-            return f"from another source: {name} was changed, added or removed since", "Bring it back to go on with it"
+            touch = _touch(name, self.source.get(name), _of(then.get("source"), name))
+            return (
+                f"from another source: {name} was changed, added or removed since",
+                f"Bring it back{touch} to go on with it",
+            )
         if then.get("plan") != self.plan:
             what = "to write something else: config.json or another small file of the source was changed since"
             return what, "Bring it back to go on with it"
@@ -372,6 +376,16 @@ def _first_difference(now: Mapping[str, Any], then: object) -> str | None:
     same = json.loads(json.dumps(dict(now)))
     names = sorted({*same, *then}, key=lambda name: (name != "command", name))
     return next((name for name in names if same.get(name) != then.get(name)), None)
+
+
+def _touch(name: str, now: object, then: object) -> str:
+    """What to type if only the time of the file ``name`` was changed; nothing if more was."""
+    match now, then:
+        case [size, _, header], [was_size, int(modified), was_header] if (size, header) == (was_size, was_header):
+            time = f"{modified // 10**9}.{modified % 10**9:09}"
+            return f" (if only its time was changed, in its directory: touch -c -d @{time} {shlex.quote(name)})"
+        case _:
+            return ""
 
 
 def _of(values: object, name: str) -> object:

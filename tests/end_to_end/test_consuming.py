@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -135,6 +137,18 @@ def test_an_output_file_that_is_damaged_after_its_source_is_gone_is_never_publis
     shutil.copy2(kept / SHARDS[0], source / SHARDS[0])  # as the remedy says
     assert internvl_bridge.to_hf(source, output, consume=True).consumed == SHARDS
     assert internvl_bridge.verify(kept, output).identical
+
+
+def test_a_file_that_is_left_and_was_changed_meanwhile_is_refused(source, output, stop):
+    stop(source, output)
+    os.utime(source / SHARDS[1])
+    with pytest.raises(OutputError, match=f"{SHARDS[1]} was changed") as caught:
+        internvl_bridge.to_hf(source, output, consume=True)
+    assert there(source) == SHARDS[1:]
+    touch = re.search(r"touch [^)]*", caught.value.remedy)
+    assert touch is not None
+    subprocess.run(touch[0].split(), check=True, cwd=source)
+    assert internvl_bridge.to_hf(source, output, consume=True).consumed == SHARDS
 
 
 def test_a_file_that_was_put_back_but_is_another_one_is_refused(source, output, stop):
@@ -271,6 +285,24 @@ def test_a_file_that_cannot_be_deleted_is_not_called_deleted(source, output, mon
     monkeypatch.undo()
     internvl_bridge.to_hf(source, output, restart=True)
     assert there(source) == SHARDS
+
+
+def test_a_file_that_is_gone_is_called_deleted_whatever_fails_next(source, output, expected, monkeypatch):
+    real = consuming.sync_directory
+
+    def failing(directory: Path) -> None:
+        if directory == source and there(source) != SHARDS:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(directory))
+        real(directory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(consuming, "sync_directory", failing)
+        with pytest.raises(OSError, match="Input/output") as caught:
+            internvl_bridge.to_hf(source, output, consume=True)
+    assert there(source) == SHARDS[1:]
+    assert "Do not remove that directory" in caught.value.__notes__[0]
+    assert internvl_bridge.to_hf(source, output, consume=True).consumed == SHARDS
+    assert files_of(output) == expected
 
 
 def test_a_second_name_that_comes_meanwhile_keeps_the_file(source, output, monkeypatch):

@@ -84,6 +84,11 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [*map(str, arguments)])
 
 
+def data_start(path: Path) -> int:
+    """Where the data section of a safetensors file begins."""
+    return 8 + int.from_bytes(path.read_bytes()[:8], "little")
+
+
 def first_commit(hub: Hub) -> str:
     return next(iter(hub.repos["org/model"].commits))
 
@@ -111,23 +116,25 @@ def test_names(text: str, name: HubName | None, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     assert hub_name(text) == name
     if name is not None:
-        assert hub_name(str(name)) == name or "/" in str(name.revision)
+        assert hub_name(str(name)) == name
 
 
 # Headers alone
 
 
 @pytest.mark.parametrize("command", ["inspect", "plan", "doctor"])
-def test_what_is_looked_at_is_read_by_ranges(hub: Hub, source: Path, command: str):
+def test_what_is_looked_at_is_read_by_ranges(hub: Hub, source: Path, command: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(headers, "_FIRST", 64)
     found = run(command, "hf://org/model", "--json")
     assert found.exit_code == 0, found.stderr
     answer = json.loads(found.stdout)
     here = json.loads(run(command, source, "--json").stdout)["result"]
     place = answer["place"]
     assert place["place"] == f"hf://org/model@{hub.repos['org/model'].branches['main']}"
-    weights = sum((source / name).stat().st_size for name in SHARDS)
-    assert all(hub.sent(name) < (source / name).stat().st_size for name in SHARDS) or weights < 1 << 20
-    assert place["bytes"] < weights
+    starts = {name: data_start(source / name) for name in SHARDS}
+    assert {name: hub.sent(name) for name in SHARDS} == starts
+    small = sum(path.stat().st_size for path in source.iterdir() if path.name not in SHARDS)
+    assert place["bytes"] <= sum(starts.values()) + small
     if command == "inspect":
         assert {**answer["result"], "path": ""} == {**here, "path": ""}
     assert "internvl-bridge-" not in found.stdout
@@ -156,8 +163,7 @@ def test_what_cannot_be_read_is_refused(place: str, reason: str, command: str):
     found = run(command, place, *(["output"] if command == "to-hf" else []))
     assert found.exit_code == 2
     assert found.exception is None or isinstance(found.exception, SystemExit)
-    if command == "inspect" or "nothing" not in place.rpartition("/")[2] or "@" in place:
-        assert reason in found.stderr or "HF_HUB_OFFLINE" in found.stderr or "holds no" in found.stderr
+    assert reason in " ".join(found.stderr.split())
     assert not Path("output").exists()
 
 
