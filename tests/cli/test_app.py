@@ -407,9 +407,9 @@ def test_progress_is_shown_on_a_terminal(custom: Custom, tmp_path: Path):
 def test_an_interrupted_conversion_leaves_nothing(number: signal.Signals, custom: Custom, tmp_path: Path):
     source = custom("qwen2-300m")
     script = (
-        "import sys, time\nfrom internvl_bridge.storage import small_files\nfrom internvl_bridge.cli.app import main\n"
+        "import os, time\nfrom internvl_bridge.storage import small_files\nfrom internvl_bridge.cli.app import main\n"
         "write = small_files.write_bytes\n"
-        "def slow(*arguments):\n    write(*arguments)\n    print('writing', flush=True)\n    time.sleep(1)\n"
+        "def slow(*arguments):\n    write(*arguments)\n    os.write(1, b'writing\\n')\n    time.sleep(1)\n"
         "small_files.write_bytes = slow\nmain()\n"
     )
     process = subprocess.Popen(
