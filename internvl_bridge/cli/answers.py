@@ -96,6 +96,10 @@ class Answer:
     refusal: BridgeError | None = None
     place: PlaceRead | None = None
 
+    def renamed(self, text: str) -> str:
+        """``text`` with the names of places elsewhere."""
+        return text if self.place is None else self.place.renamed(text)
+
 
 def answer(command: str, work: Callable[[], Answer], show: PrintOptions, output: Path | None = None) -> None:
     """Print what ``work`` answers or why it fails, and end with its exit code. Raises :class:`typer.Exit`.
@@ -111,10 +115,10 @@ def answer(command: str, work: Callable[[], Answer], show: PrintOptions, output:
         if show.as_json:
             failure = None if refusal is None else failure_of(refusal)
             text = _json(command, failure.exit_code if failure else found.exit_code, found, failure)
-            put(text if found.place is None else found.place.renamed(text))
+            put(found.renamed(text))
         elif not show.quiet:
             parts = (*found.parts(), *_about(found.place), *saved)
-            say(parts, str if found.place is None else found.place.renamed)
+            say(parts, found.renamed)
     with exit_codes():
         if refusal is not None:
             raise refusal
@@ -145,7 +149,7 @@ def _saved(found: Answer, place: Path | None) -> tuple[Iterable[Part], BridgeErr
     from internvl_bridge.pages.saving import save  # noqa: PLC0415 (only where it is wanted)
 
     try:
-        size = save(found.page(), place, shlex.join([_PROGRAM, *sys.argv[1:]]))
+        size = save(found.page(), place, shlex.join([_PROGRAM, *sys.argv[1:]]), found.renamed)
     except BridgeError as error:
         return (), found.refusal or error
     except KeyboardInterrupt as error:

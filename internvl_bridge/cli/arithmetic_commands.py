@@ -1,9 +1,10 @@
 """What the commands that compute do: call the library, and answer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.commands import announce
+from internvl_bridge.cli.commands import announce, place_of
 from internvl_bridge.cli.planning import budget_now, check_shard_size, planned, planned_within, say_warnings
 from internvl_bridge.cli.pushing import check_push, push_output, pushed_parts, with_push
 from internvl_bridge.cli.terminal import progress_bar
@@ -31,7 +32,7 @@ def compute(
             conversion = _PREPARE[command](found.source, output, found.options, found.execution)
             say_warnings(conversion.warnings)
             if show.dry_run:
-                return planned(conversion)
+                return replace(planned(conversion), place=place_of(found))
             if not show.quiet:
                 announce(conversion)
             with progress_bar(quiet=show.quiet) as progress:
@@ -43,6 +44,7 @@ def compute(
                 lambda: with_push(report.as_json(), pushed),
                 lambda: (*conversion_report(report, every=show.verbose, warned=True), *pushed_parts(pushed)),
                 lambda: conversion_page(report),
+                place=place_of(found),
             )
 
     answer(command, work, show, output)
@@ -57,7 +59,7 @@ def extract(source: Path, output: Path, options: Options, execution: Execution, 
             both = prepare_extraction(hand.source, output, hand.options, hand.execution)
             say_warnings(both.base.warnings)
             if show.dry_run:
-                return _planned_extraction(both)
+                return replace(_planned_extraction(both), place=place_of(hand))
             if not show.quiet:
                 announce(both.base)
             with progress_bar(quiet=show.quiet) as progress:
@@ -72,6 +74,7 @@ def extract(source: Path, output: Path, options: Options, execution: Execution, 
                     for line in conversion_report(report, every=show.verbose, warned=True)
                 ),
                 lambda: extraction_page(found),
+                place=place_of(hand),
             )
 
     answer("extract", work, show, output)

@@ -46,7 +46,7 @@ def convert(
     def work() -> Answer:
         check_push(execution, show)
         with at_hand(source, options, execution, bars=show.bars) as found:
-            place = _place_of(found)
+            place = place_of(found)
             if is_adapter_directory(found.source):
                 from internvl_bridge.cli.adapter_commands import convert_adapter  # noqa: PLC0415 (few sources are)
 
@@ -79,7 +79,8 @@ def convert(
     answer(command, work, show, output)
 
 
-def _place_of(found: AtHand) -> PlaceRead | None:
+def place_of(found: AtHand) -> PlaceRead | None:
+    """The place that the source of a conversion is from, if it is not here."""
     origin = found.execution.origin
     return None if origin is None else PlaceRead(origin, None, {str(found.source): origin})
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,13 +58,15 @@ def check_report_place(path: Path, output: Path | None = None) -> None:
         raise OutputError(f"{path} exists and is not a report of this program.", "Choose another name, or remove it.")
 
 
-def save(page: Page, path: Path, command: str = "") -> int:
+def save(page: Page, path: Path, command: str = "", renamed: Callable[[str], str] = str) -> int:
     """Save ``page``, made by ``command``, as ``path``: complete or not at all. Gives its size in bytes.
+
+    ``renamed`` is what its text passes through: directories that stand for places elsewhere get their names.
 
     Raises as :func:`check_report_place`; OutputError, too, for what the disk refuses.
     """
     check_report_place(path)
-    text = _FORMS[path.suffix.lower()](page, Made(command, __version__, _today())).encode()
+    text = renamed(_FORMS[path.suffix.lower()](page, Made(command, __version__, _today()))).encode()
     partial = _partial(path)
     try:
         write_bytes(partial, text)

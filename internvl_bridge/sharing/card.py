@@ -172,8 +172,7 @@ def _command(record: Mapping[str, Any], name: str) -> str:
     options = record.get("options")
     for option, value in options.items() if isinstance(options, dict) else ():
         for one in value if isinstance(value, list) else [value]:
-            shown = "DIR" if re.fullmatch("[0-9a-f]{40}", str(one)) else str(one)  # a commit in a cache
-            words += [f"--{'adapter' if option == 'adapters' else option.replace('_', '-')}", shown]
+            words += [f"--{'adapter' if option == 'adapters' else option.replace('_', '-')}", str(one)]
     for accepted in record.get("accepted", ()):
         words += ["--accept", str(accepted)]
     return shlex.join(words)

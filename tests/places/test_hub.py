@@ -141,6 +141,18 @@ def test_what_is_looked_at_is_read_by_ranges(hub: Hub, source: Path, command: st
 
 
 @pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("command", [["plan"], ["to-hf", "--stream"], ["cast", "--dtype", "float32"]])
+def test_reports_name_the_place(command: list[str]):
+    output = [] if command == ["plan"] else ["output"]
+    found = run(command[0], "hf://org/model", *output, *command[1:], "--json", "--report", "report.html")
+    assert found.exit_code == 0, found.stderr
+    page = Path("report.html").read_text()
+    assert "hf://org/model" in page
+    assert "/internvl-bridge-" not in page
+    assert json.loads(found.stdout)["place"]["place"].startswith("hf://org/model@")
+
+
+@pytest.mark.usefixtures("hub")
 def test_a_folder_and_a_revision():
     found = run("inspect", "hf://org/inner@main/weights")
     assert found.exit_code == 0

@@ -71,10 +71,11 @@ def test_a_card_has_what_the_source_states_and_how_it_was_made(source: Path, tmp
 
 def test_of_a_source_on_the_hub_the_card_names_the_commit(hub: Hub):
     commit = hub.repos["org/model"].branches["main"]
-    internvl_bridge.to_hf("org/model", "output")
+    internvl_bridge.to_hf("org/model", "output", tokenizer="org/model")
     card = internvl_bridge.model_card("output", name="me/output")
     assert metadata(card)["base_model"] == ["org/model"]
-    assert f"internvl-bridge to-hf hf://org/model@{commit} output" in card
+    place = f"hf://org/model@{commit}"
+    assert f"internvl-bridge to-hf {place} output --tokenizer {place}" in card
 
 
 @pytest.mark.parametrize("text", ["", "---\n[a: }\n---\n", "---\n- a\n---\n", "---\nlicense: mit"])
