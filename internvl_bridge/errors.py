@@ -18,6 +18,7 @@
     │   ├── ContradictionError      a shape or dtype contradicts config.json or its group
     │   └── OutOfRangeError         a number that a dtype cannot hold would have to be stored in it
     ├── OutputError                 the output cannot be made, or must not be
+    │   └── InUseError              ... now, as another run works on it
     ├── DifferenceError             what was written is not what was read
     └── ProofError                  a defect of this program, found before anything was written
 
@@ -129,6 +130,10 @@ class OutOfRangeError(TensorError):
 
 class OutputError(BridgeError):
     """The output directory cannot be created, or must not be, or a report cannot be printed."""
+
+
+class InUseError(OutputError):
+    """Another run works on the output now."""
 
 
 class DifferenceError(BridgeError):

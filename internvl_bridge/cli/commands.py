@@ -12,9 +12,8 @@ from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
 from internvl_bridge.convert.at_hand import AtHand, at_hand
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
-from internvl_bridge.convert.prepare import Conversion, prepare
+from internvl_bridge.convert.prepare import FORMATS, Conversion, prepare
 from internvl_bridge.convert.run import carry_out
-from internvl_bridge.mapping.formats import Format
 from internvl_bridge.storage.output_place import partial_path
 from internvl_bridge.storage.publishing import finished_files
 
@@ -24,13 +23,6 @@ if TYPE_CHECKING:
     from internvl_bridge.convert.report import ConversionReport
     from internvl_bridge.pages.page import Page
     from internvl_bridge.reporting.tables import Part
-
-_FORMATS = {
-    "to-hf": (Format.CUSTOM, Format.HF),
-    "to-custom": (Format.HF, Format.CUSTOM),
-    "repair": (Format.HF, Format.HF),
-}
-"""The formats that a command converts from and into."""
 
 
 def convert(
@@ -50,10 +42,10 @@ def convert(
             if is_adapter_directory(found.source):
                 from internvl_bridge.cli.adapter_commands import convert_adapter  # noqa: PLC0415 (few sources are)
 
-                done = convert_adapter(found.source, output, _FORMATS[command], found.options, found.execution, show)
+                done = convert_adapter(found.source, output, FORMATS[command], found.options, found.execution, show)
                 return replace(done, place=place)
             check_shard_size(options, execution)
-            conversion = prepare(found.source, output, _FORMATS[command], found.options, found.execution)
+            conversion = prepare(found.source, output, FORMATS[command], found.options, found.execution)
             say_warnings(conversion.warnings)
             if show.dry_run:
                 return replace(planned(conversion), place=place)

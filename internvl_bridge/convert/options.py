@@ -4,13 +4,18 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from internvl_bridge.errors import OptionError
 from internvl_bridge.mapping.formats import Format
 from internvl_bridge.storage.file_system import FileSystem
 from internvl_bridge.storage.linking import Link
 from internvl_bridge.storage.local_files import LOCAL
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from internvl_bridge.work.worker_number import Worker
 
 Order = Literal["source", "name"]
 """Physical order of the tensors in a file."""
@@ -76,7 +81,9 @@ class Execution:
     :data:`ACCEPTABLE`: what would be refused otherwise. ``read_links``: files that are linked are read all the same, to
     take their checksums. ``consume``: files of the source are deleted as soon as the output has their tensors.
     ``stream``: a source on the hub is read by ranges, and not downloaded. ``origin`` is the place elsewhere that the
-    source is from. ``reads``: where its weights are read from.
+    source is from. ``reads``: where its weights are read from. ``worker``: only the files of that worker are written,
+    and nothing is published. ``ray`` is the address of a Ray cluster that writes the files. ``executor``: what carries
+    out their jobs. ``rereads``: what is finished was made by others, and is read once more to take its checksum.
     """
 
     verify: bool = True
@@ -89,6 +96,10 @@ class Execution:
     stream: bool = False
     origin: str | None = None
     reads: FileSystem = LOCAL
+    worker: "Worker | None" = None
+    ray: str | None = None
+    executor: "Executor | None" = None
+    rereads: bool = False
 
 
 def wanted_format(direction: str) -> Format:
@@ -139,6 +150,27 @@ def check_streaming(options: Options, execution: Execution) -> None:
     """Raise OptionError for what a source that is not here cannot give."""
     if execution.stream and options.link is not None:
         raise OptionError("--stream keeps no copy of the source that --link could link.", "Leave out one of them.")
+
+
+def check_spreading(execution: Execution) -> None:
+    """Raise OptionError for what cannot be done when several processes make one output."""
+    ways = {"--worker": execution.worker, "--ray": execution.ray, "executor": execution.executor}
+    way = next((name for name, value in ways.items() if value is not None), None)
+    if way is None:
+        return
+    if execution.worker is not None and execution.ray is not None:
+        raise OptionError("--ray has workers of its own.", "Leave out --worker, or --ray.")
+    if execution.consume:
+        raise OptionError(f"--consume does not go with {way}: it writes one file after the other.", "Leave out one.")
+    if execution.worker is not None and execution.restart:
+        raise OptionError(
+            "--restart would remove what other workers have finished.",
+            "Remove OUTPUT.partial when no worker runs: then all start over.",
+        )
+    if execution.worker is None and execution.stream:
+        raise OptionError(f"--stream does not go with {way}.", "Leave out --stream, or use --worker.")
+    if execution.worker is not None and execution.read_links:
+        raise OptionError("--read-links does not go with --worker, which links nothing.", "Leave out --read-links.")
 
 
 def check_accepted(names: Collection[str]) -> None:

@@ -29,6 +29,7 @@ from internvl_bridge.convert.options import (
     check_kind,
     check_links_to_read,
     check_options,
+    check_spreading,
     check_streaming,
 )
 from internvl_bridge.convert.overwrite_check import check_replaceable
@@ -72,6 +73,12 @@ if TYPE_CHECKING:
     from internvl_bridge.checkpoint.inspection import Inspection
     from internvl_bridge.convert.computation import Computation
 
+FORMATS = {
+    "to-hf": (Format.CUSTOM, Format.HF),
+    "to-custom": (Format.HF, Format.CUSTOM),
+    "repair": (Format.HF, Format.HF),
+}
+"""The formats that a command converts from and into."""
 _AS_USUAL = Execution()
 _CALLED = {"config": "config", "fill_from": "base", "reference": "reference", "tokenizer": "tokenizer", "base": "base"}
 """What the directories that options name are to the conversion."""
@@ -182,6 +189,7 @@ def prepare(
     check_kind(options, is_adapter=False)
     check_links_to_read(options, execution)
     check_streaming(options, execution)
+    check_spreading(execution)
     inputs = inputs_of(source, options, execution)
     given, reference = inputs.given, inputs.given.get("reference")
     if execution.consume:

@@ -1,11 +1,8 @@
 """Convert one directory into another: copy, verify and publish what was prepared."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from internvl_bridge.checkpoint.weights import holds_weights
@@ -14,17 +11,23 @@ from internvl_bridge.convert.disk_budget import budget_of, check_room
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.integrity import check_crcs, checksums_of_rest, compare_with_record
 from internvl_bridge.convert.layout_check import check_layout
-from internvl_bridge.convert.link_weights import inherited, link_shards, read_links, written_links
+from internvl_bridge.convert.link_weights import link_shards
 from internvl_bridge.convert.logging_runs import log_begin, log_end
+from internvl_bridge.convert.make_weights import (
+    check_data,
+    consume,
+    make_weights,
+    nothing_kept,
+    output_permissions,
+    places_of,
+)
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.record import record_of
-from internvl_bridge.convert.source_watch import Stamps, check_contents, check_untouched, check_weights, settled_stamps
-from internvl_bridge.convert.tensor_places import ShardPlaces, checksums_at, places_in
+from internvl_bridge.convert.source_watch import check_contents, settled_stamps
+from internvl_bridge.convert.tensor_places import ShardPlaces, checksums_at
 from internvl_bridge.convert.write_small_files import write_companions, write_sidecar
-from internvl_bridge.convert.write_weights import compare_shards, shard_jobs, write_shards
 from internvl_bridge.convert.written import Written
-from internvl_bridge.errors import BridgeError, CheckpointError, first_few
 from internvl_bridge.metadata.sidecar import LINKED, RECORD, SIDECAR_FILE, Manifest, WeightsRecord, sidecar_text
 from internvl_bridge.notes import warnings_of, without_warnings
 from internvl_bridge.storage.byte_range import ByteRange
@@ -32,12 +35,10 @@ from internvl_bridge.storage.checksums import ALGORITHM, checksum_of, text_check
 from internvl_bridge.storage.file_system import FileSystem
 from internvl_bridge.storage.header import LENGTH_PREFIX
 from internvl_bridge.storage.inventory import Entry, check_inventory
-from internvl_bridge.storage.local_files import LOCAL, uncached
-from internvl_bridge.storage.permissions import ANY, Permissions, permissions_of
 from internvl_bridge.storage.publishing import publishing
 from internvl_bridge.storage.shard_jobs import WrittenShard
 from internvl_bridge.storage.stamps import check_unchanged
-from internvl_bridge.storage.workspace import Workspace, keep_only
+from internvl_bridge.storage.workspace import keep_only
 from internvl_bridge.work.interrupts import interrupts_held
 from internvl_bridge.work.progress import Progress, silent, stoppable
 from internvl_bridge.work.workers import check_workers
@@ -97,10 +98,10 @@ def _write(
 ) -> Written:
     """Write all files and publish them, or nothing if ``check`` raises. Weights are read from ``source``."""
     output, execution, model = conversion.output, conversion.execution, conversion.model
-    _check_data(conversion, source)
+    check_data(conversion, source)
     identity = identity_of(conversion)
     check_layout(conversion.shards, conversion.targets)
-    allowed = _permissions(conversion)
+    allowed = output_permissions(conversion)
     with publishing(
         output, identity, overwrite=execution.overwrite, restart=execution.restart, permissions=allowed
     ) as workspace:
@@ -112,22 +113,20 @@ def _write(
         checksums, stamps_of_small = write_companions(
             workspace, conversion.texts, conversion.copies, conversion.index, check
         )
-        sources = model.checkpoint.tensors if conversion.recorded.tensors else {}
-        crcs = {} if "checksums" in execution.accept else model.weights.crcs
-        places = places_in(conversion.shards, sources, crcs)
+        places = places_of(conversion)
         compared: Mapping[str, str] = {}
         if execution.consume:
             consuming = Consuming(conversion, workspace, stamps, places, check)
-            shards = _consume(consuming, conversion, workspace, places, progress)
+            shards = consume(consuming, conversion, workspace, places, progress)
             stamps, compared = consuming.stamps, consuming.checksums
         else:
-            shards = _write_weights(conversion, workspace, stamps, places, progress, source)
+            shards = make_weights(conversion, workspace, stamps, places, progress, source)
         told = _compare_with_record(conversion, shards, places, check, compared)
         written = Written(workspace, conversion.found, shards, warnings_of(told), without_warnings(told))
         text = _sidecar(conversion, written, checksums, places)
         sidecar = Entry(write_sidecar(workspace, text), text_checksum(text))
         check_contents(conversion.inputs, conversion.contents)
-        with _nothing_kept(workspace):
+        with nothing_kept(workspace):
             check_unchanged(stamps.items())
         if execution.overwrite:
             check_replaceable(output, conversion.inputs)  # somebody may have put something there meanwhile
@@ -136,86 +135,6 @@ def _write(
         check_inventory(workspace.directory, {**small, **weights, SIDECAR_FILE: sidecar})
         before()
     return written
-
-
-def _check_data(conversion: Conversion, source: FileSystem) -> None:
-    """Raise CheckpointError if the weights are not here, and not to be read from elsewhere either."""
-    model = conversion.model
-    if model.has_all_data or model.source.consumption is not None or source is not LOCAL:
-        return
-    names = [shard.path.name for shard in conversion.read_from if shard.is_absent]
-    raise CheckpointError(
-        f"{model.source.weights} has the headers of {first_few(names)}, and not the files themselves.",
-        "Put the files beside their headers, or give the place that they are from.",
-    )
-
-
-def _consume(
-    consuming: Consuming,
-    conversion: Conversion,
-    workspace: Workspace,
-    places: Sequence[ShardPlaces],
-    progress: Progress,
-) -> list[WrittenShard]:
-    """Write the files of weights, and delete those of the source on the way."""
-    cold = uncached(shard.path for shard in conversion.there)
-    jobs = shard_jobs(zip(conversion.shards, places, strict=True), workspace.files, cold, verify=True)
-    try:
-        shards = consuming.write(jobs, progress)
-    except BridgeError:
-        check_untouched(consuming.stamps)  # a change of the source would be the reason
-        raise
-    compare = partial(compare_shards, jobs, workspace=workspace, workers=1, progress=progress)
-    check_weights(conversion.model, consuming.stamps, compare)
-    return shards
-
-
-def _made_from(changed: Collection[Path], conversion: Conversion) -> Collection[Path]:
-    computation = conversion.computation
-    return changed if computation is None else computation.depending_on(changed)
-
-
-def _write_weights(
-    conversion: Conversion,
-    workspace: Workspace,
-    stamps: Stamps,
-    places: Sequence[ShardPlaces],
-    progress: Progress,
-    source: FileSystem,
-) -> list[WrittenShard]:
-    """Write the files of weights, from a ``source`` that is what it was when ``stamps`` were taken."""
-    execution, model = conversion.execution, conversion.model
-    cold = uncached(shard.path for shard in conversion.there)
-    copied = [(shard, place) for shard, place in zip(conversion.shards, places, strict=True) if shard.equals is None]
-    once = execution.reads is not LOCAL
-    jobs = shard_jobs(copied, workspace.files, cold, verify=execution.verify, once=once)
-    workers = check_workers(execution.workers)
-    try:
-        shards = [
-            *write_shards(jobs, workspace, workers, progress, source),
-            *_links(conversion, workspace, places, progress),
-        ]
-    except BridgeError:
-        with _nothing_kept(workspace):
-            check_untouched(stamps)  # a change of the source would be the reason
-        raise
-    with _nothing_kept(workspace):
-        compare = partial(compare_shards, jobs, workspace=workspace, workers=workers, progress=progress, source=source)
-        check_weights(model, stamps, lambda changed: compare(_made_from(changed, conversion)))
-    written = {shard.name: shard for shard in shards}
-    return [written[shard.name] for shard in conversion.shards]
-
-
-def _links(
-    conversion: Conversion, workspace: Workspace, places: Sequence[ShardPlaces], progress: Progress
-) -> list[WrittenShard]:
-    """The links that stand for files of weights, with those checksums that are known."""
-    links = [(shard, place) for shard, place in zip(conversion.shards, places, strict=True) if shard.equals is not None]
-    if conversion.execution.read_links:
-        checksums = read_links(links, check_workers(conversion.execution.workers), progress)
-    else:
-        checksums = inherited(links, conversion.recorded)
-    return written_links(links, workspace, checksums)
 
 
 def _compare_with_record(
@@ -270,31 +189,6 @@ def _sidecar(
         record[LINKED] = linked
     manifest = Manifest(ALGORITHM, {**checksums, **files}, weights)
     return sidecar_text({**conversion.sidecar, RECORD: record}, manifest, text_checksum)
-
-
-def _permissions(conversion: Conversion) -> Permissions:
-    """Those of all that the output is made from."""
-    if conversion.execution.reads is not LOCAL:
-        return ANY
-    weights = {shard.path for shard in conversion.there}
-    found = permissions_of(conversion.model.directory, {*weights, *conversion.contents, *conversion.copies})
-    consumption = conversion.model.source.consumption
-    gone = {(file.mode, file.group) for file in consumption.files.values()} if consumption is not None else set()
-    return replace(found, files=found.files | gone)
-
-
-@contextmanager
-def _nothing_kept(workspace: Workspace) -> Iterator[None]:
-    """Keep nothing in ``workspace`` if the source is found to be changed: no run could go on from what is finished.
-
-    But what is deleted in the source is nowhere else.
-    """
-    try:
-        yield
-    except CheckpointError:
-        if not workspace.journal.consumed:
-            keep_only(workspace, ())
-        raise
 
 
 def _compare_with_reference(conversion: Conversion, progress: Progress) -> "Comparison | None":

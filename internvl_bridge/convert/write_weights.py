@@ -109,8 +109,7 @@ def make_shard(
     if shard is None:
         shard = write_and_check(job, advance, source=source, target=workspace.target)
         workspace.check()
-        whole = shard.checksums.whole if job.once and shard.checksums is not None else None
-        workspace.journal.record(name, checksum=whole)
+        workspace.journal.record(name, checksum=None if shard.checksums is None else shard.checksums.whole)
     LOG.info("%s: %s", job.path, "kept from an earlier run" if shard.kept else f"written, {job.size} bytes")
     return shard
 
@@ -118,10 +117,11 @@ def make_shard(
 def _kept(job: ShardJob, advance: Advance, workspace: Workspace, source: FileSystem) -> WrittenShard | None:
     """The file of ``job`` that an earlier run finished; None, and it is gone, if it is not what it should be."""
     target = workspace.target
+    known = workspace.journal.checksums.get(job.path.name)
     try:
         stamp = target.stamp(job.path)
-        if job.once:
-            checksums = check_by_checksum(job, workspace.journal.checksums.get(job.path.name), advance, target)
+        if job.once and known is not None:
+            checksums = check_by_checksum(job, known, advance, target)
         else:
             checksums = check(job, advance, source=source, target=target)
     except (DifferenceError, OSError) as error:  # a crash of the machine can lose what was said to be on the disk

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_bridge.errors import OutputError
+from internvl_bridge.storage.free_space import used_bytes
 from internvl_bridge.storage.journal import JOURNAL, Journal, Record, open_journal
 from internvl_bridge.storage.output_place import SUFFIX, is_plain_directory
 from internvl_bridge.storage.replacing import REPLACED, has_swapped
@@ -72,7 +73,7 @@ def _looked_at(partial: Path) -> AbandonedOutput | None:
                 partial,
                 output,
                 record,
-                size=_size(place.around.path),
+                size=used_bytes(place.around.path),
                 changed=place.around.status(JOURNAL).st_mtime,
                 is_complete=_is_complete(place, record),
                 reason_to_keep=_reason_to_keep(place, journal, record),
@@ -106,8 +107,3 @@ def _reason_to_keep(place: Place, journal: Journal, record: Record | None) -> st
     if not journal.locked:
         return "this file system has no locks, so that a run may still work on it"
     return None
-
-
-def _size(directory: Path) -> int:
-    """Bytes on the disk of all that is below ``directory``."""
-    return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))

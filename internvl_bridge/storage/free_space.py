@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -10,6 +11,15 @@ def free_bytes(path: Path) -> int:
     """Bytes that this user may still write to the file system where ``path`` is, or would be."""
     there = os.statvfs(existing_ancestor(path))
     return there.f_bavail * there.f_frsize
+
+
+def used_bytes(directory: Path) -> int:
+    """Bytes on the disk of all that is below ``directory``; what is removed meanwhile does not count."""
+    total = 0
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.lstat().st_blocks * 512
+    return total
 
 
 def existing_ancestor(path: Path) -> Path:

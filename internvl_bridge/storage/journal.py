@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from internvl_bridge.errors import OutputError, named, shown
+from internvl_bridge.errors import InUseError, OutputError, named, shown
 from internvl_bridge.storage.consumed_file import ConsumedFile, parsed_file
 from internvl_bridge.storage.held_directory import HeldDirectory, is_at
 
@@ -114,8 +114,8 @@ class Journal:
 
     ``file`` is its descriptor: what is written goes there, whatever becomes of ``path``. ``locked``: nobody else can
     open it; False where the file system has no locks. ``run`` is a random name of this run, which is written down when
-    it has ``begun``. ``consumed`` are the files of the source that were deleted. ``checksums`` are those of files that
-    earlier runs finished.
+    it has ``begun``. ``consumed`` are the files of the source that were deleted. ``checksums`` are those of finished
+    files that are known.
     """
 
     path: Path
@@ -160,6 +160,7 @@ class Journal:
         known = {} if checksum is None else {"checksum": checksum}
         self._put(*({"finished": name, **known} for name in names))
         self.finished.extend(names)
+        self.checksums.update(dict.fromkeys(names, checksum) if checksum is not None else {})
 
     def remember(self, values: Mapping[str, Any]) -> None:
         """Write down ``values``, which nothing shows any more when files of the source are deleted."""
@@ -213,6 +214,15 @@ def read_journal(path: Path) -> Record | None:
         return parsed_journal(path, _contents(path, file.fileno()))
 
 
+def journal_in(directory: HeldDirectory) -> Record | None:
+    """What the journal in ``directory`` says, as :func:`read_journal`; a link in its place is not followed."""
+    path, file = directory.path / JOURNAL, directory.open(JOURNAL, os.O_RDONLY)
+    try:
+        return parsed_journal(path, _contents(path, file))
+    finally:
+        os.close(file)
+
+
 def parsed_journal(path: Path, data: bytes) -> Record | None:
     """What the journal ``path`` says; None if the program was killed before it had written anything down.
 
@@ -262,16 +272,17 @@ def check_same(path: Path, identity: Identity, found: Record) -> None:
 
 
 @contextmanager
-def open_journal(directory: HeldDirectory) -> Iterator[Journal]:
+def open_journal(directory: HeldDirectory, *, shared: bool = False) -> Iterator[Journal]:
     """Open the journal in ``directory``, a new one if there is none.
 
-    All others are kept out until the end of the ``with``. Raises OutputError if somebody else has it.
+    All others are kept out until the end of the ``with``; ``shared``: but for those who share it. Raises InUseError if
+    somebody else has it.
     """
     path = directory.path / JOURNAL
     file = directory.open(JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         with named(path):
-            locked = _lock(file, path)
+            locked = _lock(file, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         _OPEN.add(file)
         try:
             yield Journal(path, [], locked, file, secrets.token_hex(8), Event())
@@ -282,11 +293,11 @@ def open_journal(directory: HeldDirectory) -> Iterator[Journal]:
         os.close(file)
 
 
-def _lock(file: int, path: Path) -> bool:
-    """Whether the file system has locks; raises OutputError if another process has this one."""
-    running = OutputError(f"Another conversion is writing to {path.parent}.", "Wait for it, or stop it.")
+def _lock(file: int, path: Path, kind: int) -> bool:
+    """Whether the file system has locks; raises InUseError if another process has this one."""
+    running = InUseError(f"Another conversion is writing to {path.parent}.", "Wait for it, or stop it.")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise running from None
     except OSError as error:

@@ -1,26 +1,18 @@
 """Make an output directory appear complete or not at all."""
 
-import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from internvl_bridge.errors import DifferenceError, OutputError
 from internvl_bridge.storage.durability import sync_directory
+from internvl_bridge.storage.finished_by_workers import finished_by_workers, take_over
 from internvl_bridge.storage.held_directory import HeldDirectory, held
-from internvl_bridge.storage.journal import (
-    JOURNAL,
-    Identity,
-    Journal,
-    Record,
-    check_same,
-    foreign,
-    open_journal,
-    read_journal,
-)
+from internvl_bridge.storage.journal import JOURNAL, Identity, Journal, Record, check_same, open_journal, read_journal
 from internvl_bridge.storage.output_place import check_free, is_empty_directory, is_plain_directory, partial_path
-from internvl_bridge.storage.permissions import ANY, OWNER_DIRECTORY, Permissions, prepare_directory
+from internvl_bridge.storage.partial_directory import check_ours, make_partial, remove_empty
+from internvl_bridge.storage.permissions import ANY, Permissions
 from internvl_bridge.storage.rename_trial import try_renames
 from internvl_bridge.storage.replacing import REPLACED, has_swapped, put_in_place, recover
 from internvl_bridge.storage.workspace import (
@@ -29,6 +21,7 @@ from internvl_bridge.storage.workspace import (
     Place,
     Workspace,
     discard,
+    files_of,
     keep_only,
     opened_place,
     taken_over,
@@ -36,14 +29,14 @@ from internvl_bridge.storage.workspace import (
 
 
 def finished_files(output: Path, identity: Identity) -> list[str]:
-    """The files of ``output`` that an earlier run of the conversion ``identity`` has finished.
+    """The files of ``output`` that earlier runs of the conversion ``identity`` have finished, and its workers.
 
     Raises OutputError if another conversion, or somebody else, has left something there.
     """
     partial = partial_path(output)
     if not os.path.lexists(partial) or is_empty_directory(partial):
         return []
-    _check_ours(partial)
+    check_ours(partial)
     found = read_journal(partial / JOURNAL)
     if found is None or not is_plain_directory(partial / FILES):
         return []
@@ -52,9 +45,10 @@ def finished_files(output: Path, identity: Identity) -> list[str]:
     check_same(partial / JOURNAL, identity, found)
     if not identity.is_of_machine(found.identity):
         return []
-    with held(partial / FILES) as files:
+    with held(partial) as around, held(partial / FILES, around) as files:
         there = files.files_and_links()
-    return [name for name in found.finished if name in there]
+        by_workers = [name for worker in finished_by_workers(around, identity) for name in worker.finished]
+    return [*dict.fromkeys([*(name for name in found.finished if name in there), *by_workers])]
 
 
 @contextmanager
@@ -70,7 +64,7 @@ def publishing(
     is in use, or belongs to another conversion.
     """
     partial = partial_path(output)
-    made = _make(partial)
+    made = make_partial(partial)
     try:
         with opened_place(output) as place, open_journal(place.around) as journal:
             found = journal.read()  # refuses what is not a journal, before anything is changed
@@ -88,8 +82,9 @@ def publishing(
                 if not goes_on:
                     place.around.clear(but=[JOURNAL])
                     journal.begin(identity)
-                with _files_of(place, permissions) as files:
+                with files_of(place.around, permissions, place.above.found(place.name)) as files:
                     workspace = Workspace(place.around, files, journal, permissions)
+                    take_over(workspace, identity)
                     keep_only(workspace, journal.finished)
                     yield workspace
                     sync_directory(files.path)
@@ -105,40 +100,8 @@ def publishing(
                 raise
             discard(place)
     except BaseException:
-        _remove_empty(made)
+        remove_empty(made)
         raise
-
-
-def _make(partial: Path) -> list[Path]:
-    """Make the directory ``partial`` and those above it; the ones that were not there, the innermost first."""
-    made = [path for path in (partial, *partial.parents) if not os.path.lexists(path)]
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            partial.mkdir(mode=OWNER_DIRECTORY)
-        _check_ours(partial)
-    except OSError as error:
-        _remove_empty(made)
-        where = "" if error.filename in {None, str(partial)} else f"{error.filename}: "
-        remedy = "Make room, or choose" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "Choose"
-        raise OutputError(
-            f"{partial} cannot be created: {where}{error.strerror}.", f"{remedy} another output directory."
-        ) from error
-    return made
-
-
-@contextmanager
-def _files_of(place: Place, permissions: Permissions) -> Iterator[HeldDirectory]:
-    """Hold the directory of the files, which has the permissions that the output shall have."""
-    place.around.make(FILES)
-    with held(place.around.path / FILES, place.around) as files:
-        prepare_directory(files, permissions, place.above.found(place.name))
-        yield files
-
-
-def _check_ours(partial: Path) -> None:
-    if partial.is_symlink() or not (is_empty_directory(partial) or (partial / JOURNAL).is_file()):
-        raise foreign(partial)
 
 
 def _is_lost(around: HeldDirectory, journal: Journal) -> bool:
@@ -207,10 +170,3 @@ def _remove_unused(place: Place) -> None:
     with suppress(OSError):
         if place.around.names() == [JOURNAL] and not place.around.status(JOURNAL).st_size:
             discard(place)
-
-
-def _remove_empty(directories: Sequence[Path]) -> None:
-    """Remove those of ``directories``, the innermost first, that hold nothing."""
-    for path in directories:
-        with suppress(OSError):  # not empty, or gone already
-            path.rmdir()

@@ -12,7 +12,7 @@ from internvl_bridge.storage.journal import JOURNAL, Journal
 from internvl_bridge.storage.local_files import LocalFiles
 from internvl_bridge.storage.output_place import partial_path
 from internvl_bridge.storage.ownership import check_owner
-from internvl_bridge.storage.permissions import OWNER_DIRECTORY, Permissions
+from internvl_bridge.storage.permissions import OWNER_DIRECTORY, Permissions, prepare_directory
 
 FILES = "files"
 HEADERS = "headers"
@@ -96,6 +96,20 @@ def opened_place(output: Path) -> Iterator[Place]:
         with suppress(OSError):  # some file systems have no modes of their own
             os.fchmod(around.handle, OWNER_DIRECTORY)
         yield Place(output.name, above, around)
+
+
+@contextmanager
+def files_of(
+    around: HeldDirectory, permissions: Permissions, replaced: os.stat_result | None = None
+) -> Iterator[HeldDirectory]:
+    """Hold the directory of the files, which has the permissions that the output shall have.
+
+    They are those of what is ``replaced``, if anything is.
+    """
+    around.make(FILES)
+    with held(around.path / FILES, around) as files:
+        prepare_directory(files, permissions, replaced)
+        yield files
 
 
 def discard(place: Place) -> None:

@@ -192,7 +192,7 @@ def test_links_that_are_touched_before_they_are_published_are_refused(source, ou
             name.write_bytes(data)
         return found
 
-    monkeypatch.setattr("internvl_bridge.convert.run.written_links", meddling)
+    monkeypatch.setattr("internvl_bridge.convert.make_weights.written_links", meddling)
     with pytest.raises(OutputError, match="was removed" if change == "removed" else "was changed"):
         internvl_bridge.to_hf(source, output, link="hard")
     assert not output.exists()

@@ -237,7 +237,7 @@ def test_an_empty_output_survives_a_failure(tmp_path, output):
 
 
 def test_a_run_that_another_one_has_overtaken_leaves_nothing(tmp_path, output, monkeypatch):
-    make = publishing_module._make
+    make = publishing_module.make_partial
 
     def overtaken(partial: Path) -> list[Path]:
         made = make(partial)
@@ -245,7 +245,7 @@ def test_a_run_that_another_one_has_overtaken_leaves_nothing(tmp_path, output, m
         (output / "theirs").write_text("complete")
         return made
 
-    monkeypatch.setattr(publishing_module, "_make", overtaken)
+    monkeypatch.setattr(publishing_module, "make_partial", overtaken)
     with pytest.raises(OutputError, match="exists and is not an empty directory"):
         begin(output)
     assert tree(tmp_path) == {"output", "output/theirs"}
