@@ -29,6 +29,7 @@ operating system (OSError) are passed on, with the name of the file (:func:`name
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _LONGEST_TEXT = 2000
 
@@ -70,6 +71,10 @@ class BridgeError(Exception):
         super().__init__(f"{reason} {remedy}")
         self.reason = reason
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type["BridgeError"], tuple[str, str], dict[str, Any]]:
+        """How it is pickled: processes that work for another one send it back."""
+        return type(self), (self.reason, self.remedy), self.__dict__
 
 
 class OptionError(BridgeError):

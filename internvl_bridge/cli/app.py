@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from internvl_bridge._version import __version__
-from internvl_bridge.cli import arithmetic_app, sharing_app
+from internvl_bridge.cli import arithmetic_app, sharing_app, spreading_app
 from internvl_bridge.cli.arguments import (
     COMMON_PANEL,
     PRINTING_PANEL,
@@ -36,6 +36,7 @@ from internvl_bridge.cli.arguments import (
     Private,
     PushToHub,
     Quiet,
+    RayCluster,
     ReadLinks,
     Report,
     Restart,
@@ -49,6 +50,7 @@ from internvl_bridge.cli.arguments import (
     Transformers,
     Verbose,
     Verify,
+    WorkerChoice,
     Workers,
     Yes,
 )
@@ -107,6 +109,8 @@ def to_hf(
     restart: Restart = False,
     consume: Consume = False,
     stream: Stream = False,
+    worker: WorkerChoice = None,
+    ray: RayCluster = None,
     yes: Yes = False,
     push_to_hub: PushToHub = None,
     private: Private = False,
@@ -138,7 +142,18 @@ def to_hf(
         order=order,
         link=link,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume, stream)
+    execution = Execution(
+        verify,
+        workers,
+        overwrite,
+        restart,
+        frozenset(accept or ()),
+        read_links,
+        consume,
+        stream,
+        worker=worker,
+        ray=ray,
+    )
     show = PrintOptions(
         as_json=as_json,
         verbose=verbose,
@@ -186,6 +201,8 @@ def to_custom(
     restart: Restart = False,
     consume: Consume = False,
     stream: Stream = False,
+    worker: WorkerChoice = None,
+    ray: RayCluster = None,
     yes: Yes = False,
     push_to_hub: PushToHub = None,
     private: Private = False,
@@ -215,7 +232,18 @@ def to_custom(
         order=order,
         link=link,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume, stream)
+    execution = Execution(
+        verify,
+        workers,
+        overwrite,
+        restart,
+        frozenset(accept or ()),
+        read_links,
+        consume,
+        stream,
+        worker=worker,
+        ray=ray,
+    )
     show = PrintOptions(
         as_json=as_json,
         verbose=verbose,
@@ -261,6 +289,8 @@ def repair(
     restart: Restart = False,
     consume: Consume = False,
     stream: Stream = False,
+    worker: WorkerChoice = None,
+    ray: RayCluster = None,
     yes: Yes = False,
     push_to_hub: PushToHub = None,
     private: Private = False,
@@ -291,7 +321,18 @@ def repair(
         order=order,
         link=link,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept or ()), read_links, consume, stream)
+    execution = Execution(
+        verify,
+        workers,
+        overwrite,
+        restart,
+        frozenset(accept or ()),
+        read_links,
+        consume,
+        stream,
+        worker=worker,
+        ray=ray,
+    )
     show = PrintOptions(
         as_json=as_json,
         verbose=verbose,
@@ -560,6 +601,7 @@ def clean(
 
 
 arithmetic_app.add_to(app)
+spreading_app.add_to(app)
 sharing_app.add_to(app)
 
 

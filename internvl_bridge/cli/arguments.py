@@ -10,6 +10,7 @@ from internvl_bridge.storage.linking import Link
 
 COMMON_PANEL, INPUT_PANEL, OUTPUT_PANEL = "Common options", "Options for the source", "Options for the output"
 ADAPTERS_PANEL, SAFETY_PANEL, PRINTING_PANEL = "Options for adapters", "Safety", "What is printed"
+MACHINES_PANEL = "Several processes, or machines"
 
 Source = Annotated[
     Path,
@@ -213,6 +214,28 @@ Stream = Annotated[
         "--stream",
         help="Read a SOURCE on the hub by ranges, and keep no copy of it.",
         rich_help_panel=INPUT_PANEL,
+    ),
+]
+WorkerChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--worker",
+        metavar="I/N",
+        help="Write the share of worker I of N only; when all have ended, 'internvl-bridge finish OUTPUT'. auto: as "
+        "Slurm or torchrun number this process, or auto/N as an indexed job of Kubernetes does.",
+        show_default=False,
+        rich_help_panel=MACHINES_PANEL,
+    ),
+]
+RayCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS|local",
+        help="Write the files with a Ray cluster whose machines all see SOURCE and OUTPUT, or with one that is started "
+        "here.",
+        show_default=False,
+        rich_help_panel=MACHINES_PANEL,
     ),
 ]
 Consume = Annotated[

@@ -4,17 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.commands import announce, place_of
+from internvl_bridge.cli.commands import announce, converted, place_of
 from internvl_bridge.cli.planning import budget_now, check_shard_size, planned, planned_within, say_warnings
-from internvl_bridge.cli.pushing import check_push, push_output, pushed_parts, with_push
+from internvl_bridge.cli.pushing import check_push
 from internvl_bridge.cli.terminal import progress_bar
 from internvl_bridge.convert.arithmetic import prepare_cast, prepare_merge
 from internvl_bridge.convert.at_hand import at_hand
 from internvl_bridge.convert.conversion_report import conversion_report
 from internvl_bridge.convert.extraction import PlannedExtraction, carry_out_extraction, prepare_extraction
 from internvl_bridge.convert.options import Execution, Options
-from internvl_bridge.convert.run import carry_out
-from internvl_bridge.pages.conversion_page import conversion_page, extraction_page
+from internvl_bridge.pages.conversion_page import extraction_page
 from internvl_bridge.pages.plan_page import plans_page
 
 _PREPARE = {"merge": prepare_merge, "cast": prepare_cast}
@@ -35,17 +34,7 @@ def compute(
                 return replace(planned(conversion), place=place_of(found))
             if not show.quiet:
                 announce(conversion)
-            with progress_bar(quiet=show.quiet) as progress:
-                report = carry_out(conversion, progress)
-            say_warnings(report.warnings[len(conversion.warnings) :])
-            pushed = push_output(output, show)
-            return Answer(
-                "conversion",
-                lambda: with_push(report.as_json(), pushed),
-                lambda: (*conversion_report(report, every=show.verbose, warned=True), *pushed_parts(pushed)),
-                lambda: conversion_page(report),
-                place=place_of(found),
-            )
+            return replace(converted(conversion, show), place=place_of(found))
 
     answer(command, work, show, output)
 

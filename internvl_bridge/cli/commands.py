@@ -1,5 +1,7 @@
 """What the commands that convert do: call the library, and answer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +39,11 @@ def convert(
 
     def work() -> Answer:
         check_push(execution, show)
-        with at_hand(source, options, execution, bars=show.bars) as found:
+        if execution.worker is not None:
+            from internvl_bridge.cli.spreading import write_share  # noqa: PLC0415 (few commands are one of several)
+
+            return write_share(command, source, output, options, execution, show)
+        with on_cluster(execution) as how, at_hand(source, options, how, bars=show.bars) as found:
             place = place_of(found)
             if is_adapter_directory(found.source):
                 from internvl_bridge.cli.adapter_commands import convert_adapter  # noqa: PLC0415 (few sources are)
@@ -55,20 +61,36 @@ def convert(
                 confirm_consuming(conversion, show)
             if not show.quiet:
                 announce(conversion)
-            with progress_bar(quiet=show.quiet) as progress:
-                report = carry_out(conversion, progress)
-            say_warnings(report.warnings[len(conversion.warnings) :])  # what only the bytes show
-            pushed = push_output(output, show, is_ok=report.ok)
-            return Answer(
-                "conversion",
-                lambda: with_push(report.as_json(), pushed),
-                lambda: (*_report(report, every=show.verbose), *pushed_parts(pushed)),
-                lambda: _page(report),
-                0 if report.ok else DIFFERS,
-                place=place,
-            )
+            return replace(converted(conversion, show), place=place)
 
     answer(command, work, show, output)
+
+
+@contextmanager
+def on_cluster(execution: Execution) -> Iterator[Execution]:
+    """``execution`` with the Ray cluster that it names, for a while, if it names one."""
+    if execution.ray is None:
+        yield execution
+        return
+    from internvl_bridge.work.ray_cluster import ray_executor  # noqa: PLC0415 (imports Ray)
+
+    with ray_executor(execution.ray) as executor:
+        yield replace(execution, executor=executor, workers=execution.workers or executor.at_a_time)
+
+
+def converted(conversion: Conversion, show: PrintOptions) -> Answer:
+    """Carry ``conversion`` out, and push its output if that is wanted."""
+    with progress_bar(quiet=show.quiet) as progress:
+        report = carry_out(conversion, progress)
+    say_warnings(report.warnings[len(conversion.warnings) :])  # what only the bytes show
+    pushed = push_output(conversion.output, show, is_ok=report.ok)
+    return Answer(
+        "conversion",
+        lambda: with_push(report.as_json(), pushed),
+        lambda: (*_report(report, every=show.verbose), *pushed_parts(pushed)),
+        lambda: _page(report),
+        0 if report.ok else DIFFERS,
+    )
 
 
 def place_of(found: AtHand) -> PlaceRead | None:

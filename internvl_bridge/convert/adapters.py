@@ -13,7 +13,14 @@ from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection, ins
 from internvl_bridge.checkpoint.adapters import AdapterOnDisk, base_of, described_base, read_adapter
 from internvl_bridge.convert.links import check_links, files_that_are_told
 from internvl_bridge.convert.moves import AdapterMoves
-from internvl_bridge.convert.options import Execution, Options, check_accepted, check_kind, check_options
+from internvl_bridge.convert.options import (
+    Execution,
+    Options,
+    check_accepted,
+    check_kind,
+    check_options,
+    check_spreading,
+)
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import command_for
 from internvl_bridge.convert.source_watch import Contents, contents_of
@@ -87,6 +94,7 @@ def prepare_adapter(
     check_kind(options, is_adapter=True)
     check_options(options)
     check_accepted(execution.accept)
+    check_spreading(execution, is_adapter=True)
     if execution.stream:
         raise OptionError("--stream is for whole checkpoints, and this is an adapter.", "Leave it out.")
     if execution.consume or execution.read_links:

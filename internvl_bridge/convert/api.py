@@ -1,6 +1,7 @@
 """Convert one directory into another: what callers of the library use."""
 
 from collections.abc import Collection
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,7 @@ def to_hf(
     restart: bool = False,
     consume: bool = False,
     stream: bool = False,
+    executor: Executor | None = None,
     accept: Collection[str] = (),
     base: str | Path | None = None,
     target_base: str | None = None,
@@ -79,6 +81,9 @@ def to_hf(
             compared. If it is stopped, the same call goes on. Nobody is asked.
         stream: Read a ``source`` on the hub by ranges, and keep no copy of it. By default it is downloaded into
             huggingface_hub's cache.
+        executor: What writes the files of weights: any :class:`concurrent.futures.Executor`, of threads, of processes,
+            or of other machines that see ``source`` and ``output`` under the same paths. Each file is read once more,
+            and compared by checksum with what was read of ``source``. ``workers`` are given to it at a time.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -119,7 +124,8 @@ def to_hf(
         target_base=target_base,
         transformers=transformers,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume, stream)
+    accepted = frozenset(accept)
+    execution = Execution(verify, workers, overwrite, restart, accepted, read_links, consume, stream, executor=executor)
     return _converted(source, output, (Format.CUSTOM, Format.HF), options, execution, progress)
 
 
@@ -143,6 +149,7 @@ def to_custom(
     restart: bool = False,
     consume: bool = False,
     stream: bool = False,
+    executor: Executor | None = None,
     accept: Collection[str] = (),
     base: str | Path | None = None,
     target_base: str | None = None,
@@ -182,6 +189,9 @@ def to_custom(
             compared. If it is stopped, the same call goes on. Nobody is asked.
         stream: Read a ``source`` on the hub by ranges, and keep no copy of it. By default it is downloaded into
             huggingface_hub's cache.
+        executor: What writes the files of weights: any :class:`concurrent.futures.Executor`, of threads, of processes,
+            or of other machines that see ``source`` and ``output`` under the same paths. Each file is read once more,
+            and compared by checksum with what was read of ``source``. ``workers`` are given to it at a time.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -220,7 +230,8 @@ def to_custom(
         target_base=target_base,
         transformers=transformers,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume, stream)
+    accepted = frozenset(accept)
+    execution = Execution(verify, workers, overwrite, restart, accepted, read_links, consume, stream, executor=executor)
     return _converted(source, output, (Format.HF, Format.CUSTOM), options, execution, progress)
 
 
@@ -245,6 +256,7 @@ def repair(
     restart: bool = False,
     consume: bool = False,
     stream: bool = False,
+    executor: Executor | None = None,
     accept: Collection[str] = (),
     base: str | Path | None = None,
     target_base: str | None = None,
@@ -284,6 +296,9 @@ def repair(
             compared. If it is stopped, the same call goes on. Nobody is asked.
         stream: Read a ``source`` on the hub by ranges, and keep no copy of it. By default it is downloaded into
             huggingface_hub's cache.
+        executor: What writes the files of weights: any :class:`concurrent.futures.Executor`, of threads, of processes,
+            or of other machines that see ``source`` and ``output`` under the same paths. Each file is read once more,
+            and compared by checksum with what was read of ``source``. ``workers`` are given to it at a time.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -323,7 +338,8 @@ def repair(
         target_base=target_base,
         transformers=transformers,
     )
-    execution = Execution(verify, workers, overwrite, restart, frozenset(accept), read_links, consume, stream)
+    accepted = frozenset(accept)
+    execution = Execution(verify, workers, overwrite, restart, accepted, read_links, consume, stream, executor=executor)
     return _converted(source, output, (Format.HF, Format.HF), options, execution, progress)
 
 

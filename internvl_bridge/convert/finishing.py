@@ -98,8 +98,8 @@ def _check_complete(conversion: Conversion, record: Record, workers: list[Worker
     raise OutputError(
         f"{len(missing)} of {len(copied)} files of weights are missing: {first_few(missing)}. "
         f"They are the share of {first_few([f'worker {number}/{of}' for number in late])}.",
-        f"Start {'it' if len(late) == 1 else 'each of them'} again, for instance: {again}\n"
-        f"Then: {_typed('finish', conversion.output)}",
+        f"Start {'it' if len(late) == 1 else 'each of them'} again, for instance: {again} Then: "
+        f"{_typed('finish', conversion.output)}",
     )
 
 

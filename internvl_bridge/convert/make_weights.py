@@ -83,10 +83,13 @@ def make_weights(
     jobs = shard_jobs(copied, workspace.files, cold, verify=execution.verify, once=once)
     workers = check_workers(execution.workers)
     try:
-        shards = [
-            *write_shards(jobs, workspace, workers, progress, source),
-            *_links(conversion, workspace, places, progress),
-        ]
+        if execution.executor is None:
+            copies = write_shards(jobs, workspace, workers, progress, source)
+        else:
+            from internvl_bridge.convert.write_on_executor import write_on_executor  # noqa: PLC0415 (few have one)
+
+            copies = write_on_executor(execution.executor, jobs, workspace, stamps, execution.workers, progress)
+        shards = [*copies, *_links(conversion, workspace, places, progress)]
     except BridgeError:
         with nothing_kept(workspace):
             check_untouched(stamps)  # a change of the source would be the reason

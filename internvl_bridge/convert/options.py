@@ -15,8 +15,6 @@ from internvl_bridge.storage.local_files import LOCAL
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from internvl_bridge.work.worker_number import Worker
-
 Order = Literal["source", "name"]
 """Physical order of the tensors in a file."""
 Layout = Literal["l1", "l2"]
@@ -81,8 +79,8 @@ class Execution:
     :data:`ACCEPTABLE`: what would be refused otherwise. ``read_links``: files that are linked are read all the same, to
     take their checksums. ``consume``: files of the source are deleted as soon as the output has their tensors.
     ``stream``: a source on the hub is read by ranges, and not downloaded. ``origin`` is the place elsewhere that the
-    source is from. ``reads``: where its weights are read from. ``worker``: only the files of that worker are written,
-    and nothing is published. ``ray`` is the address of a Ray cluster that writes the files. ``executor``: what carries
+    source is from. ``reads``: where its weights are read from. ``worker``: only the share of that worker
+    is written, and nothing is published. ``ray``: a Ray cluster at that address writes the files. ``executor`` carries
     out their jobs. ``rereads``: what is finished was made by others, and is read once more to take its checksum.
     """
 
@@ -96,7 +94,7 @@ class Execution:
     stream: bool = False
     origin: str | None = None
     reads: FileSystem = LOCAL
-    worker: "Worker | None" = None
+    worker: str | None = None
     ray: str | None = None
     executor: "Executor | None" = None
     rereads: bool = False
@@ -152,12 +150,14 @@ def check_streaming(options: Options, execution: Execution) -> None:
         raise OptionError("--stream keeps no copy of the source that --link could link.", "Leave out one of them.")
 
 
-def check_spreading(execution: Execution) -> None:
-    """Raise OptionError for what cannot be done when several processes make one output."""
+def check_spreading(execution: Execution, *, is_adapter: bool = False) -> None:
+    """Raise OptionError for what cannot be done when several processes make one output, and for an adapter."""
     ways = {"--worker": execution.worker, "--ray": execution.ray, "executor": execution.executor}
     way = next((name for name, value in ways.items() if value is not None), None)
     if way is None:
         return
+    if is_adapter:
+        raise OptionError("An adapter is one file, which one process writes.", f"Leave out {way}.")
     if execution.worker is not None and execution.ray is not None:
         raise OptionError("--ray has workers of its own.", "Leave out --worker, or --ray.")
     if execution.consume:

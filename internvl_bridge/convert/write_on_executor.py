@@ -1,0 +1,188 @@
+"""Write the weights of an output with an executor: others do the work, and this run alone decides what counts."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from internvl_bridge.convert.source_watch import Stamps
+from internvl_bridge.convert.write_weights import progress_of
+from internvl_bridge.errors import DifferenceError, OutputError
+from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.held_directory import HeldDirectory, held
+from internvl_bridge.storage.permissions import OWNER_DIRECTORY
+from internvl_bridge.storage.shard_jobs import DAMAGED, ShardJob, WrittenShard
+from internvl_bridge.storage.shard_tasks import Attempt, ShardTask, read_again, write_attempt
+from internvl_bridge.storage.workspace import Workspace
+from internvl_bridge.work.executors import given_to
+from internvl_bridge.work.log import LOG
+from internvl_bridge.work.progress import Progress, Report
+
+_MOST_AT_A_TIME = 64
+Result = TypeVar("Result")
+
+
+def write_on_executor(
+    executor: Executor,
+    jobs: Sequence[ShardJob],
+    workspace: Workspace,
+    stamps: Stamps,
+    limit: int | None,
+    progress: Progress,
+) -> list[WrittenShard]:
+    """Carry out ``jobs`` on ``executor``, at most ``limit`` at a time; each is recorded in ``workspace``.
+
+    Source files are what they were when ``stamps`` were taken. Each file is read once more, by whoever gets that to do,
+    and has to have the checksum of what was read of the source; unless its job says otherwise. Files that an earlier
+    run has finished always are, and are made again if they differ.
+
+    Raises OutputError if a worker ends without a word, or reports what is not there. Raises DifferenceError if a file
+    is not what was read.
+    """
+    with _attempts(workspace) as attempts:
+        run = _Run(executor, workspace, attempts, limit or _MOST_AT_A_TIME, progress_of(jobs, progress))
+        tasks = [_task(job, run, stamps) for job in jobs]
+        kept = run.kept([task for task in tasks if task.name in workspace.journal.finished])
+        made = kept | run.written([task for task in tasks if task.name not in kept])
+    return [made[job.path.name] for job in jobs]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What gives tasks to ``executor``, and takes what they leave in ``attempts`` over into ``workspace``."""
+
+    executor: Executor
+    workspace: Workspace
+    attempts: HeldDirectory
+    limit: int
+    report: Report
+
+    def kept(self, tasks: Sequence[ShardTask]) -> dict[str, WrittenShard]:
+        """Those files that an earlier run has finished, and that are what they should be; the others are gone."""
+        found: dict[str, WrittenShard] = {}
+        checksums = self.workspace.journal.checksums
+        known = [replace(task, checksum=checksums.get(task.name)) for task in tasks]
+        for task, future in self._given(read_again, known):
+            try:
+                stamp = self.workspace.target.stamp(task.job.path)
+                found[task.name] = WrittenShard(task.name, 0, _result(future, task), stamp, kept=True)
+            except (DifferenceError, FileNotFoundError):
+                self._drop(task)
+                continue
+            self.report(task.job.work, 1)
+        return found
+
+    def written(self, tasks: Sequence[ShardTask]) -> dict[str, WrittenShard]:
+        """The files of ``tasks``, written, and read once more."""
+        made: dict[str, WrittenShard] = {}
+        unread: list[ShardTask] = []
+        for task, future in self._given(write_attempt, tasks):
+            attempt = _result(future, task)
+            made[task.name] = self._placed(task, attempt)
+            if task.job.verify:
+                unread.append(replace(task, checksum=_whole(attempt)))
+            self.report(task.job.size, 0 if task.job.verify else 1)
+        for task, read in self._given(read_again, unread):
+            try:
+                made[task.name] = replace(made[task.name], checksums=_result(read, task))
+            except DifferenceError:
+                self._drop(task)
+                raise
+            self.report(task.job.size, 1)
+        return made
+
+    def _placed(self, task: ShardTask, attempt: Attempt) -> WrittenShard:
+        """The file of ``attempt`` in its place, if it is what a file of ``task`` can be."""
+        self.workspace.check()
+        self._check(task, attempt)
+        self.attempts.move(attempt.name, self.workspace.directory, task.name)
+        for name in self.attempts.names():
+            if name.startswith(f"{task.name}."):  # a worker that died has left it
+                self.attempts.remove(name)
+        stamp = self.workspace.target.stamp(task.job.path)
+        self.workspace.journal.record(task.name, checksum=_whole(attempt))
+        LOG.info("%s: written, %d bytes", task.job.path, task.job.size)
+        return WrittenShard(task.name, attempt.cloned, attempt.checksums, stamp)
+
+    def _check(self, task: ShardTask, attempt: Attempt) -> None:
+        """Raise DifferenceError unless ``attempt`` has the size and the header of its file, as this machine sees it."""
+        header = task.job.header
+        file = self.attempts.open(attempt.name, os.O_RDONLY)
+        try:
+            is_right = os.fstat(file).st_size == task.job.size and os.pread(file, len(header), 0) == header
+        finally:
+            os.close(file)
+        if not is_right:
+            raise DifferenceError(f"{self.attempts.path / attempt.name} is not what its worker says.", DAMAGED)
+
+    def _drop(self, task: ShardTask) -> None:
+        self.workspace.journal.forget(task.name)
+        with suppress(FileNotFoundError):
+            self.workspace.directory.remove(task.name)
+
+    def _given(
+        self, work: Callable[[ShardTask], Result], tasks: Sequence[ShardTask]
+    ) -> Iterator[tuple[ShardTask, Future[Result]]]:
+        return given_to(self.executor, work, tasks, self.limit, look=self._look, stop=self._stop)
+
+    def _look(self) -> None:
+        self.report(0, 0)
+
+    def _stop(self) -> None:
+        """Let all that is under way end: what writes looks whether ``attempts`` is still there."""
+        _discard(self.workspace, self.attempts)
+
+
+@contextmanager
+def _attempts(workspace: Workspace) -> Iterator[HeldDirectory]:
+    """A directory for what is being written, whose name nobody can know who was not told by this run."""
+    around = workspace.around
+    name = f"attempts-{workspace.journal.run}"
+    around.make(name, OWNER_DIRECTORY)
+    with held(around.path.absolute() / name, around) as attempts:
+        try:
+            yield attempts
+        finally:
+            _discard(workspace, attempts)
+
+
+def _discard(workspace: Workspace, attempts: HeldDirectory) -> None:
+    """Remove ``attempts``; what others still write to it may keep it for a while."""
+    with suppress(OSError):
+        workspace.around.remove(attempts.path.name)
+
+
+def _task(job: ShardJob, run: _Run, stamps: Stamps) -> ShardTask:
+    """``job`` for another process, which may have another working directory."""
+    paths = {byte_range.path for byte_range in job.ranges}
+    here = {path: path.absolute() for path in paths}
+
+    def absolute(byte_range: ByteRange) -> ByteRange:
+        return byte_range._replace(path=here[byte_range.path])
+
+    elsewhere = replace(
+        job,
+        path=job.path.absolute(),
+        ranges=tuple(map(absolute, job.ranges)),
+        uncached=frozenset(here[path] for path in job.uncached),
+        crcs=tuple((place, crc, absolute(origin)) for place, crc, origin in job.crcs),
+    )
+    sources = tuple((here[path], stamps[path]) for path in sorted(paths))
+    return ShardTask(elsewhere, run.attempts.path, run.workspace.target.mode, sources)
+
+
+def _whole(attempt: Attempt) -> str | None:
+    return None if attempt.checksums is None else attempt.checksums.whole
+
+
+def _result(future: "Future[Result]", task: ShardTask) -> Result:
+    """What a worker reports. Raises OutputError if it ended without a word."""
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        raise OutputError(
+            f"{task.job.path} is not finished: the process that worked on it ended ({error}).",
+            "Give the same command again: it goes on from what is finished.",
+        ) from error

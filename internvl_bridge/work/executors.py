@@ -1,0 +1,45 @@
+"""Give work to an executor, so much at a time that memory stays bounded."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_LOOK = 0.2
+"""Seconds after which an interrupt is noticed."""
+_PATIENCE = 30.0
+"""Seconds in which work that was begun should end when nobody waits for it any more."""
+
+
+def given_to(
+    executor: Executor,
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    limit: int,
+    *,
+    look: Callable[[], object],
+    stop: Callable[[], object],
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Give ``work`` on each of ``items`` to ``executor``, at most ``limit`` at a time; yield each when it is done.
+
+    What ``look`` raises ends it: it is called several times a second. If it ends early, ``stop`` is called, which
+    should stop what is under way; that is awaited for half a minute at most.
+    """
+    remaining = iter(items)
+    pending: dict[Future[Result], Item] = {}
+    try:
+        while True:
+            pending.update((executor.submit(work, item), item) for item in islice(remaining, limit - len(pending)))
+            if not pending:
+                return
+            done, _ = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
+            look()
+            for future in done:
+                yield pending.pop(future), future
+    finally:
+        if pending:
+            stop()
+            wait([future for future in pending if not future.cancel()], timeout=_PATIENCE)

@@ -1,0 +1,89 @@
+"""A Ray cluster as an executor of Python's own kind. The only module that imports Ray."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from typing import Any
+
+from internvl_bridge.errors import OptionError, OutputError
+
+_AT_A_TIME = 4
+"""Files that are written at a time on one machine: more compete for its network or its disk."""
+_RETRIES = 3
+"""How often work is given to another worker when one has died."""
+
+
+class RayExecutor(Executor):
+    """Gives work to the Ray cluster that this process is connected to, spread over its machines.
+
+    Work whose worker, or whose machine, has died is given to another one, three times at most. ``at_a_time`` is how
+    much the cluster does at a time with one disk or network connection for each machine.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        self.at_a_time = max(1, min(cores, _AT_A_TIME * len(alive)))
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        """Give ``work`` on ``arguments`` to the cluster."""
+        task = self._ray.remote(work).options(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        task.remote(*arguments, **options).future().add_done_callback(lambda done: self._hand_on(done, future))
+        return future
+
+    def _hand_on(self, done: Future[Any], future: Future[Any]) -> None:
+        """Let ``future`` have what ``done`` has, with the errors of the work itself in place of Ray's."""
+        error = done.exception()
+        exceptions = self._ray.exceptions
+        if error is None:
+            future.set_result(done.result())
+        elif isinstance(error, exceptions.RayTaskError):
+            future.set_exception(error.cause)
+        elif isinstance(error, exceptions.RayError):
+            why = str(error).strip().partition("\n")[0]
+            future.set_exception(
+                OutputError(
+                    f"Ray gave up a file after {_RETRIES + 1} attempts: {why}",
+                    "Give the same command again: it goes on from what is finished.",
+                )
+            )
+        else:
+            future.set_exception(error)
+
+
+@contextmanager
+def ray_executor(address: str) -> Iterator[RayExecutor]:
+    """The Ray cluster at ``address``, as "ray start" prints it, or "auto"; "local" starts one on this machine.
+
+    Raises OptionError if Ray is not installed, or there is no such cluster.
+    """
+    try:
+        import ray  # noqa: PLC0415 (an optional dependency)
+    except ModuleNotFoundError as error:
+        raise OptionError("--ray needs Ray, which is not installed.", "pip install 'internvl-bridge[ray]'") from error
+    if ray.is_initialized():  # the caller's own
+        yield RayExecutor(ray)
+        return
+    try:
+        ray.init(
+            address=address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=_dashboard(address)
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise OptionError(
+            f"There is no Ray cluster at {address}: {why}",
+            "Give the address that 'ray start --head' prints, or auto, or local.",
+        ) from error
+    try:
+        yield RayExecutor(ray)
+    finally:
+        ray.shutdown()
+
+
+def _dashboard(address: str) -> bool | None:
+    """Whether a dashboard is started: not for a cluster that ends with this command."""
+    return False if address == "local" else None
