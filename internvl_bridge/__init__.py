@@ -12,7 +12,7 @@ from internvl_bridge._version import __version__
 if TYPE_CHECKING:
     from internvl_bridge.checkpoint.adapter_inspection import AdapterInspection, inspect_adapter
     from internvl_bridge.checkpoint.inspection import Inspection, inspect
-    from internvl_bridge.convert.api import repair, to_custom, to_hf
+    from internvl_bridge.convert.api import finish, repair, to_custom, to_hf
     from internvl_bridge.convert.arithmetic_api import cast, extract, merge
     from internvl_bridge.convert.extraction import Extraction
     from internvl_bridge.convert.report import ConversionReport
@@ -70,6 +70,7 @@ _HOMES = {
     "convert_state_dict": "in_memory.state_dict",
     "diagnose": "diagnosis.examination",
     "extract": "convert.arithmetic_api",
+    "finish": "convert.api",
     "inspect": "checkpoint.inspection",
     "inspect_adapter": "checkpoint.adapter_inspection",
     "iter_converted": "in_memory.streaming",
@@ -115,6 +116,7 @@ __all__ = [
     "convert_state_dict",
     "diagnose",
     "extract",
+    "finish",
     "inspect",
     "inspect_adapter",
     "iter_converted",

@@ -12,9 +12,11 @@ import pytest
 from adapters import lora_config, random_adapter, weights_of
 from safetensors.torch import save_file
 from support import copy_custom
+from typer.testing import CliRunner
 from wrapped import save_as_trainer
 
 import internvl_bridge
+from internvl_bridge.cli.app import app
 
 FUNCTIONS = [name for name in internvl_bridge.__all__ if inspect.isfunction(getattr(internvl_bridge, name))]
 EXAMPLES = {
@@ -57,6 +59,9 @@ def test_an_example_runs_as_it_is_written(name: str, tmp_path: Path, monkeypatch
     if "my-trained" in EXAMPLES[name].docstring:
         save_as_trainer(tmp_path / "InternVL3_5-8B", tmp_path / "my-trained")
     monkeypatch.chdir(tmp_path)
+    if "shared-HF" in EXAMPLES[name].docstring:
+        command = ["to-hf", "InternVL3_5-8B", "shared-HF", "--worker", "1/1"]
+        assert CliRunner().invoke(app, command).exit_code == 0
     told: list[str] = []
     doctest.DocTestRunner().run(EXAMPLES[name], out=told.append)
     assert told == []

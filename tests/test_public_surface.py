@@ -46,6 +46,7 @@ def test_the_public_names_are_exactly_these():
         "convert_state_dict",
         "diagnose",
         "extract",
+        "finish",
         "inspect",
         "inspect_adapter",
         "iter_converted",

@@ -8,6 +8,7 @@ from typing import Literal
 from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
 from internvl_bridge.convert.adapters import prepare_adapter
 from internvl_bridge.convert.at_hand import at_hand
+from internvl_bridge.convert.finishing import shared_conversion
 from internvl_bridge.convert.options import Execution, ExpertsOption, Layout, Options, Order, Tied
 from internvl_bridge.convert.prepare import prepare
 from internvl_bridge.convert.report import ConversionReport
@@ -341,6 +342,43 @@ def repair(
     accepted = frozenset(accept)
     execution = Execution(verify, workers, overwrite, restart, accepted, read_links, consume, stream, executor=executor)
     return _converted(source, output, (Format.HF, Format.HF), options, execution, progress)
+
+
+def finish(
+    output: str | Path,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    accept: Collection[str] = (),
+    progress: Progress = silent,
+) -> ConversionReport:
+    """Publish an ``output`` whose files of weights several workers have written (``--worker`` of the command line).
+
+    All files are read once more, and compared with the checksums that the workers wrote down. Source and options are
+    those of the workers.
+
+    Args:
+        output: The directory that was given to the workers.
+        workers: Files to read at a time. By default one for each core, at most four.
+        overwrite: Replace an ``output`` that exists, if it is a checkpoint and holds nothing else.
+        accept: Names with which refusals say that they can be lifted. What the workers accepted is.
+        progress: Sees how far the work has come, see :class:`internvl_bridge.Progress`.
+
+    Returns:
+        What was found, written and verified, with warnings and notes.
+
+    Raises:
+        OutputError: No workers have begun ``output``, one is at work, or files are missing.
+        BridgeError: As :func:`to_hf`.
+
+    Example:
+        >>> import internvl_bridge
+        >>> internvl_bridge.finish("shared-HF").spread
+        True
+    """
+    execution = Execution(workers=workers, overwrite=overwrite, accept=frozenset(accept))
+    with shared_conversion(Path(output), execution) as conversion:
+        return carry_out(conversion, progress)
 
 
 def _converted(

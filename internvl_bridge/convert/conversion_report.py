@@ -48,7 +48,6 @@ def conversion_facts(report: ConversionReport, *, every: bool) -> Facts:
     written = report.bytes - (report.linked.bytes if report.linked else 0)
     speed = f", {human_size(int(written / report.seconds))}/s" if report.seconds else ""
     cloned = f"{human_size(report.cloned)} share their blocks on disk with the source; the rest was copied"
-    kept = f"{len(report.kept)} file(s) that an earlier run had finished were compared with the source and kept"
     values = {
         "Found": _summary(report),
         "Written": f"{report.tensors} tensors, {human_size(report.bytes)} in {len(weights)} file(s) of weights; "
@@ -58,12 +57,18 @@ def conversion_facts(report: ConversionReport, *, every: bool) -> Facts:
         "Cloned": cloned if report.cloned else "",
         "Linked": _linked(report, len(weights)),
         "Deleted": _consumed(report),
-        "Resumed": kept if report.kept else "",
+        "Resumed": _kept(report) if report.kept else "",
         "Served by": f"{engines_text(report.engines)} (docs/serving.md)" if is_checkpoint else "",
         "Left behind": ", ".join(report.left_behind) if every else first_few(report.left_behind),
         "Verified": verified_text(report),
     }
     return Facts({name: value for name, value in values.items() if value})
+
+
+def _kept(report: ConversionReport) -> str:
+    if report.spread:
+        return f"{len(report.kept)} file(s) that were finished before were read once more, compared and kept"
+    return f"{len(report.kept)} file(s) that an earlier run had finished were compared with the source and kept"
 
 
 def _linked(report: ConversionReport, of: int) -> str:
@@ -103,6 +108,8 @@ def verified_text(report: ConversionReport) -> str:
 def _compared(report: ConversionReport) -> str:
     if report.streamed:
         return "what came from the hub, by checksum"
+    if report.spread:
+        return "what the workers had read of the source, by checksum"
     if report.computed is not None:
         return "the source, and with what was computed once more"
     return "the source" if isinstance(report.found, Inspection) else "tensors that were made once more"

@@ -22,7 +22,7 @@ from internvl_bridge.storage.held_directory import held
 from internvl_bridge.storage.journal import JOURNAL, Record, foreign, open_journal, read_journal
 from internvl_bridge.storage.output_place import partial_path
 from internvl_bridge.storage.publishing import finished_files
-from internvl_bridge.storage.workspace import opened_place
+from internvl_bridge.storage.workspace import FILES, opened_place
 
 _NUMBERS = {"max_shard_size", "transformers"}
 """Those of the options that can be numbers."""
@@ -61,11 +61,12 @@ def _begun(output: Path, partial: Path) -> tuple[Record, list[WorkerDirectory]]:
         ) from error
     except (FileNotFoundError, NotADirectoryError):
         workers = []
-    if workers and record is not None:
+    is_there = output.is_dir() and not (partial / FILES).is_dir()
+    if workers and record is not None and not is_there:
         return record, workers
-    if record is not None and (command := resuming_command(record.identity, output)):
+    if record is not None and not is_there and (command := resuming_command(record.identity, output)):
         raise OutputError(f"{partial} is not what workers have left.", f"It goes on with: {command}")
-    if output.is_dir():
+    if is_there:
         raise OutputError(f"There is nothing to finish: {output} is there.", f"See {_typed('inspect', output)}")
     raise OutputError(
         f"There is nothing to finish: {partial} is not there.",

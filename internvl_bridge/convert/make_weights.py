@@ -81,7 +81,7 @@ def make_weights(
     copied = [(shard, place) for shard, place in zip(conversion.shards, places, strict=True) if shard.equals is None]
     once = execution.reads is not LOCAL or execution.rereads
     jobs = shard_jobs(copied, workspace.files, cold, verify=execution.verify, once=once)
-    workers = check_workers(execution.workers)
+    workers = check_workers(execution.workers if execution.executor is None else None)
     try:
         if execution.executor is None:
             copies = write_shards(jobs, workspace, workers, progress, source)

@@ -1,9 +1,9 @@
 """Write the weights of an output with an executor: others do the work, and this run alone decides what counts."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from internvl_bridge.work.log import LOG
 from internvl_bridge.work.progress import Progress, Report
 
 _MOST_AT_A_TIME = 64
+_STOPPED = ".stopped"
 Result = TypeVar("Result")
 
 
@@ -35,8 +36,8 @@ def write_on_executor(
     """Carry out ``jobs`` on ``executor``, at most ``limit`` at a time; each is recorded in ``workspace``.
 
     Source files are what they were when ``stamps`` were taken. Each file is read once more, by whoever gets that to do,
-    and has to have the checksum of what was read of the source; unless its job says otherwise. Files that an earlier
-    run has finished always are, and are made again if they differ.
+    unless its job says otherwise. It has to have the checksum of what was read of the source. Files that an earlier run
+    has finished always are read, and made again if they differ.
 
     Raises OutputError if a worker ends without a word, or reports what is not there. Raises DifferenceError if a file
     is not what was read.
@@ -64,33 +65,36 @@ class _Run:
         found: dict[str, WrittenShard] = {}
         checksums = self.workspace.journal.checksums
         known = [replace(task, checksum=checksums.get(task.name)) for task in tasks]
-        for task, future in self._given(read_again, known):
-            try:
-                stamp = self.workspace.target.stamp(task.job.path)
-                found[task.name] = WrittenShard(task.name, 0, _result(future, task), stamp, kept=True)
-            except (DifferenceError, FileNotFoundError):
-                self._drop(task)
-                continue
-            self.report(task.job.work, 1)
+        with self._given(read_again, known) as done:
+            for task, future in done:
+                try:
+                    stamp = self.workspace.target.stamp(task.job.path)
+                    found[task.name] = WrittenShard(task.name, 0, _result(future, task), stamp, kept=True)
+                except (DifferenceError, FileNotFoundError):
+                    self._drop(task)
+                    continue
+                self.report(task.job.work, 1)
         return found
 
     def written(self, tasks: Sequence[ShardTask]) -> dict[str, WrittenShard]:
         """The files of ``tasks``, written, and read once more."""
         made: dict[str, WrittenShard] = {}
         unread: list[ShardTask] = []
-        for task, future in self._given(write_attempt, tasks):
-            attempt = _result(future, task)
-            made[task.name] = self._placed(task, attempt)
-            if task.job.verify:
-                unread.append(replace(task, checksum=_whole(attempt)))
-            self.report(task.job.size, 0 if task.job.verify else 1)
-        for task, read in self._given(read_again, unread):
-            try:
-                made[task.name] = replace(made[task.name], checksums=_result(read, task))
-            except DifferenceError:
-                self._drop(task)
-                raise
-            self.report(task.job.size, 1)
+        with self._given(write_attempt, tasks) as written:
+            for task, future in written:
+                attempt = _result(future, task)
+                made[task.name] = self._placed(task, attempt)
+                if task.job.verify:
+                    unread.append(replace(task, checksum=_whole(attempt)))
+                self.report(task.job.size, 0 if task.job.verify else 1)
+        with self._given(read_again, unread) as read:
+            for task, result in read:
+                try:
+                    made[task.name] = replace(made[task.name], checksums=_result(result, task))
+                except DifferenceError:
+                    self._drop(task)
+                    raise
+                self.report(task.job.size, 1)
         return made
 
     def _placed(self, task: ShardTask, attempt: Attempt) -> WrittenShard:
@@ -124,15 +128,18 @@ class _Run:
 
     def _given(
         self, work: Callable[[ShardTask], Result], tasks: Sequence[ShardTask]
-    ) -> Iterator[tuple[ShardTask, Future[Result]]]:
-        return given_to(self.executor, work, tasks, self.limit, look=self._look, stop=self._stop)
+    ) -> "closing[Generator[tuple[ShardTask, Future[Result]]]]":
+        """The tasks that are done; at the end of the ``with``, however it came, none is under way."""
+        return closing(given_to(self.executor, work, tasks, self.limit, look=self._look, stop=self._stop))
 
     def _look(self) -> None:
         self.report(0, 0)
 
     def _stop(self) -> None:
         """Let all that is under way end: what writes looks whether ``attempts`` is still there."""
-        _discard(self.workspace, self.attempts)
+        around, name = self.workspace.around, self.attempts.path.name
+        with suppress(OSError):
+            around.move(name, around, f"{name}{_STOPPED}")  # what still writes keeps it from being removed
 
 
 @contextmanager
@@ -145,13 +152,9 @@ def _attempts(workspace: Workspace) -> Iterator[HeldDirectory]:
         try:
             yield attempts
         finally:
-            _discard(workspace, attempts)
-
-
-def _discard(workspace: Workspace, attempts: HeldDirectory) -> None:
-    """Remove ``attempts``; what others still write to it may keep it for a while."""
-    with suppress(OSError):
-        workspace.around.remove(attempts.path.name)
+            for left in (name, f"{name}{_STOPPED}"):
+                with suppress(OSError):
+                    around.remove(left)
 
 
 def _task(job: ShardJob, run: _Run, stamps: Stamps) -> ShardTask:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from internvl_bridge.errors import OutputError
+from internvl_bridge.storage.finished_by_workers import worker_directories
 from internvl_bridge.storage.free_space import used_bytes
 from internvl_bridge.storage.journal import JOURNAL, Journal, Record, open_journal
 from internvl_bridge.storage.output_place import SUFFIX, is_plain_directory
@@ -20,7 +21,8 @@ class AbandonedOutput:
 
     ``record`` is what its journal says, None if it was killed before it had written anything down. ``size`` is in bytes
     and ``changed`` is when the run was last heard of, in seconds since 1970. ``is_complete``: the output has its place,
-    and this is what is left of the work. ``reason_to_keep`` is why it must not be removed: it may hold an output that
+    and this is what is left of the work. ``by_workers`` are the files that several workers have finished.
+    ``reason_to_keep`` is why it must not be removed: it may hold an output that
     is nowhere else, or a run may still work on it.
     """
 
@@ -31,11 +33,12 @@ class AbandonedOutput:
     changed: float
     is_complete: bool
     reason_to_keep: str | None
+    by_workers: frozenset[str] = frozenset()
 
     @property
     def finished(self) -> int:
         """How many files are finished, with which the same command goes on."""
-        return 0 if self.record is None or self.is_complete else len(self.record.finished)
+        return 0 if self.record is None or self.is_complete else len({*self.record.finished, *self.by_workers})
 
 
 def abandoned_outputs(directory: Path) -> list[AbandonedOutput]:
@@ -77,6 +80,7 @@ def _looked_at(partial: Path) -> AbandonedOutput | None:
                 changed=place.around.status(JOURNAL).st_mtime,
                 is_complete=_is_complete(place, record),
                 reason_to_keep=_reason_to_keep(place, journal, record),
+                by_workers=frozenset(name for worker in worker_directories(place.around) for name in worker.finished),
             )
     except OutputError:  # a run works on it, or it is another's
         return None

@@ -1,6 +1,6 @@
 """Give work to an executor, so much at a time that memory stays bounded."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from itertools import islice
 from typing import TypeVar
@@ -22,11 +22,11 @@ def given_to(
     *,
     look: Callable[[], object],
     stop: Callable[[], object],
-) -> Iterator[tuple[Item, Future[Result]]]:
+) -> Generator[tuple[Item, Future[Result]]]:
     """Give ``work`` on each of ``items`` to ``executor``, at most ``limit`` at a time; yield each when it is done.
 
-    What ``look`` raises ends it: it is called several times a second. If it ends early, ``stop`` is called, which
-    should stop what is under way; that is awaited for half a minute at most.
+    What ``look`` raises ends it: it is called several times a second. If it ends early, or is closed, ``stop`` is
+    called, which should stop what is under way. That is awaited for half a minute at most.
     """
     remaining = iter(items)
     pending: dict[Future[Result], Item] = {}

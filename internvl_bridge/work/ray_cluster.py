@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from internvl_bridge.errors import OptionError, OutputError
+from internvl_bridge.work.workers import LIMIT_OF_WORKERS
 
 _AT_A_TIME = 4
 """Files that are written at a time on one machine: more compete for its network or its disk."""
@@ -25,7 +26,7 @@ class RayExecutor(Executor):
         self._ray = ray
         alive = [node for node in ray.nodes() if node["Alive"]]
         cores = int(ray.cluster_resources().get("CPU", 1))
-        self.at_a_time = max(1, min(cores, _AT_A_TIME * len(alive)))
+        self.at_a_time = max(1, min(cores, _AT_A_TIME * len(alive), LIMIT_OF_WORKERS))
 
     def submit(self, work: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
         """Give ``work`` on ``arguments`` to the cluster."""

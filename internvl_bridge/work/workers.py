@@ -13,7 +13,7 @@ from internvl_bridge.work.progress import Advance, Report
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_LIMIT_OF_WORKERS = 256
+LIMIT_OF_WORKERS = 256
 _MOST_WORKERS = 4
 """More compete for one disk, and each holds some megabytes."""
 
@@ -22,8 +22,8 @@ def check_workers(workers: int | None) -> int:
     """The number of workers that is meant. Raises OptionError if ``workers`` is too small or too large."""
     if workers is None:
         return min(_MOST_WORKERS, os.cpu_count() or 1)
-    if not 1 <= workers <= _LIMIT_OF_WORKERS:
-        raise OptionError(f"{workers} is not a number of workers.", f"Use 1 to {_LIMIT_OF_WORKERS}.")
+    if not 1 <= workers <= LIMIT_OF_WORKERS:
+        raise OptionError(f"{workers} is not a number of workers.", f"Use 1 to {LIMIT_OF_WORKERS}.")
     return workers
 
 

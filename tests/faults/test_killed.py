@@ -33,7 +33,7 @@ LONGEST = 60
 # where it is told to: in the middle of a write, or before anything else.
 SERVER = """
 import json, os, signal, sys
-import internvl_bridge.cli.commands
+import internvl_bridge.cli.commands, internvl_bridge.cli.spreading
 from internvl_bridge.cli import app as cli
 
 def record_calls(deadly):
@@ -269,6 +269,37 @@ def test_killed_at_any_call_an_output_with_links_goes_on(commands, source, tmp_p
     arguments = ["to-hf", str(source), str(output), "--link", link, "--quiet", "--workers", "1"]
     seen = sweep(commands, arguments, points, lambda: remove(output, partial_of(output)), check)
     assert {"hard": "link", "symbolic": "symlink"}[link] in seen
+
+
+@pytest.mark.parametrize("killed", ["worker", "finish"])
+def test_killed_at_any_call_workers_go_on(commands, source, tmp_path, points, killed):
+    output, whole, half = tmp_path / "output", tmp_path / "whole", tmp_path / "half"
+    internvl_bridge.to_hf(source, whole, max_shard_size="250KB")
+    before, expected = (snapshot(source), stamps(source)), snapshot(whole)
+    convert = ["to-hf", str(source), str(output), "--accept", "small-shards", "--max-shard-size", "250KB", "--quiet"]
+    workers = [[*convert, "--workers", "1", "--worker", worker] for worker in ("1/2", "2/2")]
+    for arguments in workers if killed == "finish" else workers[1:]:
+        assert commands.run(arguments)[0] == 0
+    partial_of(output).rename(half)
+
+    def prepare() -> None:
+        remove(output, partial_of(output))
+        shutil.copytree(half, partial_of(output))
+
+    def check() -> None:
+        assert snapshot(output) in (None, expected)
+        if not output.exists():
+            assert killed == "finish" or commands.run(workers[0])[0] == 0
+            internvl_bridge.finish(output)
+        assert snapshot(output) == expected
+        assert all(name.endswith("journal") for name in snapshot(partial_of(output)) or ())
+        with pytest.raises(OutputError, match=r"nothing to finish: .* is there"):
+            internvl_bridge.finish(output)
+        assert (snapshot(source), stamps(source)) == before
+
+    arguments = workers[0] if killed == "worker" else ["finish", str(output), "--quiet", "--workers", "1"]
+    seen = sweep(commands, arguments, points, prepare, check)
+    assert seen >= ({"pwrite", "fsync", "write"} if killed == "worker" else {"rename", "write", "unlink"})
 
 
 @pytest.mark.parametrize("size", [None, rarely("250KB"), rarely("1MB")])

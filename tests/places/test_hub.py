@@ -140,6 +140,16 @@ def test_what_is_looked_at_is_read_by_ranges(hub: Hub, source: Path, command: st
     assert "internvl-bridge-" not in found.stdout
 
 
+def test_workers_stream_a_share_each(hub: Hub, expected: Path):
+    for worker in ("1/2", "2/2"):
+        found = run("to-hf", f"hf://org/model@{first_commit(hub)}", "output", "--stream", "--worker", worker)
+        assert found.exit_code == 0, found.stderr
+    sent = {name: hub.sent(name) for name in SHARDS}
+    assert run("finish", "output").exit_code == 0
+    assert all(hub.sent(name) < sent[name] + 100_000 for name in SHARDS)  # headers alone
+    assert all((expected / name).read_bytes() == Path("output", name).read_bytes() for name in SHARDS)
+
+
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("command", [["plan"], ["to-hf", "--stream"], ["cast", "--dtype", "float32"]])
 def test_reports_name_the_place(command: list[str]):

@@ -1,0 +1,267 @@
+"""Several processes make one output, each a share of it, and another one finishes it."""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from adapters import lora_config, random_adapter, weights_of
+from safetensors.torch import save_file
+from support import ROOT, edit_json, files_of
+from typer.testing import CliRunner, Result
+
+import internvl_bridge
+from internvl_bridge.cli.app import app
+from internvl_bridge.errors import InUseError, OptionError, OutputError
+from internvl_bridge.storage import worker_space as worker_space_module
+from internvl_bridge.storage.held_directory import HeldDirectory
+from internvl_bridge.storage.journal import JOURNAL, Identity, read_journal
+from internvl_bridge.storage.publishing import publishing
+from internvl_bridge.storage.worker_space import worker_space
+
+BRIDGE = (sys.executable, "-m", "internvl_bridge")
+SMALL = ("--max-shard-size", "60KB", "--accept", "small-shards", "--quiet")
+IDENTITY = Identity("1", {}, {}, "plan")
+LONGEST = 60
+
+# Ends itself as a machine does that loses its power, after two files.
+DYING = """
+import os, signal
+from internvl_bridge.cli.app import main
+from internvl_bridge.storage.journal import Journal
+record = Journal.record
+def recording(journal, *names, **options):
+    record(journal, *names, **options)
+    if len(journal.finished) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.record = recording
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("workers") / "source"
+    example = runpy.run_path(str(ROOT / "examples" / "synthetic.py"))
+    example["make"](directory, example["PRESETS"]["tiny"])
+    return directory
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path) -> dict[str, bytes]:
+    output = source.with_name("expected")
+    assert run("to-hf", source, output, *SMALL).exit_code == 0
+    return files_of(output)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "output"
+
+
+@pytest.fixture
+def work(source: Path, output: Path) -> Callable[..., Result]:
+    """Work as a worker, with more options."""
+    return lambda worker, *options: run("to-hf", source, output, *SMALL, "--worker", worker, *options)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_four_at_a_time_of_which_one_is_killed(source: Path, output: Path, expected: dict[str, bytes]):
+    command = ["to-hf", str(source), str(output), *SMALL, "--workers", "1", "--worker"]
+    with ExitStack() as stack:
+        starts = [[*BRIDGE], [sys.executable, "-c", DYING], [*BRIDGE], [*BRIDGE]]
+        processes = [
+            stack.enter_context(subprocess.Popen([*start, *command, f"{number}/4"], stderr=subprocess.PIPE, text=True))
+            for number, start in enumerate(starts, start=1)
+        ]
+        ends = [(process.communicate(timeout=LONGEST)[1], process.returncode) for process in processes]
+    assert ends == [("", 0), ("", -signal.SIGKILL), ("", 0), ("", 0)]
+    assert not output.exists()
+    refused = run("finish", output)
+    assert refused.exit_code == 2
+    assert "3 of 21 files of weights are missing" in refused.stderr
+    assert "They are the share of worker 2/4." in refused.stderr
+    again = f"internvl-bridge to-hf {source} {output} --max-shard-size 60KB --accept small-shards --worker 2/4"
+    assert f"Start it again, for instance: {again} Then: internvl-bridge finish {output}" in refused.stderr
+    assert "2 of them were there from an earlier run" in run(*again.split()[1:]).stdout
+    report = internvl_bridge.finish(output)
+    assert (report.spread, len(report.kept)) == (True, 21)
+    assert files_of(output) == expected
+    assert [path.name for path in output.parent.iterdir()] == ["output"]
+
+
+def test_a_plain_command_takes_over_what_workers_have_finished(
+    work: Callable[..., Result], source: Path, output: Path, expected: dict[str, bytes]
+):
+    assert work("2/3").exit_code == 0
+    assert len(internvl_bridge.to_hf(source, output, max_shard_size="60KB", accept=["small-shards"]).kept) == 7
+    assert files_of(output) == expected
+
+
+def test_other_workers_go_on(work: Callable[..., Result], output: Path, expected: dict[str, bytes]):
+    assert work("1/2").exit_code == 0
+    told = [work(f"{number}/3", "--json").stdout for number in (1, 2, 3)]
+    assert all('"elsewhere": [\n' in text for text in told)
+    assert '"missing": []' in told[-1]
+    assert run("finish", output).exit_code == 0
+    assert files_of(output) == expected
+
+
+def test_what_was_damaged_after_it_was_written_is_made_again(
+    work: Callable[..., Result], output: Path, expected: dict[str, bytes]
+):
+    assert work("1/1").exit_code == 0
+    damaged = output.parent / "output.partial" / "worker-1-of-1" / "files" / "model-00003-of-00021.safetensors"
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    assert len(internvl_bridge.finish(output).kept) == 20
+    assert files_of(output) == expected
+
+
+def test_taking_over_goes_on_where_it_was_stopped(
+    work: Callable[..., Result], output: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    assert work("1/1").exit_code == 0
+    move, moves = HeldDirectory.move, iter(range(99))
+
+    def stopped(directory: HeldDirectory, name: str, place: HeldDirectory, new: str) -> None:
+        if name.endswith(".safetensors") and next(moves) == 3:
+            raise KeyboardInterrupt
+        move(directory, name, place, new)
+
+    monkeypatch.setattr(HeldDirectory, "move", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        internvl_bridge.finish(output)
+    monkeypatch.undo()
+    assert not output.exists()
+    assert len(internvl_bridge.finish(output).kept) == 21
+    assert files_of(output) == expected
+
+
+def test_nobody_publishes_while_a_worker_works(output: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker_space_module, "_PATIENCE", 0)
+    with worker_space(output, IDENTITY, "worker-1-of-2"), worker_space(output, IDENTITY, "worker-2-of-2"):
+        with pytest.raises(InUseError, match="Another conversion is writing to"), publishing(output, IDENTITY):
+            pytest.fail("a worker works")
+        with (
+            pytest.raises(InUseError, match=r"Another conversion is writing to .*worker-1-of-2"),
+            worker_space(output, IDENTITY, "worker-1-of-2"),
+        ):
+            pytest.fail("the same worker works")
+        with pytest.raises(InUseError, match=r"A run still writes to .* internvl-bridge finish"):
+            internvl_bridge.finish(output)
+    with (
+        publishing(output, IDENTITY),
+        pytest.raises(InUseError, match="Another conversion"),
+        worker_space(output, IDENTITY, "worker-1-of-2"),
+    ):
+        pytest.fail("a run publishes")
+
+
+def test_many_begin_at_the_same_time(output: Path):
+    """Each in a process of its own, as a scheduler starts them."""
+    children = []
+    for number in range(8):
+        child = os.fork()
+        if not child:
+            try:
+                with worker_space(output, IDENTITY, f"worker-{number + 1}-of-8") as workspace:
+                    (workspace.files / f"{number}").touch()
+                    workspace.journal.record(f"{number}")
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 8
+    partial = output.with_name("output.partial")
+    assert (partial / JOURNAL).read_bytes().count(b'"program"') == 1
+    with publishing(output, IDENTITY) as workspace:
+        assert sorted(workspace.journal.finished) == [*map(str, range(8))]
+
+
+def test_a_worker_that_finishes_nothing_leaves_nothing(output: Path):
+    with pytest.raises(RuntimeError), worker_space(output, IDENTITY, "worker-1-of-2"):
+        raise RuntimeError
+    assert not [*output.parent.iterdir()]
+
+
+def test_another_conversion_does_not_go_on(work: Callable[..., Result], source: Path, output: Path, tmp_path: Path):
+    assert work("1/2").exit_code == 0
+    assert "with --layout l1, and this one has --layout l2" in work("2/2", "--layout", "l2").stderr
+    changed = Path(shutil.copytree(source, tmp_path / "changed"))
+    edit_json(changed / "config.json", lambda config: config.update(force_image_size=224))
+    found = run("to-hf", changed, output, *SMALL, "--worker", "2/2")
+    assert (found.exit_code, "was begun from another directory" in found.stderr) == (2, True)
+    assert read_journal(output.with_name("output.partial") / JOURNAL).identity["options"]["layout"] == "l1"
+
+
+def test_there_may_be_nothing_to_finish(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(OutputError, match=r"output.partial is not there. Start the workers first"):
+        internvl_bridge.finish(output)
+    monkeypatch.setattr("internvl_bridge.convert.run.check_inventory", stop)
+    with pytest.raises(KeyboardInterrupt):
+        internvl_bridge.to_hf(source, output)
+    with pytest.raises(OutputError, match=f"not what workers have left. It goes on with: .*to-hf {source} {output}"):
+        internvl_bridge.finish(output)
+    monkeypatch.undo()
+    internvl_bridge.to_hf(source, output)
+    with pytest.raises(OutputError, match=r"nothing to finish: .* is there. See internvl-bridge inspect"):
+        internvl_bridge.finish(output)
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--consume", "--yes"], "--consume does not go with --worker"),
+        (["--restart"], "--restart would remove what other workers have finished"),
+        (["--ray", "local"], "--ray has workers of its own"),
+        (["--link", "hard", "--read-links"], "--read-links does not go with --worker"),
+        (["--push-to-hub", "me/model"], "A worker pushes nothing"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    work: Callable[..., Result], output: Path, flags: list[str], reason: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("internvl_bridge.cli.commands.check_push", lambda *_: None)
+    found = work("1/2", *flags)
+    assert found.exit_code == 2
+    assert reason in found.stderr
+    assert not [*output.parent.iterdir()]
+
+
+def test_an_adapter_has_no_workers(source: Path, tmp_path: Path):
+    (tmp_path / "lora").mkdir()
+    save_file(
+        random_adapter(weights_of("qwen3-300m", "custom"), rank_of=lambda _: 4),
+        tmp_path / "lora" / "adapter_model.safetensors",
+    )
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(lora_config(r=4)))
+    found = run("to-hf", tmp_path / "lora", tmp_path / "output", "--worker", "1/2", "--base", source)
+    assert (found.exit_code, "An adapter is one file" in found.stderr) == (2, True)
+    with ThreadPoolExecutor() as executor, pytest.raises(OptionError, match=r"one process writes. Leave out executor"):
+        internvl_bridge.to_hf(tmp_path / "lora", tmp_path / "output", base=source, executor=executor)
+
+
+def test_files_that_are_links_are_nobodys_share(source: Path, output: Path):
+    internvl_bridge.to_hf(source, output.with_name("whole"), link="hard")
+    for number in (1, 2):
+        found = run("to-hf", source, output, "--link", "hard", "--worker", f"{number}/2", "--json")
+        assert '"missing": []' in found.stdout or number == 1
+    assert len(internvl_bridge.finish(output).linked.files) == 1
+    assert files_of(output) == files_of(output.with_name("whole"))
