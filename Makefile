@@ -9,12 +9,13 @@ OLDEST := .venv-oldest/bin
 DEMO := .venv-demo/bin
 ENGINES := .venv-engines/bin
 TRAINERS := .venv-trainers/bin
+CLUSTER := .venv-cluster/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 IN_PARALLEL := --numprocesses auto --dist worksteal
 COVERED := tests/reporting tests/mapping tests/planning tests/metadata tests/convert/companions tests/pages tests/test_strict_json.py tests/checkpoint/test_random_matrix.py
 PURE := internvl_bridge/reporting/*,internvl_bridge/mapping/*,internvl_bridge/planning/*,internvl_bridge/metadata/*,internvl_bridge/strict_json.py,internvl_bridge/pages/*,internvl_bridge/checkpoint/random_matrix.py
 
-.PHONY: demo test test-covered coverage test-exhaustive test-matrix test-engines test-trainers test-browser test-oldest release-check lint types format docs tables gallery evidence benchmark mutants clean python
+.PHONY: demo test test-covered coverage test-exhaustive test-matrix test-engines test-trainers test-cluster test-browser test-oldest release-check lint types format docs tables gallery evidence benchmark mutants clean python
 
 demo: .venv-demo/ready
 	@$(DEMO)/python examples/demo.py
@@ -50,6 +51,10 @@ test-engines: .venv-engines/ready
 # What trainers save after one step. Not part of "make test": it installs the trainers.
 test-trainers: .venv-trainers/ready
 	PYTHONPATH=trainers $(TRAINERS)/python -m pytest -W default trainers
+
+# Several nodes, one of which dies: Ray, Dask and MPI on this machine. Not part of "make test": it installs them.
+test-cluster: .venv-cluster/ready
+	PYTHONPATH=cluster $(CLUSTER)/python -m pytest -W default cluster
 
 # Reports in a real browser. Not part of "make test": it needs a Chromium, for instance that of "apt install chromium".
 test-browser: .venv/ready
@@ -104,7 +109,7 @@ mutants: .venv/ready
 	$(BIN)/python mutants/run.py $(ROOM) --most $(or $(MOST),150)
 
 clean:
-	rm -rf .venv .venv-4 .venv-demo .venv-engines .venv-oldest .venv-trainers .mutants demo-output dist docs/_build
+	rm -rf .venv .venv-4 .venv-cluster .venv-demo .venv-engines .venv-oldest .venv-trainers .mutants demo-output dist docs/_build
 
 python:
 	@$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed, and $(PYTHON) is {}.{}: name another one, for instance with make PYTHON=python3.12.'.format(*sys.version_info[:2]))"
@@ -158,4 +163,12 @@ python:
 	@$(TRAINERS)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
 	@PYTHONWARNINGS=ignore $(TRAINERS)/python $(PIP_INSTALL) --constraint constraints.txt --editable . pytest hypothesis pillow protobuf sentencepiece
 	@$(TRAINERS)/python $(PIP_INSTALL) --constraint constraints.txt --requirement trainers/requirements.txt
+	@touch $@
+
+.venv-cluster/ready: pyproject.toml constraints.txt cluster/requirements.txt | python
+	@echo "Installing internvl-bridge, Ray, Dask and MPI into .venv-cluster (1.5 GB with torch)."
+	@$(PYTHON) -m venv --clear .venv-cluster
+	@$(CLUSTER)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	@PYTHONWARNINGS=ignore $(CLUSTER)/python $(PIP_INSTALL) --constraint constraints.txt --editable . pytest
+	@$(CLUSTER)/python $(PIP_INSTALL) --requirement cluster/requirements.txt
 	@touch $@

@@ -1,6 +1,9 @@
 """A Ray cluster as an executor of Python's own kind. The only module that imports Ray."""
 
 import logging
+import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -11,6 +14,8 @@ from internvl_bridge.work.workers import LIMIT_OF_WORKERS
 
 _AT_A_TIME = 4
 """Files that are written at a time on one machine: more compete for its network or its disk."""
+_PATIENCE = 5.0
+"""Seconds in which a cluster should answer."""
 _RETRIES = 3
 """How often work is given to another worker when one has died."""
 
@@ -69,22 +74,35 @@ def ray_executor(address: str) -> Iterator[RayExecutor]:
     if ray.is_initialized():  # the caller's own
         yield RayExecutor(ray)
         return
+    _check_address(address)
+    stopping = signal.getsignal(signal.SIGTERM)
+    dashboard = False if address == "local" else None  # a cluster that ends with this command needs none
     try:
-        ray.init(
-            address=address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=_dashboard(address)
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        why = str(error).strip().partition("\n")[0]
-        raise OptionError(
-            f"There is no Ray cluster at {address}: {why}",
-            "Give the address that 'ray start --head' prints, or auto, or local.",
-        ) from error
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=dashboard)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise _no_cluster(address, error) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stopping)  # Ray's own would end the process in the middle of anything
     try:
         yield RayExecutor(ray)
     finally:
         ray.shutdown()
 
 
-def _dashboard(address: str) -> bool | None:
-    """Whether a dashboard is started: not for a cluster that ends with this command."""
-    return False if address == "local" else None
+def _check_address(address: str) -> None:
+    """Raise OptionError if nobody listens at ``address``: Ray would try for many minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: BaseException) -> OptionError:
+    why = str(error).strip().partition("\n")[0].rstrip(".")
+    return OptionError(
+        f"There is no Ray cluster at {address}: {why}.",
+        "Give the address that 'ray start --head' prints, or auto, or local.",
+    )
