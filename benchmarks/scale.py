@@ -49,7 +49,7 @@ def measured(directory: Path, source: Path, rounds: int) -> tuple[float, float]:
     writes, finishes = [], []
     for _ in range(rounds):
         output = directory / "output"
-        writes.append(seconds("to-hf", source, output, "--quiet", "--worker", "1/1"))
+        writes.append(seconds("to-hf", source, output, "--quiet", "--max-shard-size", "500MB", "--worker", "1/1"))
         finishes.append(seconds("finish", output, "--quiet"))
         shutil.rmtree(output)
     return size / min(writes), size / min(finishes)
@@ -80,8 +80,8 @@ class Row:
         return cls(largest * workers / total, writing, start + total / rates[1], _TRAFFIC * total / writing)
 
     def __str__(self) -> str:
-        minutes = f"{self.writing / 60:.1f} | {self.finishing / 60:.1f}"
-        return f"{self.unevenness:.2f} | {minutes} | {self.traffic / _GIGABYTE:.1f}"
+        times = f"{self.writing:.0f} | {self.finishing:.0f}"
+        return f"{self.unevenness:.2f} | {times} | {self.traffic / _GIGABYTE:.1f}"
 
 
 def main() -> None:
@@ -99,7 +99,7 @@ def main() -> None:
         start = min(seconds("plan", directory / "241b") for _ in range(arguments.rounds))
         print(f"| measured here | |\n|---|---|\n| one worker, verified | {write / _GIGABYTE:.2f} GB/s |")
         print(f"| `finish`, which reads once | {finish / _GIGABYTE:.2f} GB/s |\n| plan of 241B | {start:.2f} s |\n")
-        print("| files | workers | largest share : mean | minutes to write | minutes to finish | GB/s in all |")
+        print("| files | workers | largest share : mean | seconds to write | seconds to finish | GB/s in all |")
         print("|---|---|---|---|---|---|")
         for size in (None, "1GB"):
             shards = shards_of(directory / "241b", directory, size)
@@ -108,10 +108,10 @@ def main() -> None:
                 row = Row.of(shards, count, start, (write, finish))
                 print(f"| {what} | {count} | {row} |")
         total = sum(shard.size for shard in shards)
-    print("\n| file system, GB/s | is the limit from so many workers on | minutes to write 241B then |\n|---|---|---|")
+    print("\n| file system, GB/s | is the limit from so many workers on | seconds to write 241B then |\n|---|---|---|")
     for bandwidth in _BANDWIDTHS:
-        workers, minutes = bandwidth / (_TRAFFIC * write), _TRAFFIC * total / bandwidth / 60
-        print(f"| {bandwidth / _GIGABYTE:.0f} | {workers:.0f} | {minutes:.1f} |")
+        workers, taken = bandwidth / (_TRAFFIC * write), _TRAFFIC * total / bandwidth
+        print(f"| {bandwidth / _GIGABYTE:.0f} | {workers:.0f} | {taken:.0f} |")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
 from internvl_bridge.cli.answers import Answer, PrintOptions, answer
-from internvl_bridge.cli.commands import converted, place_of
+from internvl_bridge.cli.commands import converted, on_cluster, place_of
 from internvl_bridge.cli.planning import check_shard_size, planned, say_warnings
 from internvl_bridge.cli.pushing import check_push
 from internvl_bridge.cli.terminal import progress_bar
@@ -47,7 +47,7 @@ def finish(output: Path, execution: Execution, show: PrintOptions) -> None:
 
     def work() -> Answer:
         check_push(execution, show)
-        with shared_conversion(output, execution) as conversion:
+        with on_cluster(execution) as how, shared_conversion(output, how) as conversion:
             say_warnings(conversion.warnings)
             return converted(conversion, show)
 

@@ -12,6 +12,7 @@ from internvl_bridge.cli.arguments import (
     Private,
     PushToHub,
     Quiet,
+    RayCluster,
     Report,
     Verbose,
     Workers,
@@ -36,6 +37,7 @@ def finish(
         Path, typer.Argument(metavar="OUTPUT", help="The output that was given to the workers.", show_default=False)
     ],
     workers: Workers = None,
+    ray: RayCluster = None,
     overwrite: Overwrite = False,
     push_to_hub: PushToHub = None,
     private: Private = False,
@@ -50,7 +52,7 @@ def finish(
     from internvl_bridge.cli.answers import PrintOptions
     from internvl_bridge.convert.options import Execution
 
-    execution = Execution(workers=workers, overwrite=overwrite, accept=frozenset(accept or ()))
+    execution = Execution(workers=workers, overwrite=overwrite, ray=ray, accept=frozenset(accept or ()))
     show = PrintOptions(
         as_json=as_json, verbose=verbose, quiet=quiet, report=report, push_to=push_to_hub, private=private
     )

@@ -349,6 +349,7 @@ def finish(
     *,
     workers: int | None = None,
     overwrite: bool = False,
+    executor: Executor | None = None,
     accept: Collection[str] = (),
     progress: Progress = silent,
 ) -> ConversionReport:
@@ -361,6 +362,7 @@ def finish(
         output: The directory that was given to the workers.
         workers: Files to read at a time. By default one for each core, at most four.
         overwrite: Replace an ``output`` that exists, if it is a checkpoint and holds nothing else.
+        executor: What reads the files, as for :func:`to_hf`. By default this machine does.
         accept: Names with which refusals say that they can be lifted. What the workers accepted is.
         progress: Sees how far the work has come, see :class:`internvl_bridge.Progress`.
 
@@ -376,7 +378,7 @@ def finish(
         >>> internvl_bridge.finish("shared-HF").spread
         True
     """
-    execution = Execution(workers=workers, overwrite=overwrite, accept=frozenset(accept))
+    execution = Execution(workers=workers, overwrite=overwrite, executor=executor, accept=frozenset(accept))
     with shared_conversion(Path(output), execution) as conversion:
         return carry_out(conversion, progress)
 

@@ -14,7 +14,7 @@ from internvl_bridge.convert.prepare import FORMATS, Conversion, prepare
 from internvl_bridge.convert.resuming import resuming_command
 from internvl_bridge.convert.run_share import ACCEPTED, STREAMED
 from internvl_bridge.convert.shares import shares
-from internvl_bridge.errors import InUseError, OutputError, first_few
+from internvl_bridge.errors import InUseError, OptionError, OutputError, first_few
 from internvl_bridge.places.names import hub_name
 from internvl_bridge.reporting.commands import typed_path
 from internvl_bridge.storage.finished_by_workers import WorkerDirectory, worker_directories
@@ -39,6 +39,8 @@ def shared_conversion(output: Path, execution: Execution) -> Iterator[Conversion
     options, source = _options(partial, record), str(record.source_directory)
     accepted = {name for worker in workers for name in worker.record.remembered.get(ACCEPTED, ())}
     streams = hub_name(source) is not None and any(worker.record.remembered.get(STREAMED) for worker in workers)
+    if streams and execution.executor is not None:
+        raise OptionError(f"The workers streamed {source}, and executors do not.", "Leave out --ray, or the executor.")
     how = replace(execution, accept=execution.accept | accepted, stream=streams, rereads=True)
     with at_hand(source, options, how) as found:
         formats = FORMATS[str(record.identity["options"]["command"])]

@@ -27,6 +27,8 @@ _EXIT_CODE = re.compile(r"# exit code (\d)")
 _OURS = "internvl-bridge "
 _OTHERS = ("pip ", "make ", "vllm ", "python ", "git ")
 """How commands of other programs begin."""
+_LAUNCHED = re.compile(r"^(?:srun|torchrun|(?:job=\$\()?sbatch) .*?(internvl-bridge [^\")]+)")
+"""A command of ours that another program starts."""
 
 
 def blocks(page: Path, language: str) -> Iterator[tuple[str, bool]]:
@@ -63,7 +65,9 @@ def test_the_commands_of_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.
 def run_commands(page: Path, home: Path) -> None:
     """Run the commands of ``page`` in ``home``; of those that are not run, look at the options."""
     for command, is_run in commands(page):
-        if not command.startswith(_OURS):
+        if launched := _LAUNCHED.search(command):
+            check_options(launched[1])
+        elif not command.startswith(_OURS):
             assert command.startswith(_OTHERS), command
         elif is_run:
             wanted = _EXIT_CODE.search(command)

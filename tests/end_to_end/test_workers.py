@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from adapters import lora_config, random_adapter, weights_of
@@ -118,15 +119,17 @@ def test_other_workers_go_on(work: Callable[..., Result], output: Path, expected
     assert files_of(output) == expected
 
 
+@pytest.mark.parametrize("threads", [nullcontext(), ThreadPoolExecutor(2)], ids=["here", "elsewhere"])
 def test_what_was_damaged_after_it_was_written_is_made_again(
-    work: Callable[..., Result], output: Path, expected: dict[str, bytes]
+    work: Callable[..., Result], output: Path, expected: dict[str, bytes], threads: AbstractContextManager[Any]
 ):
     assert work("1/1").exit_code == 0
     damaged = output.parent / "output.partial" / "worker-1-of-1" / "files" / "model-00003-of-00021.safetensors"
     data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(data)
-    assert len(internvl_bridge.finish(output).kept) == 20
+    with threads as executor:
+        assert len(internvl_bridge.finish(output, executor=executor).kept) == 20
     assert files_of(output) == expected
 
 
@@ -256,6 +259,15 @@ def test_an_adapter_has_no_workers(source: Path, tmp_path: Path):
     assert (found.exit_code, "An adapter is one file" in found.stderr) == (2, True)
     with ThreadPoolExecutor() as executor, pytest.raises(OptionError, match=r"one process writes. Leave out executor"):
         internvl_bridge.to_hf(tmp_path / "lora", tmp_path / "output", base=source, executor=executor)
+
+
+def test_ray_may_not_be_installed(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    found = run("to-hf", source, output, "--ray", "local")
+    assert (found.exit_code, found.stderr) == (
+        2,
+        "Error: --ray needs Ray, which is not installed. pip install 'internvl-bridge[ray]'\n",
+    )
 
 
 def test_files_that_are_links_are_nobodys_share(source: Path, output: Path):
