@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from internvl_bridge.checkpoint.adapter_directory import is_adapter_directory
@@ -25,8 +26,9 @@ def write_share(
     command: str, source: Path, output: Path, options: Options, execution: Execution, show: PrintOptions
 ) -> Answer:
     """Write the files that are the share of one worker."""
-    if show.push_to is not None:
-        raise OptionError("A worker pushes nothing.", f"Leave out --push-to-hub, and give it to: {_finish(output)}")
+    for flag, value in (("--push-to-hub", show.push_to), ("--report", show.report)):
+        if value is not None:
+            raise OptionError(f"{flag} is for the whole output.", f"Leave it out, and add it to: {_finish(output)}")
     worker = worker_of(execution.worker or "", os.environ)
     with at_hand(source, options, execution, bars=show.bars) as found:
         if is_adapter_directory(found.source):
@@ -35,7 +37,7 @@ def write_share(
         conversion = prepare(found.source, output, FORMATS[command], found.options, found.execution)
         say_warnings(conversion.warnings)
         if show.dry_run:
-            return planned(conversion)
+            return replace(planned(conversion), place=place_of(found))
         with progress_bar(quiet=show.quiet) as progress:
             report = carry_out_share(conversion, worker, progress)
         of = sum(shard.equals is None for shard in conversion.shards)

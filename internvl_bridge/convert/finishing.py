@@ -9,7 +9,7 @@ from pathlib import Path
 
 from internvl_bridge.convert.at_hand import at_hand
 from internvl_bridge.convert.identity import identity_of
-from internvl_bridge.convert.options import Execution, Options
+from internvl_bridge.convert.options import ACCEPTABLE, Execution, Options
 from internvl_bridge.convert.prepare import FORMATS, Conversion, prepare
 from internvl_bridge.convert.resuming import resuming_command
 from internvl_bridge.convert.run_share import ACCEPTED, STREAMED
@@ -36,8 +36,11 @@ def shared_conversion(output: Path, execution: Execution) -> Iterator[Conversion
     """
     partial = partial_path(output)
     record, workers = _begun(output, partial)
-    options, source = _options(partial, record), str(record.source_directory)
-    accepted = {name for worker in workers for name in worker.record.remembered.get(ACCEPTED, ())}
+    options, source = _options(partial, record), record.source_directory
+    if not isinstance(source, str):
+        raise foreign(partial)
+    stated = [worker.record.remembered.get(ACCEPTED) for worker in workers]
+    accepted = {name for names in stated if isinstance(names, list) for name in names if name in [*ACCEPTABLE]}
     streams = hub_name(source) is not None and any(worker.record.remembered.get(STREAMED) for worker in workers)
     if streams and execution.executor is not None:
         raise OptionError(f"The workers streamed {source}, and executors do not.", "Leave out --ray, or the executor.")

@@ -9,7 +9,7 @@ from internvl_bridge.storage.held_directory import HeldDirectory, held
 from internvl_bridge.storage.journal import JOURNAL, Identity, Record, check_same, journal_in
 from internvl_bridge.storage.workspace import FILES, Workspace
 
-_WORKER = re.compile("worker-([0-9]{1,6})-of-([0-9]{1,6})")
+_WORKER = re.compile("worker-[1-9][0-9]{0,5}-of-[1-9][0-9]{0,5}")
 
 
 @dataclass(frozen=True, slots=True)

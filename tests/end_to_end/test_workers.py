@@ -224,6 +224,24 @@ def test_there_may_be_nothing_to_finish(source: Path, output: Path, monkeypatch:
         internvl_bridge.finish(output)
 
 
+def test_a_journal_of_somebody_else_is_not_followed(work: Callable[..., Result], output: Path):
+    assert work("1/1").exit_code == 0
+    partial = output.with_name("output.partial")
+    first = json.loads((partial / JOURNAL).read_text().splitlines()[0])
+    (partial / "worker-1-of-0").mkdir()
+    for change in ({"command": "merge"}, {"config": ["x"]}, {"layout": 3}, {"max_shard_size": {}}):
+        (partial / JOURNAL).write_text(json.dumps({**first, "options": {**first["options"], **change}}) + "\n")
+        with pytest.raises(OutputError, match="is not an unfinished output of this program"):
+            internvl_bridge.finish(output)
+    (partial / JOURNAL).write_text(json.dumps({**first, "source": {"directory": 3}}) + "\n")
+    with pytest.raises(OutputError, match="is not an unfinished output of this program"):
+        internvl_bridge.finish(output)
+    (partial / JOURNAL).write_text(json.dumps(first) + "\n")
+    with (partial / "worker-1-of-1" / JOURNAL).open("a") as file:
+        file.write(json.dumps({"remembered": {"accepted": [[], 3, "nothing"], "streamed": []}}) + "\n")
+    assert internvl_bridge.finish(output).verification.identical
+
+
 def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -235,7 +253,8 @@ def stop(*_: object) -> None:
         (["--restart"], "--restart would remove what other workers have finished"),
         (["--ray", "local"], "--ray has workers of its own"),
         (["--link", "hard", "--read-links"], "--read-links does not go with --worker"),
-        (["--push-to-hub", "me/model"], "A worker pushes nothing"),
+        (["--push-to-hub", "me/model"], "--push-to-hub is for the whole output"),
+        (["--report", "report.html"], "--report is for the whole output"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
