@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from internvl_bridge._version import __version__
-from internvl_bridge.cli import arithmetic_app, sharing_app, spreading_app
+from internvl_bridge.cli import arithmetic_app, sharing_app, worker_app
 from internvl_bridge.cli.arguments import (
     COMMON_PANEL,
     PRINTING_PANEL,
@@ -601,7 +601,7 @@ def clean(
 
 
 arithmetic_app.add_to(app)
-spreading_app.add_to(app)
+worker_app.add_to(app)
 sharing_app.add_to(app)
 
 

@@ -31,10 +31,10 @@ def compute(
             conversion = _PREPARE[command](found.source, output, found.options, found.execution)
             say_warnings(conversion.warnings)
             if show.dry_run:
-                return replace(planned(conversion), place=place_of(found))
+                return replace(planned(conversion), place=place_of(found.execution, found.source))
             if not show.quiet:
                 announce(conversion)
-            return replace(converted(conversion, show), place=place_of(found))
+            return converted(conversion, show)
 
     answer(command, work, show, output)
 
@@ -48,7 +48,7 @@ def extract(source: Path, output: Path, options: Options, execution: Execution, 
             both = prepare_extraction(hand.source, output, hand.options, hand.execution)
             say_warnings(both.base.warnings)
             if show.dry_run:
-                return replace(_planned_extraction(both), place=place_of(hand))
+                return replace(_planned_extraction(both), place=place_of(hand.execution, hand.source))
             if not show.quiet:
                 announce(both.base)
             with progress_bar(quiet=show.quiet) as progress:
@@ -63,7 +63,7 @@ def extract(source: Path, output: Path, options: Options, execution: Execution, 
                     for line in conversion_report(report, every=show.verbose, warned=True)
                 ),
                 lambda: extraction_page(found),
-                place=place_of(hand),
+                place=place_of(hand.execution, hand.source),
             )
 
     answer("extract", work, show, output)

@@ -11,11 +11,13 @@ from internvl_bridge.cli.answers import Answer, PlaceRead, PrintOptions, answer
 from internvl_bridge.cli.planning import check_shard_size, planned, say_warnings
 from internvl_bridge.cli.pushing import check_push, push_output, pushed_parts, with_push
 from internvl_bridge.cli.terminal import DIFFERS, progress_bar, warn
-from internvl_bridge.convert.at_hand import AtHand, at_hand
+from internvl_bridge.convert.at_hand import at_hand
 from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import Execution, Options
 from internvl_bridge.convert.prepare import FORMATS, Conversion, prepare
 from internvl_bridge.convert.run import carry_out
+from internvl_bridge.errors import OptionError
+from internvl_bridge.reporting.commands import typed_path
 from internvl_bridge.storage.output_place import partial_path
 from internvl_bridge.storage.publishing import finished_files
 
@@ -39,12 +41,9 @@ def convert(
 
     def work() -> Answer:
         check_push(execution, show)
-        if execution.worker is not None:
-            from internvl_bridge.cli.spreading import write_share  # noqa: PLC0415 (few commands are one of several)
-
-            return write_share(command, source, output, options, execution, show)
-        with on_cluster(execution) as how, at_hand(source, options, how, bars=show.bars) as found:
-            place = place_of(found)
+        check_whole(output, execution, show)
+        with at_hand(source, options, execution, bars=show.bars) as found:
+            place = place_of(found.execution, found.source)
             if is_adapter_directory(found.source):
                 from internvl_bridge.cli.adapter_commands import convert_adapter  # noqa: PLC0415 (few sources are)
 
@@ -55,15 +54,29 @@ def convert(
             say_warnings(conversion.warnings)
             if show.dry_run:
                 return replace(planned(conversion), place=place)
+            if execution.worker is not None:
+                from internvl_bridge.cli.worker_commands import write_share  # noqa: PLC0415 (few commands are one of several)
+
+                return write_share(conversion, show)
             if execution.consume and not show.yes:
                 from internvl_bridge.cli.confirming import confirm_consuming  # noqa: PLC0415 (few are asked)
 
                 confirm_consuming(conversion, show)
             if not show.quiet:
                 announce(conversion)
-            return replace(converted(conversion, show), place=place)
+            return converted(conversion, show)
 
     answer(command, work, show, output)
+
+
+def check_whole(output: Path, execution: Execution, show: PrintOptions) -> None:
+    """Raise OptionError if a worker is asked for what needs the whole output."""
+    for flag, value in (("--push-to-hub", show.push_to), ("--report", show.report)):
+        if execution.worker is not None and value is not None:
+            raise OptionError(
+                f"{flag} is for the whole output.",
+                f"Leave it out, and add it to: internvl-bridge finish {typed_path(output)}",
+            )
 
 
 @contextmanager
@@ -80,8 +93,8 @@ def on_cluster(execution: Execution) -> Iterator[Execution]:
 
 def converted(conversion: Conversion, show: PrintOptions) -> Answer:
     """Carry ``conversion`` out, and push its output if that is wanted."""
-    with progress_bar(quiet=show.quiet) as progress:
-        report = carry_out(conversion, progress)
+    with on_cluster(conversion.execution) as execution, progress_bar(quiet=show.quiet) as progress:
+        report = carry_out(replace(conversion, execution=execution), progress)
     say_warnings(report.warnings[len(conversion.warnings) :])  # what only the bytes show
     pushed = push_output(conversion.output, show, is_ok=report.ok)
     return Answer(
@@ -90,13 +103,13 @@ def converted(conversion: Conversion, show: PrintOptions) -> Answer:
         lambda: (*_report(report, every=show.verbose), *pushed_parts(pushed)),
         lambda: _page(report),
         0 if report.ok else DIFFERS,
+        place=place_of(conversion.execution, conversion.inputs[0]),
     )
 
 
-def place_of(found: AtHand) -> PlaceRead | None:
-    """The place that the source of a conversion is from, if it is not here."""
-    origin = found.execution.origin
-    return None if origin is None else PlaceRead(origin, None, {str(found.source): origin})
+def place_of(execution: Execution, source: Path) -> PlaceRead | None:
+    """The place that the directory ``source`` of a conversion stands for, if it is not here."""
+    return None if execution.origin is None else PlaceRead(execution.origin, None, {str(source): execution.origin})
 
 
 def announce(conversion: Conversion) -> None:

@@ -19,7 +19,7 @@ from internvl_bridge.convert.options import (
     check_accepted,
     check_kind,
     check_options,
-    check_spreading,
+    check_several_processes,
 )
 from internvl_bridge.convert.overwrite_check import check_replaceable
 from internvl_bridge.convert.prepare import command_for
@@ -94,7 +94,7 @@ def prepare_adapter(
     check_kind(options, is_adapter=True)
     check_options(options)
     check_accepted(execution.accept)
-    check_spreading(execution, is_adapter=True)
+    check_several_processes(execution, output, is_adapter=True)
     if execution.stream:
         raise OptionError("--stream is for whole checkpoints, and this is an adapter.", "Leave it out.")
     if execution.consume or execution.read_links:

@@ -83,8 +83,9 @@ def to_hf(
         stream: Read a ``source`` on the hub by ranges, and keep no copy of it. By default it is downloaded into
             huggingface_hub's cache.
         executor: What writes the files of weights: any :class:`concurrent.futures.Executor`, of threads, of processes,
-            or of other machines that see ``source`` and ``output`` under the same paths. Each file is read once more,
-            and compared by checksum with what was read of ``source``. ``workers`` are given to it at a time.
+            or of other machines that see ``source`` and ``output`` under the same paths. Unless ``verify`` is
+            off, each file is read once more, and compared by checksum with what was read of ``source``. It gets
+            ``workers`` files at a time.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -191,8 +192,9 @@ def to_custom(
         stream: Read a ``source`` on the hub by ranges, and keep no copy of it. By default it is downloaded into
             huggingface_hub's cache.
         executor: What writes the files of weights: any :class:`concurrent.futures.Executor`, of threads, of processes,
-            or of other machines that see ``source`` and ``output`` under the same paths. Each file is read once more,
-            and compared by checksum with what was read of ``source``. ``workers`` are given to it at a time.
+            or of other machines that see ``source`` and ``output`` under the same paths. Unless ``verify`` is
+            off, each file is read once more, and compared by checksum with what was read of ``source``. It gets
+            ``workers`` files at a time.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -298,8 +300,9 @@ def repair(
         stream: Read a ``source`` on the hub by ranges, and keep no copy of it. By default it is downloaded into
             huggingface_hub's cache.
         executor: What writes the files of weights: any :class:`concurrent.futures.Executor`, of threads, of processes,
-            or of other machines that see ``source`` and ``output`` under the same paths. Each file is read once more,
-            and compared by checksum with what was read of ``source``. ``workers`` are given to it at a time.
+            or of other machines that see ``source`` and ``output`` under the same paths. Unless ``verify`` is
+            off, each file is read once more, and compared by checksum with what was read of ``source``. It gets
+            ``workers`` files at a time.
         accept: Names with which refusals say that they can be lifted.
         base: For an adapter: directory of its base model, of either format. By default the one that its
             adapter_config.json names.
@@ -360,7 +363,7 @@ def finish(
 
     Args:
         output: The directory that was given to the workers.
-        workers: Files to read at a time. By default one for each core, at most four.
+        workers: Files to read at a time. By default one for each core, at most four; with an executor, 64.
         overwrite: Replace an ``output`` that exists, if it is a checkpoint and holds nothing else.
         executor: What reads the files, as for :func:`to_hf`. By default this machine does.
         accept: Names with which refusals say that they can be lifted. What the workers accepted is.
@@ -375,7 +378,7 @@ def finish(
 
     Example:
         >>> import internvl_bridge
-        >>> internvl_bridge.finish("shared-HF").spread
+        >>> internvl_bridge.finish("shared-HF").by_workers
         True
     """
     execution = Execution(workers=workers, overwrite=overwrite, executor=executor, accept=frozenset(accept))

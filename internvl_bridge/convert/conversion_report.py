@@ -66,7 +66,7 @@ def conversion_facts(report: ConversionReport, *, every: bool) -> Facts:
 
 
 def _kept(report: ConversionReport) -> str:
-    if report.spread:
+    if report.by_workers:
         return f"{len(report.kept)} file(s) that were finished before were read once more, compared and kept"
     return f"{len(report.kept)} file(s) that an earlier run had finished were compared with the source and kept"
 
@@ -108,7 +108,7 @@ def verified_text(report: ConversionReport) -> str:
 def _compared(report: ConversionReport) -> str:
     if report.streamed:
         return "what came from the hub, by checksum"
-    if report.spread:
+    if report.by_workers:
         return "what the workers had read of the source, by checksum"
     if report.computed is not None:
         return "the source, and with what was computed once more"

@@ -1,5 +1,6 @@
 """Find the conversion that workers have carried out, so that it can be finished from its output's name alone."""
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ from internvl_bridge.errors import InUseError, OptionError, OutputError, first_f
 from internvl_bridge.places.names import hub_name
 from internvl_bridge.reporting.commands import typed_path
 from internvl_bridge.storage.finished_by_workers import WorkerDirectory, worker_directories
-from internvl_bridge.storage.held_directory import held
-from internvl_bridge.storage.journal import JOURNAL, Record, foreign, open_journal, read_journal
+from internvl_bridge.storage.journal import JOURNAL, Record, foreign, open_journal
 from internvl_bridge.storage.output_place import partial_path
+from internvl_bridge.storage.partial_directory import check_ours
 from internvl_bridge.storage.publishing import finished_files
 from internvl_bridge.storage.workspace import FILES, opened_place
 
@@ -42,7 +43,7 @@ def shared_conversion(output: Path, execution: Execution) -> Iterator[Conversion
     stated = [worker.record.remembered.get(ACCEPTED) for worker in workers]
     accepted = {name for names in stated if isinstance(names, list) for name in names if name in [*ACCEPTABLE]}
     streams = hub_name(source) is not None and any(worker.record.remembered.get(STREAMED) for worker in workers)
-    if streams and execution.executor is not None:
+    if streams and (execution.executor is not None or execution.ray is not None):
         raise OptionError(f"The workers streamed {source}, and executors do not.", "Leave out --ray, or the executor.")
     how = replace(execution, accept=execution.accept | accepted, stream=streams, rereads=True)
     with at_hand(source, options, how) as found:
@@ -54,18 +55,17 @@ def shared_conversion(output: Path, execution: Execution) -> Iterator[Conversion
 
 def _begun(output: Path, partial: Path) -> tuple[Record, list[WorkerDirectory]]:
     """What was begun for ``output``, and by which workers."""
-    record = None
-    try:
-        with opened_place(output) as place, open_journal(place.around):
-            record = read_journal(partial / JOURNAL)
-        with held(partial) as around:
-            workers = worker_directories(around)
-    except InUseError as error:
-        raise InUseError(
-            f"A run still writes to {partial}.", f"When it has ended: {_typed('finish', output)}"
-        ) from error
-    except (FileNotFoundError, NotADirectoryError):
-        workers = []
+    record, workers = None, list[WorkerDirectory]()
+    if os.path.lexists(partial):
+        check_ours(partial)
+    if (partial / JOURNAL).is_file():
+        try:
+            with opened_place(output) as place, open_journal(place.around) as journal:
+                record, workers = journal.read(), worker_directories(place.around)
+        except InUseError as error:
+            raise InUseError(
+                f"A run still writes to {partial}.", f"When it has ended: {_typed('finish', output)}"
+            ) from error
     is_there = output.is_dir() and not (partial / FILES).is_dir()
     if workers and record is not None and not is_there:
         return record, workers

@@ -11,6 +11,7 @@ from internvl_bridge.mapping.formats import Format
 from internvl_bridge.storage.file_system import FileSystem
 from internvl_bridge.storage.linking import Link
 from internvl_bridge.storage.local_files import LOCAL
+from internvl_bridge.storage.output_place import partial_path
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -79,9 +80,10 @@ class Execution:
     :data:`ACCEPTABLE`: what would be refused otherwise. ``read_links``: files that are linked are read all the same, to
     take their checksums. ``consume``: files of the source are deleted as soon as the output has their tensors.
     ``stream``: a source on the hub is read by ranges, and not downloaded. ``origin`` is the place elsewhere that the
-    source is from. ``reads``: where its weights are read from. ``worker``: only the share of that worker
-    is written, and nothing is published. ``ray``: a Ray cluster at that address writes the files. ``executor`` carries
-    out their jobs. ``rereads``: what is finished was made by others, and is read once more to take its checksum.
+    source is from. ``reads``: where its weights are read from. ``worker``: the share of that worker
+    is written, and nothing is published. ``ray`` is the address of a cluster that writes the files. The command line
+    acts upon these two. ``executor``: what writes the files, if not this process. ``rereads``: what is finished was
+    made by others, and is read once more to take its checksum.
     """
 
     verify: bool = True
@@ -150,7 +152,7 @@ def check_streaming(options: Options, execution: Execution) -> None:
         raise OptionError("--stream keeps no copy of the source that --link could link.", "Leave out one of them.")
 
 
-def check_spreading(execution: Execution, *, is_adapter: bool = False) -> None:
+def check_several_processes(execution: Execution, output: Path, *, is_adapter: bool = False) -> None:
     """Raise OptionError for what cannot be done when several processes make one output, and for an adapter."""
     ways = {"--worker": execution.worker, "--ray": execution.ray, "executor": execution.executor}
     way = next((name for name, value in ways.items() if value is not None), None)
@@ -165,7 +167,7 @@ def check_spreading(execution: Execution, *, is_adapter: bool = False) -> None:
     if execution.worker is not None and execution.restart:
         raise OptionError(
             "--restart would remove what other workers have finished.",
-            "Remove OUTPUT.partial when no worker runs: then all start over.",
+            f"Remove {partial_path(output)} when no worker runs: then all start over.",
         )
     if execution.worker is None and execution.stream:
         raise OptionError(f"--stream does not go with {way}.", "Leave out --stream, or use --worker.")

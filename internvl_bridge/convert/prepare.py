@@ -29,7 +29,7 @@ from internvl_bridge.convert.options import (
     check_kind,
     check_links_to_read,
     check_options,
-    check_spreading,
+    check_several_processes,
     check_streaming,
 )
 from internvl_bridge.convert.overwrite_check import check_replaceable
@@ -189,7 +189,7 @@ def prepare(
     check_kind(options, is_adapter=False)
     check_links_to_read(options, execution)
     check_streaming(options, execution)
-    check_spreading(execution)
+    check_several_processes(execution, output)
     inputs = inputs_of(source, options, execution)
     given, reference = inputs.given, inputs.given.get("reference")
     if execution.consume:

@@ -48,7 +48,7 @@ class ConversionReport:
     ``engines`` are those that serve the output. ``filled`` are the keys of tensors that the source lacked. ``computed``
     is what was computed, None if every byte was moved. ``linked`` are the files that are links, None if none were asked
     for. ``consumed`` names the files of the source that were deleted. ``streamed``: the source was read once, from
-    elsewhere. ``spread``: other processes wrote the files of weights, which were read once more. ``moves`` is what was
+    elsewhere. ``by_workers``: other processes wrote the files of weights. ``moves`` is what was
     done with every tensor; :func:`internvl_bridge.save_report` shows it.
     """
 
@@ -77,7 +77,7 @@ class ConversionReport:
     linked: Linked | None
     consumed: tuple[str, ...]
     streamed: bool
-    spread: bool
+    by_workers: bool
     moves: Moves | AdapterMoves
 
     @property
@@ -132,6 +132,6 @@ class ConversionReport:
             "linked": None if self.linked is None else self.linked.as_json(),
             "consumed": list(self.consumed),
             "streamed": self.streamed,
-            "spread": self.spread,
+            "by_workers": self.by_workers,
             "ok": self.ok,
         }

@@ -71,7 +71,7 @@ def carry_out_adapter(conversion: AdapterConversion, progress: Progress = silent
         linked=None,
         consumed=(),
         streamed=False,
-        spread=False,
+        by_workers=False,
         moves=conversion.moves,
     )
 

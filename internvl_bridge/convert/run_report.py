@@ -53,7 +53,7 @@ def report_of(
         linked=_linked(conversion, shards),
         consumed=tuple(sorted(written.workspace.journal.consumed)),
         streamed=conversion.execution.stream,
-        spread=conversion.execution.executor is not None or conversion.execution.rereads,
+        by_workers=conversion.execution.executor is not None or conversion.execution.rereads,
         moves=conversion.moves,
     )
 

@@ -75,7 +75,8 @@ def carry_out_share(conversion: Conversion, worker: Worker, progress: Progress =
         identity = identity_of(conversion)
         check_layout(conversion.shards, conversion.targets)
         directory = worker_directory(worker.number, worker.of)
-        with worker_space(output, identity, directory, permissions=output_permissions(conversion)) as workspace:
+        allowed = output_permissions(conversion)
+        with worker_space(output, identity, directory, overwrite=execution.overwrite, permissions=allowed) as workspace:
             _check_room(conversion)
             share = share_of(copied, worker)
             elsewhere = {*finished_files(output, identity)} - {*workspace.journal.finished}
@@ -88,7 +89,7 @@ def carry_out_share(conversion: Conversion, worker: Worker, progress: Progress =
             check_contents(conversion.inputs, conversion.contents)
             with nothing_kept(workspace):
                 check_unchanged(stamps.items())
-        there = {*finished_files(output, identity)}
+            there = {*finished_files(output, identity)}
     return ShareReport(
         worker=str(worker),
         output=output,
@@ -105,4 +106,4 @@ def _check_room(conversion: Conversion) -> None:
     """Raise OutputError if the whole output does not fit, counting what all workers have written of it."""
     budget = budget_of(conversion)
     used = used_bytes(partial_path(conversion.output))
-    check_room(replace(budget, free=budget.free + used), conversion.output)
+    check_room(replace(budget, room=max(0, budget.room - used)), conversion.output)

@@ -1,6 +1,7 @@
 """Write the weights of an output with an executor: others do the work, and this run alone decides what counts."""
 
 import os
+import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import closing, contextmanager, suppress
@@ -12,7 +13,7 @@ from internvl_bridge.convert.write_weights import progress_of
 from internvl_bridge.errors import DifferenceError, OutputError
 from internvl_bridge.storage.byte_range import ByteRange
 from internvl_bridge.storage.held_directory import HeldDirectory, held
-from internvl_bridge.storage.permissions import OWNER_DIRECTORY
+from internvl_bridge.storage.permissions import OWNER_DIRECTORY, OWNER_FILE, allow_owner
 from internvl_bridge.storage.shard_jobs import DAMAGED, ShardJob, WrittenShard
 from internvl_bridge.storage.shard_tasks import Attempt, ShardTask, read_again, write_attempt
 from internvl_bridge.storage.workspace import Workspace
@@ -21,7 +22,7 @@ from internvl_bridge.work.log import LOG
 from internvl_bridge.work.progress import Progress, Report
 
 _MOST_AT_A_TIME = 64
-_STOPPED = ".stopped"
+_ATTEMPTS, _STOPPED = "attempts-", ".stopped"
 Result = TypeVar("Result")
 
 
@@ -42,47 +43,55 @@ def write_on_executor(
     Raises OutputError if a worker ends without a word, or reports what is not there. Raises DifferenceError if a file
     is not what was read.
     """
-    with _attempts(workspace) as attempts:
-        run = _Run(executor, workspace, attempts, limit or _MOST_AT_A_TIME, progress_of(jobs, progress))
+    with _attempts(workspace) as attempts, _no_worker_lost(workspace):
+        mode = _mode(attempts, workspace.target.mode)
+        run = _Run(executor, workspace, attempts, mode, limit or _MOST_AT_A_TIME, progress_of(jobs, progress))
         tasks = [_task(job, run, stamps) for job in jobs]
-        kept = run.kept([task for task in tasks if task.name in workspace.journal.finished])
-        made = kept | run.written([task for task in tasks if task.name not in kept])
+        kept = run.compare_finished([task for task in tasks if task.name in workspace.journal.finished])
+        made = kept | run.write_missing([task for task in tasks if task.name not in kept])
     return [made[job.path.name] for job in jobs]
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What gives tasks to ``executor``, and takes what they leave in ``attempts`` over into ``workspace``."""
+    """What gives tasks to ``executor``, and takes what they leave in ``attempts`` over into ``workspace``.
+
+    Files get the permissions ``mode``, whatever a worker's own settings are.
+    """
 
     executor: Executor
     workspace: Workspace
     attempts: HeldDirectory
+    mode: int
     limit: int
     report: Report
 
-    def kept(self, tasks: Sequence[ShardTask]) -> dict[str, WrittenShard]:
+    def compare_finished(self, tasks: Sequence[ShardTask]) -> dict[str, WrittenShard]:
         """Those files that an earlier run has finished, and that are what they should be; the others are gone."""
         found: dict[str, WrittenShard] = {}
-        checksums = self.workspace.journal.checksums
-        known = [replace(task, checksum=checksums.get(task.name)) for task in tasks]
+        journal, there = self.workspace.journal, self.workspace.directory.files()
+        for task in tasks:
+            if task.name not in there:
+                self._drop(task)
+        known = [replace(task, checksum=journal.checksums.get(task.name)) for task in tasks if task.name in there]
+        stamps = {task.name: self.workspace.target.stamp(task.job.path) for task in known}
         with self._given(read_again, known) as done:
             for task, future in done:
                 try:
-                    stamp = self.workspace.target.stamp(task.job.path)
-                    found[task.name] = WrittenShard(task.name, 0, _result(future, task), stamp, kept=True)
-                except (DifferenceError, FileNotFoundError):
+                    found[task.name] = WrittenShard(task.name, 0, future.result(), stamps[task.name], kept=True)
+                except DifferenceError:
                     self._drop(task)
                     continue
                 self.report(task.job.work, 1)
         return found
 
-    def written(self, tasks: Sequence[ShardTask]) -> dict[str, WrittenShard]:
+    def write_missing(self, tasks: Sequence[ShardTask]) -> dict[str, WrittenShard]:
         """The files of ``tasks``, written, and read once more."""
         made: dict[str, WrittenShard] = {}
         unread: list[ShardTask] = []
         with self._given(write_attempt, tasks) as written:
             for task, future in written:
-                attempt = _result(future, task)
+                attempt = future.result()
                 made[task.name] = self._placed(task, attempt)
                 if task.job.verify:
                     unread.append(replace(task, checksum=_whole(attempt)))
@@ -90,7 +99,7 @@ class _Run:
         with self._given(read_again, unread) as read:
             for task, result in read:
                 try:
-                    made[task.name] = replace(made[task.name], checksums=_result(result, task))
+                    made[task.name] = replace(made[task.name], checksums=result.result())
                 except DifferenceError:
                     self._drop(task)
                     raise
@@ -115,6 +124,8 @@ class _Run:
         header = task.job.header
         file = self.attempts.open(attempt.name, os.O_RDONLY)
         try:
+            with suppress(OSError):  # some file systems have no modes of their own
+                os.fchmod(file, self.mode)
             is_right = os.fstat(file).st_size == task.job.size and os.pread(file, len(header), 0) == header
         finally:
             os.close(file)
@@ -130,12 +141,14 @@ class _Run:
         self, work: Callable[[ShardTask], Result], tasks: Sequence[ShardTask]
     ) -> "closing[Generator[tuple[ShardTask, Future[Result]]]]":
         """The tasks that are done; at the end of the ``with``, however it came, none is under way."""
-        return closing(given_to(self.executor, work, tasks, self.limit, look=self._look, stop=self._stop))
+        return closing(
+            given_to(self.executor, work, tasks, self.limit, check=self._check_interrupt, cancel=self._cancel_running)
+        )
 
-    def _look(self) -> None:
+    def _check_interrupt(self) -> None:
         self.report(0, 0)
 
-    def _stop(self) -> None:
+    def _cancel_running(self) -> None:
         """Let all that is under way end: what writes looks whether ``attempts`` is still there."""
         around, name = self.workspace.around, self.attempts.path.name
         with suppress(OSError):
@@ -146,7 +159,10 @@ class _Run:
 def _attempts(workspace: Workspace) -> Iterator[HeldDirectory]:
     """A directory for what is being written, whose name nobody can know who was not told by this run."""
     around = workspace.around
-    name = f"attempts-{workspace.journal.run}"
+    for left in around.names():
+        if left.startswith(_ATTEMPTS):  # of a run that was killed
+            around.remove(left)
+    name = f"{_ATTEMPTS}{workspace.journal.run}"
     around.make(name, OWNER_DIRECTORY)
     with held(around.path.absolute() / name, around) as attempts:
         try:
@@ -180,12 +196,24 @@ def _whole(attempt: Attempt) -> str | None:
     return None if attempt.checksums is None else attempt.checksums.whole
 
 
-def _result(future: "Future[Result]", task: ShardTask) -> Result:
-    """What a worker reports. Raises OutputError if it ended without a word."""
+def _mode(attempts: HeldDirectory, mode: int) -> int:
+    """The permissions that a new file of this process gets that asks for ``mode``."""
+    file = attempts.open("mode", os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        return future.result()
+        allow_owner(file, OWNER_FILE)
+        return stat.S_IMODE(os.fstat(file).st_mode)
+    finally:
+        os.close(file)
+        attempts.remove("mode")
+
+
+@contextmanager
+def _no_worker_lost(workspace: Workspace) -> Iterator[None]:
+    """Raise OutputError if a worker ends without a word."""
+    try:
+        yield
     except BrokenExecutor as error:
         raise OutputError(
-            f"{task.job.path} is not finished: the process that worked on it ended ({error}).",
+            f"Not all files of {workspace.files} are written: a worker ended without a word ({error}).",
             "Give the same command again: it goes on from what is finished.",
         ) from error

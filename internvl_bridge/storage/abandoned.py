@@ -56,7 +56,7 @@ def abandoned_outputs(directory: Path) -> list[AbandonedOutput]:
 def remove_abandoned(found: AbandonedOutput) -> None:
     """Remove what ``found`` describes. Raises OutputError if a run works on it by now, or it cannot be removed."""
     with _held(found.output) as (place, journal):
-        if journal.read() != found.record:
+        if journal.read() != found.record or _by_workers(place) != found.by_workers:
             raise OutputError(f"{found.partial} has changed meanwhile.", "Give the same command again.")
         discard(place)
     if os.path.lexists(found.partial):
@@ -77,10 +77,10 @@ def _looked_at(partial: Path) -> AbandonedOutput | None:
                 output,
                 record,
                 size=used_bytes(place.around.path),
-                changed=place.around.status(JOURNAL).st_mtime,
+                changed=max(path.stat().st_mtime for path in place.around.path.rglob(JOURNAL)),
                 is_complete=_is_complete(place, record),
                 reason_to_keep=_reason_to_keep(place, journal, record),
-                by_workers=frozenset(name for worker in worker_directories(place.around) for name in worker.finished),
+                by_workers=_by_workers(place),
             )
     except OutputError:  # a run works on it, or it is another's
         return None
@@ -90,6 +90,10 @@ def _looked_at(partial: Path) -> AbandonedOutput | None:
 def _held(output: Path) -> Iterator[tuple[Place, Journal]]:
     with opened_place(output) as place, open_journal(place.around) as journal:
         yield place, journal
+
+
+def _by_workers(place: Place) -> frozenset[str]:
+    return frozenset(name for worker in worker_directories(place.around) for name in worker.finished)
 
 
 def _is_complete(place: Place, record: Record | None) -> bool:

@@ -16,9 +16,10 @@ def free_bytes(path: Path) -> int:
 def used_bytes(directory: Path) -> int:
     """Bytes on the disk of all that is below ``directory``; what is removed meanwhile does not count."""
     total = 0
-    for path in directory.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.lstat().st_blocks * 512
+    for above, _, names in os.walk(directory):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(f"{above}/{name}").st_blocks * 512
     return total
 
 

@@ -88,8 +88,8 @@ class Record:
 
     ``run`` names the run that was the last to write to it, None if none has. ``swap`` is what was last to change
     places. ``length`` is that of its whole lines, in bytes: the last one may have been cut off. ``consumed`` are files
-    of the source that were deleted, or were about to be, by name; ``remembered`` is what was known before the first
-    was.
+    of the source that were deleted, or were about to be, by name; ``remembered`` is what only that
+    run knew.
     """
 
     identity: Mapping[str, Any]
@@ -113,9 +113,9 @@ class Journal:
     """An open journal, and the names of the files that it calls finished.
 
     ``file`` is its descriptor: what is written goes there, whatever becomes of ``path``. ``locked``: nobody else can
-    open it; False where the file system has no locks. ``run`` is a random name of this run, which is written down when
-    it has ``begun``. ``consumed`` are the files of the source that were deleted. ``checksums`` are those of finished
-    files that are known.
+    open it, but to share it; False where the file system has no locks. ``run`` is a random name of this run, which is
+    written down when it has ``begun``. ``consumed`` are the files of the source that were deleted. ``checksums`` are
+    those of finished files that are known.
     """
 
     path: Path
@@ -163,7 +163,7 @@ class Journal:
         self.checksums.update(dict.fromkeys(names, checksum) if checksum is not None else {})
 
     def remember(self, values: Mapping[str, Any]) -> None:
-        """Write down ``values``, which nothing shows any more when files of the source are deleted."""
+        """Write down ``values`` that only this run knows, for the one that goes on."""
         self._put({"remembered": values})
 
     def consume(self, file: ConsumedFile) -> None:
@@ -261,14 +261,20 @@ def _has_checksum(line: Mapping[str, Any]) -> bool:
     return isinstance(line.get("finished"), str) and isinstance(line.get("checksum"), str)
 
 
-def check_same(path: Path, identity: Identity, found: Record) -> None:
-    """Raise OutputError, with the difference, unless what the journal ``path`` says is of the same conversion."""
+def check_same(path: Path, identity: Identity, found: Record, *, is_shared: bool = False) -> None:
+    """Raise OutputError, with the difference, unless what the journal ``path`` says is of the same conversion.
+
+    ``is_shared``: other processes take part in it, so that no option starts over.
+    """
     difference = identity.difference(found.identity)
     if difference is not None:
         begun = f"{path.parent} is the unfinished output of a conversion that was begun {difference[0]}."
         if found.consumed:
             raise OutputError(f"{begun} It has deleted files of its source.", f"{difference[1]}: nothing else can.")
-        raise OutputError(begun, f"{difference[1]}, or add --restart (restart=True) to start over.")
+        over = "add --restart (restart=True) to start over"
+        if is_shared:
+            over = f"remove {path.parent} when no worker runs, so that all start over"
+        raise OutputError(begun, f"{difference[1]}, or {over}.")
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class ShardJob:
 
     It is small and picklable, and stands alone: a thread, another process or another machine that sees the same files
     carries it out with :func:`write_and_check`. ``verify``: read the file back and compare it. ``once``: the source is
-    read once only, as it is far away. Then what is read back is compared by its checksum. What is read for the last
+    read once only. Then what is read back is compared by its checksum. What is read for the last
     time of the files ``uncached`` does not stay in the page cache. Checksums are taken of the whole file, and of
     ``intervals`` of it. ``crcs`` are places in it, the CRC-32 that the source states for what is there, and where that
     is in the source: it is refused if it has another one.

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,7 +65,8 @@ def write_attempt(task: ShardTask) -> Attempt:
     CheckpointError if a source is not what it was, and OSError if a disk refuses.
     """
     name = f"{task.name}.{secrets.token_hex(8)}"
-    with _attempts(task) as attempts:
+    with _seen(task.attempts) as attempts:
+        _check_version(task)
         _check_sources(task)
         target = LocalFiles(directory=attempts, mode=task.mode)
         job = replace(task.job, path=attempts.path / name, verify=False)
@@ -79,7 +80,8 @@ def read_again(task: ShardTask) -> FileChecksums:
     If that is not known, it is compared with the source. Raises DifferenceError if they differ, and as
     :func:`write_attempt`.
     """
-    with _attempts(task) as attempts, held(task.job.path.parent) as directory:
+    with _seen(task.attempts) as attempts, _seen(task.job.path.parent) as directory:
+        _check_version(task)
         target, advance = LocalFiles(directory=directory), _watching(attempts)
         if task.checksum is not None:
             return check_by_checksum(task.job, task.checksum, advance, target)
@@ -88,20 +90,22 @@ def read_again(task: ShardTask) -> FileChecksums:
 
 
 @contextmanager
-def _attempts(task: ShardTask) -> Iterator[HeldDirectory]:
-    """The directory of attempts, if this machine has it: nobody else knows its name."""
+def _seen(directory: Path) -> Iterator[HeldDirectory]:
+    """The directory ``directory`` of the workspace, if this machine sees it."""
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(held(directory))
+        except FileNotFoundError as error:
+            raise _unseen(directory) from error
+        yield found
+
+
+def _check_version(task: ShardTask) -> None:
     if task.version != __version__:
         raise OutputError(
             f"{socket.gethostname()} has internvl-bridge {__version__}, and this is {task.version}.",
             "Install the same version on all machines.",
         )
-    try:
-        with held(task.attempts) as attempts:
-            yield attempts
-    except FileNotFoundError as error:
-        if error.filename == str(task.attempts):
-            raise _unseen(task.attempts) from error
-        raise
 
 
 def _check_sources(task: ShardTask) -> None:
@@ -129,6 +133,6 @@ def _watching(attempts: HeldDirectory) -> Advance:
             return
         looked = now
         if not attempts.is_at_its_path():
-            raise OutputError(f"{attempts.path} is gone, so that nobody waits for what is written.", "Nothing is left.")
+            raise OutputError(f"{attempts.path} is gone: the run that asked for this has ended.", "Start it again.")
 
     return advance

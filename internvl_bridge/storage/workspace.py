@@ -12,6 +12,7 @@ from internvl_bridge.storage.journal import JOURNAL, Journal
 from internvl_bridge.storage.local_files import LocalFiles
 from internvl_bridge.storage.output_place import partial_path
 from internvl_bridge.storage.ownership import check_owner
+from internvl_bridge.storage.partial_directory import check_ours
 from internvl_bridge.storage.permissions import OWNER_DIRECTORY, Permissions, prepare_directory
 
 FILES = "files"
@@ -87,8 +88,9 @@ def keep_only(workspace: Workspace, names: Collection[str]) -> None:
 def opened_place(output: Path) -> Iterator[Place]:
     """Hold what is above ``output``, and the directory in which it is collected, which is there.
 
-    Raises OutputError if that belongs to another user.
+    Raises OutputError if that is not of this program, or belongs to another user.
     """
+    check_ours(partial_path(output))
     with ExitStack() as stack:
         above = stack.enter_context(held(output.parent, to_pass=True))
         around = stack.enter_context(held(partial_path(output), above))

@@ -20,12 +20,12 @@ def given_to(
     items: Iterable[Item],
     limit: int,
     *,
-    look: Callable[[], object],
-    stop: Callable[[], object],
+    check: Callable[[], object],
+    cancel: Callable[[], object],
 ) -> Generator[tuple[Item, Future[Result]]]:
     """Give ``work`` on each of ``items`` to ``executor``, at most ``limit`` at a time; yield each when it is done.
 
-    What ``look`` raises ends it: it is called several times a second. If it ends early, or is closed, ``stop`` is
+    What ``check`` raises ends it: it is called several times a second. If it ends early, or is closed, ``cancel`` is
     called, which should stop what is under way. That is awaited for half a minute at most.
     """
     remaining = iter(items)
@@ -36,10 +36,10 @@ def given_to(
             if not pending:
                 return
             done, _ = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
-            look()
+            check()
             for future in done:
                 yield pending.pop(future), future
     finally:
         if pending:
-            stop()
+            cancel()
             wait([future for future in pending if not future.cancel()], timeout=_PATIENCE)

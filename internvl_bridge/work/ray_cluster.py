@@ -5,15 +5,15 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from typing import Any
 
-from internvl_bridge.errors import OptionError, OutputError
+from internvl_bridge.errors import OptionError
 from internvl_bridge.work.workers import LIMIT_OF_WORKERS
 
 _AT_A_TIME = 4
-"""Files that are written at a time on one machine: more compete for its network or its disk."""
+"""Files that are written at a time for each machine: more compete for its network or its disk."""
 _PATIENCE = 5.0
 """Seconds in which a cluster should answer."""
 _RETRIES = 3
@@ -24,21 +24,26 @@ class RayExecutor(Executor):
     """Gives work to the Ray cluster that this process is connected to, spread over its machines.
 
     Work whose worker, or whose machine, has died is given to another one, three times at most. ``at_a_time`` is how
-    much the cluster does at a time with one disk or network connection for each machine.
+    much the cluster should do at a time: four times as much as it has machines, if it has so many cores.
     """
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
-        alive = [node for node in ray.nodes() if node["Alive"]]
+        alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        self._tasks: dict[Callable[..., Any], Any] = {}
         cores = int(ray.cluster_resources().get("CPU", 1))
         self.at_a_time = max(1, min(cores, _AT_A_TIME * len(alive), LIMIT_OF_WORKERS))
 
     def submit(self, work: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
         """Give ``work`` on ``arguments`` to the cluster."""
-        task = self._ray.remote(work).options(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")
+        if work not in self._tasks:
+            how = {"num_cpus": 1, "max_retries": _RETRIES, "scheduling_strategy": "SPREAD"}
+            self._tasks[work] = self._ray.remote(work).options(**how)
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        task.remote(*arguments, **options).future().add_done_callback(lambda done: self._hand_on(done, future))
+        self._tasks[work].remote(*arguments, **options).future().add_done_callback(
+            lambda done: self._hand_on(done, future)
+        )
         return future
 
     def _hand_on(self, done: Future[Any], future: Future[Any]) -> None:
@@ -50,13 +55,7 @@ class RayExecutor(Executor):
         elif isinstance(error, exceptions.RayTaskError):
             future.set_exception(error.cause)
         elif isinstance(error, exceptions.RayError):
-            why = str(error).strip().partition("\n")[0]
-            future.set_exception(
-                OutputError(
-                    f"Ray gave up a file after {_RETRIES + 1} attempts: {why}",
-                    "Give the same command again: it goes on from what is finished.",
-                )
-            )
+            future.set_exception(BrokenExecutor(str(error).strip().partition("\n")[0]))
         else:
             future.set_exception(error)
 
@@ -71,9 +70,6 @@ def ray_executor(address: str) -> Iterator[RayExecutor]:
         import ray  # noqa: PLC0415 (an optional dependency)
     except ModuleNotFoundError as error:
         raise OptionError("--ray needs Ray, which is not installed.", "pip install 'internvl-bridge[ray]'") from error
-    if ray.is_initialized():  # the caller's own
-        yield RayExecutor(ray)
-        return
     _check_address(address)
     stopping = signal.getsignal(signal.SIGTERM)
     dashboard = False if address == "local" else None  # a cluster that ends with this command needs none

@@ -55,11 +55,11 @@ def worker_of(text: str, environment: Mapping[str, str]) -> Worker:
                 "Give --worker auto.",
             )
         return _checked(number, of, "The environment counts them from 0")
-    wanted = ", ".join("/".join(names) for names in _LAUNCHERS)
-    if _INDEX in environment:
+    wanted = ", ".join("/".join(names) for names in (*_LAUNCHERS, _ARRAY[:1]))
+    if _numbers(environment, (_INDEX,)) is not None:
         raise OptionError(f"{_INDEX} does not say how many workers there are.", "Give --worker auto/N.")
     raise OptionError(
-        f"The environment does not say which worker this is: {wanted} and {_INDEX} are not set.",
+        f"The environment does not say which worker this is: {wanted} and {_INDEX} have no numbers.",
         "Give --worker I/N, for instance 1/4.",
     )
 

@@ -15,7 +15,7 @@ import pytest
 from support import ROOT, files_of
 
 import internvl_bridge
-from internvl_bridge.convert.options import Execution, check_spreading
+from internvl_bridge.convert.options import Execution, check_several_processes
 from internvl_bridge.errors import CheckpointError, DifferenceError, OptionError, OutputError
 from internvl_bridge.storage import shard_tasks
 from internvl_bridge.storage.shard_tasks import Attempt, ShardTask, write_attempt
@@ -86,7 +86,7 @@ def test_the_output_is_the_same(
 
     with make() as executor:
         report = convert(executor, progress=progress)
-    assert report.spread
+    assert report.by_workers
     assert files_of(output) == expected
     assert [sum(numbers) for numbers in zip(*seen, strict=True)] == [0, 0]
 
@@ -122,7 +122,7 @@ def test_a_process_that_dies_is_told_and_the_same_call_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("internvl_bridge.convert.write_on_executor.write_attempt", ending)
-    with pytest.raises(OutputError, match="the process that worked on it ended") as error, processes() as executor:
+    with pytest.raises(OutputError, match="a worker ended without a word") as error, processes() as executor:
         convert(executor, workers=1)
     assert any("4 finished file(s) are kept in" in note for note in error.value.__notes__)
     monkeypatch.undo()
@@ -260,7 +260,7 @@ def test_so_much_at_a_time():
             return super().submit(work, *arguments, **options)
 
     with Counting(8) as executor:
-        for _, future in given_to(executor, abs, range(50), 3, look=lambda: None, stop=lambda: None):
+        for _, future in given_to(executor, abs, range(50), 3, check=lambda: None, cancel=lambda: None):
             under_way.append(under_way[-1] - 1)
             assert future.done()
     assert max(under_way) == 3
@@ -277,4 +277,4 @@ def test_so_much_at_a_time():
 )
 def test_what_does_not_go_together_is_refused(execution: Execution):
     with pytest.raises(OptionError, match="Leave out"):
-        check_spreading(execution)
+        check_several_processes(execution, Path("output"))

@@ -97,7 +97,7 @@ def test_four_at_a_time_of_which_one_is_killed(source: Path, output: Path, expec
     assert f"Start it again, for instance: {again} Then: internvl-bridge finish {output}" in refused.stderr
     assert "2 of them were there from an earlier run" in run(*again.split()[1:]).stdout
     report = internvl_bridge.finish(output)
-    assert (report.spread, len(report.kept)) == (True, 21)
+    assert (report.by_workers, len(report.kept)) == (True, 21)
     assert files_of(output) == expected
     assert [path.name for path in output.parent.iterdir()] == ["output"]
 

@@ -33,7 +33,7 @@ LONGEST = 60
 # where it is told to: in the middle of a write, or before anything else.
 SERVER = """
 import json, os, signal, sys
-import internvl_bridge.cli.commands, internvl_bridge.cli.spreading
+import internvl_bridge.cli.commands, internvl_bridge.cli.worker_commands
 from internvl_bridge.cli import app as cli
 
 def record_calls(deadly):

@@ -48,7 +48,7 @@ def finish(
     quiet: Quiet = False,
 ) -> None:
     """Finish an output whose files several workers have written."""
-    from internvl_bridge.cli import spreading
+    from internvl_bridge.cli import worker_commands
     from internvl_bridge.cli.answers import PrintOptions
     from internvl_bridge.convert.options import Execution
 
@@ -56,4 +56,4 @@ def finish(
     show = PrintOptions(
         as_json=as_json, verbose=verbose, quiet=quiet, report=report, push_to=push_to_hub, private=private
     )
-    spreading.finish(output, execution, show)
+    worker_commands.finish(output, execution, show)
