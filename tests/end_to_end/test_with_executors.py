@@ -5,7 +5,7 @@ import runpy
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -114,6 +114,43 @@ def ending(task: ShardTask) -> Attempt:
     return write_attempt(task)
 
 
+def alone(task: ShardTask, attempt: Attempt) -> Attempt:
+    assert [path.name for path in task.attempts.parent.glob("attempts-*")] == [task.attempts.name]
+    return attempt
+
+
+class Broken(AtOnce):
+    """Is broken before it gets the third task."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+        self.given = getattr(self, "given", 0) + 1
+        if self.given == 3:
+            raise BrokenExecutor("of old age")
+        return super().submit(work, *arguments)
+
+
+def test_an_executor_that_breaks_while_it_is_given_work_is_told(
+    convert: Callable[..., internvl_bridge.ConversionReport],
+):
+    with pytest.raises(OutputError, match=r"a worker ended without a word \(of old age\)"):
+        convert(Broken(), workers=1)
+
+
+def test_permissions_are_those_of_this_process(
+    convert: Callable[..., internvl_bridge.ConversionReport], output: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write = shard_tasks.write_and_check
+
+    def careless(job: Any, advance: Any, **options: Any) -> Any:
+        written = write(job, advance, **options)
+        job.path.chmod(0o777)
+        return written
+
+    monkeypatch.setattr(shard_tasks, "write_and_check", careless)
+    convert(AtOnce())
+    assert len({path.stat().st_mode for path in output.iterdir()}) == 1
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_process_that_dies_is_told_and_the_same_call_goes_on(
     convert: Callable[..., internvl_bridge.ConversionReport],
@@ -126,8 +163,11 @@ def test_a_process_that_dies_is_told_and_the_same_call_goes_on(
         convert(executor, workers=1)
     assert any("4 finished file(s) are kept in" in note for note in error.value.__notes__)
     monkeypatch.undo()
-    (output.parent / "output.partial" / "files" / "model-00002-of-00021.safetensors").write_bytes(b"damaged")
-    assert len(convert(AtOnce()).kept) == 3
+    partial = output.parent / "output.partial"
+    (partial / "files" / "model-00002-of-00021.safetensors").write_bytes(b"damaged")
+    (partial / "files" / "model-00003-of-00021.safetensors").unlink()
+    (partial / "attempts-of-a-run-that-was-killed").mkdir()
+    assert len(convert(AtOnce(alone)).kept) == 2
     assert files_of(output) == expected
 
 

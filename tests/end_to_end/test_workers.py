@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ import internvl_bridge
 from internvl_bridge.cli.app import app
 from internvl_bridge.errors import InUseError, OptionError, OutputError
 from internvl_bridge.storage import worker_space as worker_space_module
+from internvl_bridge.storage.abandoned import abandoned_outputs, remove_abandoned
 from internvl_bridge.storage.held_directory import HeldDirectory
 from internvl_bridge.storage.journal import JOURNAL, Identity, read_journal
-from internvl_bridge.storage.publishing import publishing
+from internvl_bridge.storage.publishing import finished_files, publishing
 from internvl_bridge.storage.worker_space import worker_space
 
 BRIDGE = (sys.executable, "-m", "internvl_bridge")
@@ -119,16 +120,19 @@ def test_other_workers_go_on(work: Callable[..., Result], output: Path, expected
     assert files_of(output) == expected
 
 
-@pytest.mark.parametrize("threads", [nullcontext(), ThreadPoolExecutor(2)], ids=["here", "elsewhere"])
+@pytest.mark.parametrize("readers", [nullcontext, ThreadPoolExecutor], ids=["here", "elsewhere"])
 def test_what_was_damaged_after_it_was_written_is_made_again(
-    work: Callable[..., Result], output: Path, expected: dict[str, bytes], threads: AbstractContextManager[Any]
+    work: Callable[..., Result],
+    output: Path,
+    expected: dict[str, bytes],
+    readers: Callable[[], Any],
 ):
     assert work("1/1").exit_code == 0
     damaged = output.parent / "output.partial" / "worker-1-of-1" / "files" / "model-00003-of-00021.safetensors"
     data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(data)
-    with threads as executor:
+    with readers() as executor:
         assert len(internvl_bridge.finish(output, executor=executor).kept) == 20
     assert files_of(output) == expected
 
@@ -200,9 +204,68 @@ def test_a_worker_that_finishes_nothing_leaves_nothing(output: Path):
     assert not [*output.parent.iterdir()]
 
 
+@pytest.mark.parametrize("inside", ["thesis.txt", "files"])
+def test_a_directory_of_somebody_else_is_left_alone(work: Callable[..., Result], output: Path, inside: str):
+    partial = output.with_name("output.partial")
+    (partial / inside).mkdir(parents=True)
+    partial.chmod(0o755)
+    for _ in range(2):
+        for found in (work("1/2"), run("finish", output)):
+            assert found.exit_code == 2
+            assert "is not an unfinished output of this program" in found.stderr
+    assert [path.name for path in partial.rglob("*")] == [inside]
+    assert partial.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_worker_that_comes_too_late_is_told(output: Path):
+    output.mkdir()
+    (output / "config.json").touch()
+    with pytest.raises(OutputError, match="exists and is not an empty directory"), worker_space(output, IDENTITY, "w"):
+        pytest.fail("the output was published meanwhile")
+    assert [path.name for path in output.parent.iterdir()] == ["output"]
+    with worker_space(output, IDENTITY, "worker-1-of-2", overwrite=True):
+        pass
+
+
+def test_what_workers_have_finished_is_not_cleaned_up_unseen(output: Path):
+    with worker_space(output, IDENTITY, "worker-1-of-2") as workspace:
+        os.utime(output.with_name("output.partial") / JOURNAL, (1, 1))
+        assert abandoned_outputs(output.parent) == []
+    (before,) = abandoned_outputs(output.parent)
+    assert (before.finished, before.changed > 1) == (0, True)
+    with worker_space(output, IDENTITY, "worker-1-of-2") as workspace:
+        (workspace.files / "0").touch()
+        workspace.journal.record("0")
+    with pytest.raises(OutputError, match="has changed meanwhile"):
+        remove_abandoned(before)
+    (after,) = abandoned_outputs(output.parent)
+    assert after.finished == 1
+    remove_abandoned(after)
+    assert not [*output.parent.iterdir()]
+
+
+def test_a_worker_that_gives_up_disturbs_no_other(output: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its directory goes while others look."""
+    with worker_space(output, IDENTITY, "worker-1-of-2"):
+        gone = output.with_name("output.partial") / "worker-2-of-2"
+        gone.mkdir()
+        has_directory = HeldDirectory.has_directory
+
+        def going(directory: HeldDirectory, name: str) -> bool:
+            found = has_directory(directory, name)
+            if name == gone.name:
+                gone.rmdir()
+            return found
+
+        monkeypatch.setattr(HeldDirectory, "has_directory", going)
+        assert finished_files(output, IDENTITY) == []
+
+
 def test_another_conversion_does_not_go_on(work: Callable[..., Result], source: Path, output: Path, tmp_path: Path):
     assert work("1/2").exit_code == 0
-    assert "with --layout l1, and this one has --layout l2" in work("2/2", "--layout", "l2").stderr
+    refused = work("2/2", "--layout", "l2").stderr
+    assert "with --layout l1, and this one has --layout l2" in refused
+    assert f"or remove {output}.partial when no worker runs, so that all start over." in refused
     changed = Path(shutil.copytree(source, tmp_path / "changed"))
     edit_json(changed / "config.json", lambda config: config.update(force_image_size=224))
     found = run("to-hf", changed, output, *SMALL, "--worker", "2/2")

@@ -145,7 +145,10 @@ def test_workers_stream_a_share_each(hub: Hub, expected: Path):
         found = run("to-hf", f"hf://org/model@{first_commit(hub)}", "output", "--stream", "--worker", worker)
         assert found.exit_code == 0, found.stderr
     sent = {name: hub.sent(name) for name in SHARDS}
-    assert run("finish", "output").exit_code == 0
+    found = run("finish", "output", "--json", "--report", "report.html")
+    assert found.exit_code == 0
+    assert "/internvl-bridge-" not in found.stdout + Path("report.html").read_text()
+    assert json.loads(found.stdout)["place"]["place"] == f"hf://org/model@{first_commit(hub)}"
     assert all(hub.sent(name) < sent[name] + 100_000 for name in SHARDS)  # headers alone
     assert all((expected / name).read_bytes() == Path("output", name).read_bytes() for name in SHARDS)
 
