@@ -13,14 +13,14 @@ from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import ACCEPTABLE, Execution, Options
 from internvl_bridge.convert.prepare import FORMATS, Conversion, prepare
 from internvl_bridge.convert.resuming import resuming_command
-from internvl_bridge.convert.run_share import ACCEPTED, STREAMED
+from internvl_bridge.convert.run_share import ACCEPTED, CHANGED, STREAMED, changes_of
 from internvl_bridge.convert.shares import shares
 from internvl_bridge.errors import InUseError, OptionError, OutputError, first_few
 from internvl_bridge.places.names import hub_name
 from internvl_bridge.reporting.commands import typed_path
 from internvl_bridge.storage.finished_by_workers import WorkerDirectory, worker_directories
-from internvl_bridge.storage.journal import JOURNAL, Record, foreign, open_journal
-from internvl_bridge.storage.output_place import partial_path
+from internvl_bridge.storage.journal import JOURNAL, Record, check_same, foreign, open_journal
+from internvl_bridge.storage.output_place import SUFFIX, partial_path
 from internvl_bridge.storage.partial_directory import check_ours
 from internvl_bridge.storage.publishing import finished_files
 from internvl_bridge.storage.workspace import FILES, opened_place
@@ -33,8 +33,11 @@ _NUMBERS = {"max_shard_size", "transformers"}
 def shared_conversion(output: Path, execution: Execution) -> Iterator[Conversion]:
     """The conversion whose workers have made all files of weights of ``output``, prepared once more.
 
+    Their checksums count if nothing has touched the source since. Otherwise their files are compared with the source.
     Raises OutputError if no workers have begun it, if one of them is at work, or if files are missing.
     """
+    if not output.name:
+        raise OutputError(f"{output} is not a name for a directory.", "Give the output that was given to the workers.")
     partial = partial_path(output)
     record, workers = _begun(output, partial)
     options, source = _options(partial, record), record.source_directory
@@ -45,12 +48,18 @@ def shared_conversion(output: Path, execution: Execution) -> Iterator[Conversion
     streams = hub_name(source) is not None and any(worker.record.remembered.get(STREAMED) for worker in workers)
     if streams and (execution.executor is not None or execution.ray is not None):
         raise OptionError(f"The workers streamed {source}, and executors do not.", "Leave out --ray, or the executor.")
-    how = replace(execution, accept=execution.accept | accepted, stream=streams, rereads=True)
+    how = replace(execution, accept=execution.accept | accepted, stream=streams)
     with at_hand(source, options, how) as found:
         formats = FORMATS[str(record.identity["options"]["command"])]
         conversion = prepare(found.source, output, formats, found.options, found.execution)
+        check_same(partial / JOURNAL, identity_of(conversion), record, is_shared=True)
         _check_complete(conversion, record, workers)
-        yield conversion
+        rereads = all(worker.record.remembered.get(CHANGED) == _changes(conversion) for worker in workers)
+        yield replace(conversion, execution=replace(conversion.execution, rereads=rereads))
+
+
+def _changes(conversion: Conversion) -> dict[str, int]:
+    return changes_of({shard.path: shard.stamp for shard in conversion.there})
 
 
 def _begun(output: Path, partial: Path) -> tuple[Record, list[WorkerDirectory]]:
@@ -71,6 +80,9 @@ def _begun(output: Path, partial: Path) -> tuple[Record, list[WorkerDirectory]]:
         return record, workers
     if record is not None and not is_there and (command := resuming_command(record.identity, output)):
         raise OutputError(f"{partial} is not what workers have left.", f"It goes on with: {command}")
+    if output.name.endswith(SUFFIX) and (output / JOURNAL).is_file():
+        whole = output.with_name(output.name.removesuffix(SUFFIX))
+        raise OutputError(f"{output} is where {whole} is collected.", f"Give that: {_typed('finish', whole)}")
     if is_there:
         raise OutputError(f"There is nothing to finish: {output} is there.", f"See {_typed('inspect', output)}")
     raise OutputError(
@@ -82,7 +94,7 @@ def _begun(output: Path, partial: Path) -> tuple[Record, list[WorkerDirectory]]:
 def _options(partial: Path, record: Record) -> Options:
     """The options with which the workers were started. Raises OutputError if the journal is not of this program."""
     values = record.identity.get("options")
-    if not isinstance(values, dict) or values.get("command") not in FORMATS:
+    if not isinstance(values, dict) or values.get("command") not in [*FORMATS]:
         raise foreign(partial)
     chosen = {field.name: values[field.name] for field in fields(Options) if values.get(field.name) is not None}
     if not all(isinstance(value, str | int if name in _NUMBERS else str) for name, value in chosen.items()):

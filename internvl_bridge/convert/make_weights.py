@@ -84,7 +84,8 @@ def make_weights(
     workers = check_workers(execution.workers if execution.executor is None else None)
     try:
         if execution.executor is None:
-            copies = write_shards(jobs, workspace, workers, progress, source)
+            records = once or execution.worker is not None
+            copies = write_shards(jobs, workspace, workers, progress, source, records_checksums=records)
         else:
             from internvl_bridge.convert.write_on_executor import write_on_executor  # noqa: PLC0415 (few have one)
 

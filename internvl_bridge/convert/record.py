@@ -32,7 +32,7 @@ def record_of(
         "command": command,
         **({} if execution.origin is None else {"source": execution.origin}),
         "options": {
-            name: called(Path(value)) if name in {*PATHS, "target_base"} else value
+            name: _called(name, value)
             for name, value in {**chosen, "adapters": [called(Path(place)) for place in options.adapters]}.items()
             if name in chosen
         },
@@ -41,3 +41,10 @@ def record_of(
         "warnings": [*warnings],
         "notes": [*notes],
     }
+
+
+def _called(name: str, value: Any) -> Any:
+    """The ``value`` of the option ``name`` without the path of a directory; what a link leads to has its own name."""
+    if name in PATHS:
+        return called(Path(value).resolve())
+    return called(Path(value)) if name == "target_base" else value

@@ -48,8 +48,8 @@ class ConversionReport:
     ``engines`` are those that serve the output. ``filled`` are the keys of tensors that the source lacked. ``computed``
     is what was computed, None if every byte was moved. ``linked`` are the files that are links, None if none were asked
     for. ``consumed`` names the files of the source that were deleted. ``streamed``: the source was read once, from
-    elsewhere. ``by_workers``: other processes wrote the files of weights. ``moves`` is what was
-    done with every tensor; :func:`internvl_bridge.save_report` shows it.
+    elsewhere. ``by_workers``: other processes wrote the files of weights, which were compared by checksum. ``moves`` is
+    what was done with every tensor; :func:`internvl_bridge.save_report` shows it.
     """
 
     source: Path

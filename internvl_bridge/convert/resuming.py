@@ -25,7 +25,8 @@ def resuming_command(identity: Mapping[str, Any], output: Path) -> str | None:
     if command not in _COMMANDS or not Path(source["directory"]).is_dir():
         return None
     place = output.parent if command == "extract" else output
-    words = ["internvl-bridge", str(command), source["directory"], str(place)]
+    typed = f"./{place}" if str(place).startswith("-") else str(place)
+    words = ["internvl-bridge", str(command), source["directory"], typed]
     for adapter in adapters if isinstance(adapters, list) else ():
         words += ["--adapter", str(adapter)]
     for name, usual in asdict(Options()).items():

@@ -12,7 +12,7 @@ from internvl_bridge.convert.logging_runs import log_begin
 from internvl_bridge.convert.make_weights import check_data, make_weights, nothing_kept, output_permissions, places_of
 from internvl_bridge.convert.prepare import Conversion
 from internvl_bridge.convert.shares import share_of
-from internvl_bridge.convert.source_watch import check_contents, settled_stamps
+from internvl_bridge.convert.source_watch import Stamps, check_contents, settled_stamps
 from internvl_bridge.storage.finished_by_workers import worker_directory
 from internvl_bridge.storage.free_space import used_bytes
 from internvl_bridge.storage.output_place import partial_path
@@ -24,8 +24,9 @@ from internvl_bridge.work.interrupts import interrupts_held
 from internvl_bridge.work.progress import Progress, silent, stoppable
 from internvl_bridge.work.worker_number import Worker
 
-ACCEPTED, STREAMED = "accepted", "streamed"
-"""What a worker remembers for whoever finishes the output: names of what was accepted, and how the source was read."""
+ACCEPTED, STREAMED, CHANGED = "accepted", "streamed", "changed"
+"""What a worker remembers for whoever finishes the output: names of what was accepted, whether the source was streamed,
+and when its files were last changed in any way, which programs cannot set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,9 @@ def carry_out_share(conversion: Conversion, worker: Worker, progress: Progress =
             elsewhere = {*finished_files(output, identity)} - {*workspace.journal.finished}
             own = [shard for shard in share if shard.name not in elsewhere]
             keep_only(workspace, {shard.name for shard in own})
-            workspace.journal.remember({ACCEPTED: sorted(execution.accept), STREAMED: execution.stream})
             stamps = settled_stamps(model, conversion.there, heard)
+            known = {ACCEPTED: sorted(execution.accept), STREAMED: execution.stream, CHANGED: changes_of(stamps)}
+            workspace.journal.remember(known)
             mine = replace(conversion, shards=tuple(own))
             written = make_weights(mine, workspace, stamps, places_of(mine), heard, execution.reads)
             check_contents(conversion.inputs, conversion.contents)
@@ -100,6 +102,11 @@ def carry_out_share(conversion: Conversion, worker: Worker, progress: Progress =
         bytes=sum(shard.data_size for shard in own),
         seconds=time.monotonic() - start,
     )
+
+
+def changes_of(stamps: Stamps) -> dict[str, int]:
+    """When each file of the source was last changed in any way, in nanoseconds, by its path."""
+    return {str(path.resolve()): stamp.changed for path, stamp in stamps.items()}
 
 
 def _check_room(conversion: Conversion) -> None:

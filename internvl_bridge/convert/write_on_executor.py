@@ -3,15 +3,16 @@
 import os
 import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from internvl_bridge.convert.source_watch import Stamps
 from internvl_bridge.convert.write_weights import progress_of
-from internvl_bridge.errors import DifferenceError, OutputError
+from internvl_bridge.errors import DifferenceError, OutputError, shown
 from internvl_bridge.storage.byte_range import ByteRange
+from internvl_bridge.storage.checksums import FileChecksums
 from internvl_bridge.storage.held_directory import HeldDirectory, held
 from internvl_bridge.storage.permissions import OWNER_DIRECTORY, OWNER_FILE, allow_owner
 from internvl_bridge.storage.shard_jobs import DAMAGED, ShardJob, WrittenShard
@@ -38,7 +39,7 @@ def write_on_executor(
 
     Source files are what they were when ``stamps`` were taken. Each file is read once more, by whoever gets that to do,
     unless its job says otherwise. It has to have the checksum of what was read of the source. Files that an earlier run
-    has finished always are read, and made again if they differ.
+    has finished are compared with the source, and made again if they differ.
 
     Raises OutputError if a worker ends without a word, or reports what is not there. Raises DifferenceError if a file
     is not what was read.
@@ -73,12 +74,17 @@ class _Run:
         for task in tasks:
             if task.name not in there:
                 self._drop(task)
-        known = [replace(task, checksum=journal.checksums.get(task.name)) for task in tasks if task.name in there]
+        known = [
+            replace(task, checksum=journal.checksums.get(task.name) if task.job.once else None)
+            for task in tasks
+            if task.name in there
+        ]
         stamps = {task.name: self.workspace.target.stamp(task.job.path) for task in known}
         with self._given(read_again, known) as done:
             for task, future in done:
                 try:
-                    found[task.name] = WrittenShard(task.name, 0, future.result(), stamps[task.name], kept=True)
+                    checksums = _read(future, task)
+                    found[task.name] = WrittenShard(task.name, 0, checksums, stamps[task.name], kept=True)
                 except DifferenceError:
                     self._drop(task)
                     continue
@@ -91,7 +97,7 @@ class _Run:
         unread: list[ShardTask] = []
         with self._given(write_attempt, tasks) as written:
             for task, future in written:
-                attempt = future.result()
+                attempt = _written(future, task)
                 made[task.name] = self._placed(task, attempt)
                 if task.job.verify:
                     unread.append(replace(task, checksum=_whole(attempt)))
@@ -99,7 +105,7 @@ class _Run:
         with self._given(read_again, unread) as read:
             for task, result in read:
                 try:
-                    made[task.name] = replace(made[task.name], checksums=result.result())
+                    made[task.name] = replace(made[task.name], checksums=_read(result, task))
                 except DifferenceError:
                     self._drop(task)
                     raise
@@ -115,14 +121,17 @@ class _Run:
             if name.startswith(f"{task.name}."):  # a worker that died has left it
                 self.attempts.remove(name)
         stamp = self.workspace.target.stamp(task.job.path)
-        self.workspace.journal.record(task.name, checksum=_whole(attempt))
+        self.workspace.journal.record(task.name)
         LOG.info("%s: written, %d bytes", task.job.path, task.job.size)
         return WrittenShard(task.name, attempt.cloned, attempt.checksums, stamp)
 
     def _check(self, task: ShardTask, attempt: Attempt) -> None:
         """Raise DifferenceError unless ``attempt`` has the size and the header of its file, as this machine sees it."""
-        header = task.job.header
-        file = self.attempts.open(attempt.name, os.O_RDONLY)
+        header, wrong = task.job.header, _not_true(task, attempt)
+        try:
+            file = self.attempts.open(attempt.name, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise wrong from error
         try:
             with suppress(OSError):  # some file systems have no modes of their own
                 os.fchmod(file, self.mode)
@@ -130,7 +139,7 @@ class _Run:
         finally:
             os.close(file)
         if not is_right:
-            raise DifferenceError(f"{self.attempts.path / attempt.name} is not what its worker says.", DAMAGED)
+            raise wrong
 
     def _drop(self, task: ShardTask) -> None:
         self.workspace.journal.forget(task.name)
@@ -192,6 +201,30 @@ def _task(job: ShardJob, run: _Run, stamps: Stamps) -> ShardTask:
     return ShardTask(elsewhere, run.attempts.path, run.workspace.target.mode, sources)
 
 
+def _written(future: Future[Any], task: ShardTask) -> Attempt:
+    """What a worker reports that has written the file of ``task``; the name is one in the directory of attempts."""
+    attempt = future.result()
+    if not isinstance(attempt, Attempt) or not _is_name(attempt.name, task):
+        raise _not_true(task, attempt)
+    return attempt
+
+
+def _is_name(name: object, task: ShardTask) -> bool:
+    return isinstance(name, str) and name.startswith(f"{task.name}.") and {"/", "\0"}.isdisjoint(name)
+
+
+def _read(future: Future[Any], task: ShardTask) -> FileChecksums:
+    """What a worker reports that has read the file of ``task``: its checksums, if they are the right ones."""
+    checksums = future.result()
+    if not isinstance(checksums, FileChecksums) or task.checksum not in {None, checksums.whole}:
+        raise _not_true(task, checksums)
+    return checksums
+
+
+def _not_true(task: ShardTask, report: object) -> DifferenceError:
+    return DifferenceError(f"A worker reports of {task.job.path} what is not true: {shown(report)}.", DAMAGED)
+
+
 def _whole(attempt: Attempt) -> str | None:
     return None if attempt.checksums is None else attempt.checksums.whole
 
@@ -212,7 +245,7 @@ def _no_worker_lost(workspace: Workspace) -> Iterator[None]:
     """Raise OutputError if a worker ends without a word."""
     try:
         yield
-    except BrokenExecutor as error:
+    except (BrokenExecutor, CancelledError) as error:
         raise OutputError(
             f"Not all files of {workspace.files} are written: a worker ended without a word ({error}).",
             "Give the same command again: it goes on from what is finished.",

@@ -46,7 +46,13 @@ def shard_jobs(
 
 
 def write_shards(
-    jobs: Sequence[ShardJob], workspace: Workspace, workers: int, progress: Progress, source: FileSystem = LOCAL
+    jobs: Sequence[ShardJob],
+    workspace: Workspace,
+    workers: int,
+    progress: Progress,
+    source: FileSystem = LOCAL,
+    *,
+    records_checksums: bool = False,
 ) -> list[WrittenShard]:
     """Carry out ``jobs``, whose files lie in ``workspace``; each is recorded there as soon as it is finished.
 
@@ -58,7 +64,8 @@ def write_shards(
     """
     report = progress_of(jobs, progress)
     kept = frozenset(workspace.journal.finished)
-    return in_parallel(partial(make_shard, workspace=workspace, kept=kept, source=source), jobs, workers, report)
+    make = partial(make_shard, workspace=workspace, kept=kept, source=source, records_checksum=records_checksums)
+    return in_parallel(make, jobs, workers, report)
 
 
 def progress_of(jobs: Sequence[ShardJob], progress: Progress) -> Report:
@@ -100,16 +107,26 @@ def _in_proportion(report: Report, part: Fraction) -> Report:
 
 
 def make_shard(
-    job: ShardJob, advance: Advance, *, workspace: Workspace, kept: Collection[str], source: FileSystem = LOCAL
+    job: ShardJob,
+    advance: Advance,
+    *,
+    workspace: Workspace,
+    kept: Collection[str],
+    source: FileSystem = LOCAL,
+    records_checksum: bool = False,
 ) -> WrittenShard:
-    """The file of ``job``, written; or what an earlier run has ``kept`` of it, if that is what it should be."""
+    """The file of ``job``, written; or what an earlier run has ``kept`` of it, if that is what it should be.
+
+    ``records_checksum``: the journal gets its checksum, for those who cannot compare it with the source.
+    """
     name = job.path.name
     workspace.check()
     shard = _kept(job, advance, workspace, source) if name in kept else None
     if shard is None:
         shard = write_and_check(job, advance, source=source, target=workspace.target)
         workspace.check()
-        workspace.journal.record(name, checksum=None if shard.checksums is None else shard.checksums.whole)
+        known = shard.checksums.whole if records_checksum and shard.checksums is not None else None
+        workspace.journal.record(name, checksum=known)
     LOG.info("%s: %s", job.path, "kept from an earlier run" if shard.kept else f"written, {job.size} bytes")
     return shard
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shlex
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -216,8 +217,10 @@ def read_journal(path: Path) -> Record | None:
 
 def journal_in(directory: HeldDirectory) -> Record | None:
     """What the journal in ``directory`` says, as :func:`read_journal`; a link in its place is not followed."""
-    path, file = directory.path / JOURNAL, directory.open(JOURNAL, os.O_RDONLY)
+    path, file = directory.path / JOURNAL, directory.open(JOURNAL, os.O_RDONLY | os.O_NONBLOCK)
     try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise foreign(directory.path)
         return parsed_journal(path, _contents(path, file))
     finally:
         os.close(file)

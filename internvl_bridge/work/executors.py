@@ -1,7 +1,7 @@
 """Give work to an executor, so much at a time that memory stays bounded."""
 
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from itertools import islice
 from typing import TypeVar
 
@@ -26,20 +26,31 @@ def given_to(
     """Give ``work`` on each of ``items`` to ``executor``, at most ``limit`` at a time; yield each when it is done.
 
     What ``check`` raises ends it: it is called several times a second. If it ends early, or is closed, ``cancel`` is
-    called, which should stop what is under way. That is awaited for half a minute at most.
+    called, which should stop what is under way. That is awaited for half a minute at most. What was done before
+    something failed comes first. Raises BrokenExecutor if it takes no more work.
     """
     remaining = iter(items)
     pending: dict[Future[Result], Item] = {}
+    broken: RuntimeError | None = None
     try:
         while True:
-            pending.update((executor.submit(work, item), item) for item in islice(remaining, limit - len(pending)))
+            try:
+                pending.update((executor.submit(work, item), item) for item in islice(remaining, limit - len(pending)))
+            except RuntimeError as error:  # it was shut down, or is broken; what it has done is not lost
+                broken, remaining = error, iter(())
+            if not pending and broken is not None:
+                raise BrokenExecutor(str(broken)) from broken
             if not pending:
                 return
             done, _ = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
             check()
-            for future in done:
+            for future in sorted(done, key=_has_failed):
                 yield pending.pop(future), future
     finally:
         if pending:
             cancel()
             wait([future for future in pending if not future.cancel()], timeout=_PATIENCE)
+
+
+def _has_failed(future: Future[Result]) -> bool:
+    return future.cancelled() or future.exception() is not None

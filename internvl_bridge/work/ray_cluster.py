@@ -52,7 +52,7 @@ class RayExecutor(Executor):
         exceptions = self._ray.exceptions
         if error is None:
             future.set_result(done.result())
-        elif isinstance(error, exceptions.RayTaskError):
+        elif isinstance(error, exceptions.RayTaskError) and isinstance(error.cause, Exception):
             future.set_exception(error.cause)
         elif isinstance(error, exceptions.RayError):
             future.set_exception(BrokenExecutor(str(error).strip().partition("\n")[0]))

@@ -8,6 +8,7 @@ from internvl_bridge.errors import OptionError
 
 _GIVEN = re.compile(r"(\d{1,6})/(\d{1,6})")
 _AUTO = re.compile(r"auto(?:/(\d{1,6}))?")
+_MOST = 999_999
 _LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 """Variables with a number from 0, and with how many there are: of torchrun, which may run within srun, and of srun.
 
@@ -90,10 +91,12 @@ def _completing(environment: Mapping[str, str], of: int | None) -> tuple[int, in
 def _numbers(environment: Mapping[str, str], names: tuple[str, ...]) -> tuple[int, ...] | None:
     """The numbers in the variables ``names``; None if one of them is not set, or not a number."""
     texts = [environment.get(name, "") for name in names]
-    return tuple(map(int, texts)) if all(text.isdecimal() for text in texts) else None
+    return tuple(map(int, texts)) if all(re.fullmatch(r"[0-9]{1,12}", text) for text in texts) else None
 
 
 def _checked(number: int, of: int, counted: str) -> Worker:
+    if of > _MOST:
+        raise OptionError(f"{of} are more workers than there can be files.", f"Give at most {_MOST}.")
     if not 1 <= number <= of:
         raise OptionError(
             f"There is no worker {number} of {of}.", f"{counted}: give 1/{of or 1} to {of or 1}/{of or 1}."

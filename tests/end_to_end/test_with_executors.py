@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -136,6 +137,44 @@ def test_an_executor_that_breaks_while_it_is_given_work_is_told(
         convert(Broken(), workers=1)
 
 
+def test_what_was_done_before_an_executor_broke_is_kept(
+    convert: Callable[..., internvl_bridge.ConversionReport], output: Path, expected: dict[str, bytes]
+):
+    with pytest.raises(OutputError, match="a worker ended without a word"):
+        convert(Broken())
+    assert len(convert(AtOnce()).kept) == 2
+    assert files_of(output) == expected
+
+
+def test_what_an_earlier_run_made_is_compared_with_the_source(source: Path, output: Path):
+    ours = Path(shutil.copytree(source, output.with_name("ours")))
+    with pytest.raises(OutputError):
+        internvl_bridge.to_hf(ours, output, max_shard_size="60KB", executor=Broken(), workers=1)
+    for path in ours.glob("*.safetensors"):
+        before, data = path.stat(), bytearray(path.read_bytes())
+        data[int.from_bytes(data[:8], "little") + 8 :] = bytes(len(data) - 8 - int.from_bytes(data[:8], "little"))
+        path.write_bytes(data)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert internvl_bridge.to_hf(ours, output, max_shard_size="60KB", executor=AtOnce()).kept == ()
+    assert internvl_bridge.verify(ours, output).identical
+
+
+def test_a_reader_that_reports_nothing_is_found_out(
+    convert: Callable[..., internvl_bridge.ConversionReport], output: Path
+):
+    class Silent(AtOnce):
+        def submit(self, work: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+            done = super().submit(work, *arguments)
+            if work is not write_attempt:
+                done = Future()
+                done.set_result(None)
+            return done
+
+    with pytest.raises(DifferenceError, match="what is not true: None"):
+        convert(Silent())
+    assert not output.exists()
+
+
 def test_permissions_are_those_of_this_process(
     convert: Callable[..., internvl_bridge.ConversionReport], output: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -207,10 +246,12 @@ def other_header(task: ShardTask, attempt: Attempt) -> Attempt:
 @pytest.mark.parametrize(
     ("meddling", "kind", "reason"),
     [
-        (cut, DifferenceError, "is not what its worker says"),
-        (other_header, DifferenceError, "is not what its worker says"),
+        (cut, DifferenceError, "reports of .* what is not true"),
+        (other_header, DifferenceError, "reports of .* what is not true"),
         (changed, DifferenceError, "is not what was read"),
-        (lambda _, attempt: replace(attempt, name="missing"), FileNotFoundError, "missing"),
+        (lambda _, attempt: replace(attempt, name="model-00001-of-00021.safetensors.x"), DifferenceError, "not true"),
+        (lambda task, attempt: replace(attempt, name=f"{task.name}./../../x"), DifferenceError, "what is not true"),
+        (lambda *_: None, DifferenceError, "what is not true: None"),
     ],
 )
 def test_a_worker_that_reports_what_is_not_true_is_found_out(

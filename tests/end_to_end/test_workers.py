@@ -137,6 +137,26 @@ def test_what_was_damaged_after_it_was_written_is_made_again(
     assert files_of(output) == expected
 
 
+def change_unseen(source: Path) -> None:
+    """Change the last bytes of a source, which keeps its sizes and times."""
+    for path in source.glob("*.safetensors"):
+        before = path.stat()
+        with path.open("r+b") as file:
+            file.seek(-4, os.SEEK_END)
+            file.write(b"evil")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_source_that_was_touched_meanwhile_is_compared_with_what_workers_made(source: Path, output: Path):
+    ours = Path(shutil.copytree(source, output.with_name("ours")))
+    for worker in ("1/2", "2/2"):
+        assert run("to-hf", ours, output, *SMALL, "--worker", worker).exit_code == 0
+    change_unseen(ours)
+    report = internvl_bridge.finish(output)
+    assert (report.by_workers, len(report.kept)) == (False, 18)
+    assert internvl_bridge.verify(ours, output).identical
+
+
 def test_taking_over_goes_on_where_it_was_stopped(
     work: Callable[..., Result], output: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ):
@@ -273,6 +293,32 @@ def test_another_conversion_does_not_go_on(work: Callable[..., Result], source: 
     assert read_journal(output.with_name("output.partial") / JOURNAL).identity["options"]["layout"] == "l1"
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (".", "is not a name for a directory"),
+        ("-dash", "to-hf {source} ./-dash --max-shard-size 60KB --accept small-shards --worker 2/2"),
+        ("-dash.partial", "is where ./-dash is collected"),
+    ],
+)
+def test_what_to_type_can_be_typed(
+    name: str, reason: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert run("to-hf", source, "./-dash", *SMALL, "--worker", "1/2").exit_code == 0
+    found = run("finish", f"./{name}")
+    assert found.exit_code == 2
+    assert reason.format(source=source).replace("./-dash is", "-dash is") in found.stderr
+
+
+def test_an_option_that_is_a_link_is_recorded_alike(source: Path, output: Path, tmp_path: Path):
+    (tmp_path / "link").symlink_to(source)
+    internvl_bridge.to_hf(source, tmp_path / "plain", config=tmp_path / "link")
+    assert run("to-hf", source, output, "--config", tmp_path / "link", "--worker", "1/1").exit_code == 0
+    internvl_bridge.finish(output)
+    assert (output / "internvl_bridge.json").read_bytes() == (tmp_path / "plain" / "internvl_bridge.json").read_bytes()
+
+
 def test_there_may_be_nothing_to_finish(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(OutputError, match=r"output.partial is not there. Start the workers first"):
         internvl_bridge.finish(output)
@@ -292,7 +338,9 @@ def test_a_journal_of_somebody_else_is_not_followed(work: Callable[..., Result],
     partial = output.with_name("output.partial")
     first = json.loads((partial / JOURNAL).read_text().splitlines()[0])
     (partial / "worker-1-of-0").mkdir()
-    for change in ({"command": "merge"}, {"config": ["x"]}, {"layout": 3}, {"max_shard_size": {}}):
+    (partial / "worker-2-of-2" / "files").mkdir(parents=True)
+    os.mkfifo(partial / "worker-2-of-2" / JOURNAL)
+    for change in ({"command": "merge"}, {"command": [1]}, {"config": ["x"]}, {"layout": 3}, {"max_shard_size": {}}):
         (partial / JOURNAL).write_text(json.dumps({**first, "options": {**first["options"], **change}}) + "\n")
         with pytest.raises(OutputError, match="is not an unfinished output of this program"):
             internvl_bridge.finish(output)

@@ -42,6 +42,8 @@ def test_who_this_is(text: str, environment: dict[str, str], worker: Worker):
         ("5/4", {}, "no worker 5 of 4"),
         ("1/0", {}, "no worker 1 of 0"),
         ("2", {}, "'2' is not a worker"),
+        ("auto", {"RANK": "0", "WORLD_SIZE": "1000000"}, "1000000 are more workers than there can be files"),
+        ("auto", {"RANK": "9" * 5000, "WORLD_SIZE": "8"}, "have no numbers"),
         ("-1/4", {}, "is not a worker"),
         ("auto", {}, "SLURM_PROCID/SLURM_NTASKS, SLURM_ARRAY_TASK_ID and JOB_COMPLETION_INDEX have no numbers"),
         ("auto", {"JOB_COMPLETION_INDEX": "3"}, "does not say how many .* Give --worker auto/N"),
