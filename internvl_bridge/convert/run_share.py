@@ -25,8 +25,10 @@ from internvl_bridge.work.progress import Progress, silent, stoppable
 from internvl_bridge.work.worker_number import Worker
 
 ACCEPTED, STREAMED, CHANGED = "accepted", "streamed", "changed"
-"""What a worker remembers for whoever finishes the output: names of what was accepted, whether the source was streamed,
-and when its files were last changed in any way, which programs cannot set."""
+"""What a worker remembers for whoever finishes the output: names of what was accepted, and if the source was streamed.
+
+Also when each file of the source was last changed in any way. Programs cannot set that time.
+"""
 
 
 @dataclass(frozen=True, slots=True)
