@@ -95,8 +95,8 @@ def _seen(directory: Path) -> Iterator[HeldDirectory]:
     with ExitStack() as stack:
         try:
             found = stack.enter_context(held(directory))
-        except FileNotFoundError as error:
-            raise _unseen(directory) from error
+        except (FileNotFoundError, PermissionError) as error:
+            raise _unseen(error) from error
         yield found
 
 
@@ -111,14 +111,14 @@ def _check_version(task: ShardTask) -> None:
 def _check_sources(task: ShardTask) -> None:
     try:
         check_unchanged(task.sources)
-    except FileNotFoundError as error:
-        raise _unseen(Path(error.filename)) from error
+    except (FileNotFoundError, PermissionError) as error:
+        raise _unseen(error) from error
 
 
-def _unseen(path: Path) -> OutputError:
+def _unseen(error: OSError) -> OutputError:
     return OutputError(
-        f"{socket.gethostname()} does not see {path}.",
-        "SOURCE and OUTPUT must lie on file systems that all machines share, under the same paths.",
+        f"{socket.gethostname()} cannot open {error.filename}: {error.strerror}.",
+        "SOURCE and OUTPUT must lie on file systems that all machines share, under the same paths, and for one user.",
     )
 
 
