@@ -197,6 +197,7 @@ def test_nobody_publishes_while_a_worker_works(output: Path, monkeypatch: pytest
         pytest.fail("a run publishes")
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_many_begin_at_the_same_time(output: Path):
     """Each in a process of its own, as a scheduler starts them."""
     children = []
