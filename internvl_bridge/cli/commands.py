@@ -1,5 +1,6 @@
 """What the commands that convert do: call the library, and answer."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,7 +42,7 @@ def convert(
 
     def work() -> Answer:
         check_push(execution, show)
-        check_whole(output, execution, show)
+        check_worker(output, execution, show)
         with at_hand(source, options, execution, bars=show.bars) as found:
             place = place_of(found.execution, found.source)
             if is_adapter_directory(found.source):
@@ -69,10 +70,15 @@ def convert(
     answer(command, work, show, output)
 
 
-def check_whole(output: Path, execution: Execution, show: PrintOptions) -> None:
-    """Raise OptionError if a worker is asked for what needs the whole output."""
+def check_worker(output: Path, execution: Execution, show: PrintOptions) -> None:
+    """Raise OptionError, before the work, if there is no such worker, or it is asked for what needs all files."""
+    if execution.worker is None:
+        return
+    from internvl_bridge.work.worker_number import worker_of  # noqa: PLC0415 (few commands are one of several)
+
+    worker_of(execution.worker, os.environ)
     for flag, value in (("--push-to-hub", show.push_to), ("--report", show.report)):
-        if execution.worker is not None and value is not None:
+        if value is not None:
             raise OptionError(
                 f"{flag} is for the whole output.",
                 f"Leave it out, and add it to: internvl-bridge finish {typed_path(output)}",
