@@ -46,6 +46,8 @@ def hub_client(hub: Hub, home: Path, token: str | None = None) -> Iterator[list[
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         # The client itself uploads in a way that its HTTP library has deprecated.
         warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
+        # transformers enables the bars that are disabled here, if it is imported now.
+        warnings.filterwarnings("ignore", "Cannot enable progress bars", UserWarning)
         for name, value in client_environment(hub, home, token).items():
             patch.setenv(name, value)
         for name, value in _constants(hub, home).items():  # read from the environment when they were imported

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.convert.resuming import resuming_command
+from internvl_bridge.reporting.commands import typed_path
 from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.storage.abandoned import AbandonedOutput
 
@@ -57,6 +58,8 @@ def abandoned_as_json(found: Sequence[AbandonedOutput], removed: Sequence[Abando
 def _command(left: AbandonedOutput) -> str | None:
     if left.record is None or left.is_complete:
         return None
+    if left.by_workers:
+        return f"internvl-bridge finish {typed_path(left.output)}"
     return resuming_command(left.record.identity, left.output)
 
 

@@ -238,6 +238,16 @@ RayCluster = Annotated[
         rich_help_panel=MACHINES_PANEL,
     ),
 ]
+RayReaders = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS|local",
+        help="Read the files with a Ray cluster whose machines all see OUTPUT, or with one that is started here.",
+        show_default=False,
+        rich_help_panel=MACHINES_PANEL,
+    ),
+]
 Consume = Annotated[
     bool,
     typer.Option(

@@ -41,8 +41,8 @@ def convert(
     """Carry ``command`` out, one of those that convert, or say what it would do."""
 
     def work() -> Answer:
-        check_push(execution, show)
         check_worker(output, execution, show)
+        check_push(execution, show)
         with at_hand(source, options, execution, bars=show.bars) as found:
             place = place_of(found.execution, found.source)
             if is_adapter_directory(found.source):
@@ -54,7 +54,7 @@ def convert(
             conversion = prepare(found.source, output, FORMATS[command], found.options, found.execution)
             say_warnings(conversion.warnings)
             if show.dry_run:
-                return replace(planned(conversion), place=place)
+                return replace(_planned(conversion), place=place)
             if execution.worker is not None:
                 from internvl_bridge.cli.worker_commands import write_share  # noqa: PLC0415 (few commands are one of several)
 
@@ -68,6 +68,16 @@ def convert(
             return converted(conversion, show)
 
     answer(command, work, show, output)
+
+
+def _planned(conversion: Conversion) -> Answer:
+    """What ``conversion`` would do, or one worker of several."""
+    found = planned(conversion)
+    if conversion.execution.worker is None:
+        return found
+    from internvl_bridge.cli.worker_commands import planned_share  # noqa: PLC0415 (few commands are one of several)
+
+    return replace(found, parts=lambda: (*found.parts(), planned_share(conversion)))
 
 
 def check_worker(output: Path, execution: Execution, show: PrintOptions) -> None:

@@ -12,7 +12,7 @@ from internvl_bridge.cli.arguments import (
     Private,
     PushToHub,
     Quiet,
-    RayCluster,
+    RayReaders,
     Report,
     Verbose,
     Workers,
@@ -37,7 +37,7 @@ def finish(
         Path, typer.Argument(metavar="OUTPUT", help="The output that was given to the workers.", show_default=False)
     ],
     workers: Workers = None,
-    ray: RayCluster = None,
+    ray: RayReaders = None,
     overwrite: Overwrite = False,
     push_to_hub: PushToHub = None,
     private: Private = False,

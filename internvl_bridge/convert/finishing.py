@@ -13,9 +13,10 @@ from internvl_bridge.convert.identity import identity_of
 from internvl_bridge.convert.options import ACCEPTABLE, Execution, Options
 from internvl_bridge.convert.prepare import FORMATS, Conversion, prepare
 from internvl_bridge.convert.resuming import resuming_command
-from internvl_bridge.convert.run_share import ACCEPTED, CHANGED, STREAMED, changes_of
+from internvl_bridge.convert.run_share import ACCEPTED, CHANGED, STREAMED, changes_of, copied_shards
 from internvl_bridge.convert.shares import shares
 from internvl_bridge.errors import InUseError, OptionError, OutputError, first_few
+from internvl_bridge.metadata.sidecar import SIDECAR_FILE
 from internvl_bridge.places.names import hub_name
 from internvl_bridge.reporting.commands import typed_path
 from internvl_bridge.storage.finished_by_workers import WorkerDirectory, worker_directories
@@ -84,7 +85,8 @@ def _begun(output: Path, partial: Path) -> tuple[Record, list[WorkerDirectory]]:
         whole = output.with_name(output.name.removesuffix(SUFFIX))
         raise OutputError(f"{output} is where {whole} is collected.", f"Give that: {_typed('finish', whole)}")
     if is_there:
-        raise OutputError(f"There is nothing to finish: {output} is there.", f"See {_typed('inspect', output)}")
+        state = "complete" if (output / SIDECAR_FILE).is_file() else "there, and workers have not begun it"
+        raise OutputError(f"There is nothing to finish: {output} is {state}.", f"See {_typed('inspect', output)}")
     raise OutputError(
         f"There is nothing to finish: {partial} is not there.",
         "Start the workers first, each with the same command and its own --worker I/N.",
@@ -105,7 +107,7 @@ def _options(partial: Path, record: Record) -> Options:
 def _check_complete(conversion: Conversion, record: Record, workers: list[WorkerDirectory]) -> None:
     """Raise OutputError if files of weights are missing, with the workers that have to be started once more."""
     there = finished_files(conversion.output, identity_of(conversion))
-    copied = [shard for shard in conversion.shards if shard.equals is None]
+    copied = copied_shards(conversion)
     missing = [shard.name for shard in copied if shard.name not in there]
     if not missing:
         return

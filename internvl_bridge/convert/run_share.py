@@ -16,6 +16,7 @@ from internvl_bridge.convert.source_watch import Stamps, check_contents, settled
 from internvl_bridge.storage.finished_by_workers import worker_directory
 from internvl_bridge.storage.free_space import used_bytes
 from internvl_bridge.storage.output_place import partial_path
+from internvl_bridge.storage.output_shards import OutputShard
 from internvl_bridge.storage.publishing import finished_files
 from internvl_bridge.storage.stamps import check_unchanged
 from internvl_bridge.storage.worker_space import worker_space
@@ -71,7 +72,7 @@ def carry_out_share(conversion: Conversion, worker: Worker, progress: Progress =
     start = time.monotonic()
     log_begin(conversion)
     output, execution, model = conversion.output, conversion.execution, conversion.model
-    copied = [shard for shard in conversion.shards if shard.equals is None]
+    copied = copied_shards(conversion)
     with interrupts_held() as check:
         heard = stoppable(progress, check)
         check_data(conversion, execution.reads)
@@ -104,6 +105,11 @@ def carry_out_share(conversion: Conversion, worker: Worker, progress: Progress =
         bytes=sum(shard.data_size for shard in own),
         seconds=time.monotonic() - start,
     )
+
+
+def copied_shards(conversion: Conversion) -> list[OutputShard]:
+    """The files of weights that workers write: all that are not links to files of the source."""
+    return [shard for shard in conversion.shards if shard.equals is None]
 
 
 def changes_of(stamps: Stamps) -> dict[str, int]:

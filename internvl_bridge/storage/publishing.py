@@ -7,7 +7,7 @@ from pathlib import Path
 
 from internvl_bridge.errors import DifferenceError, OutputError
 from internvl_bridge.storage.durability import sync_directory
-from internvl_bridge.storage.finished_by_workers import finished_by_workers, take_over
+from internvl_bridge.storage.finished_by_workers import finished_by_workers, take_over, worker_directories
 from internvl_bridge.storage.held_directory import HeldDirectory, held
 from internvl_bridge.storage.journal import JOURNAL, Identity, Journal, Record, check_same, open_journal, read_journal
 from internvl_bridge.storage.output_place import check_free, is_empty_directory, is_plain_directory, partial_path
@@ -42,7 +42,8 @@ def finished_files(output: Path, identity: Identity) -> list[str]:
         return []
     if has_swapped(partial, found):
         return []
-    check_same(partial / JOURNAL, identity, found)
+    with held(partial) as around:
+        check_same(partial / JOURNAL, identity, found, is_shared=bool(worker_directories(around)))
     if not identity.is_of_machine(found.identity):
         return []
     with held(partial) as around, held(partial / FILES, around) as files:

@@ -53,7 +53,7 @@ def worker_of(text: str, environment: Mapping[str, str]) -> Worker:
         if stated not in {None, of}:
             raise OptionError(
                 f"--worker {text} says that there are {stated} workers, and the environment that there are {of}.",
-                "Give --worker auto.",
+                f"Give --worker I/{stated} with its number, or --worker auto.",
             )
         return _checked(number, of, "The environment counts them from 0")
     wanted = ", ".join("/".join(names) for names in (*_LAUNCHERS, _ARRAY[:1]))

@@ -330,7 +330,7 @@ def test_there_may_be_nothing_to_finish(source: Path, output: Path, monkeypatch:
         internvl_bridge.finish(output)
     monkeypatch.undo()
     internvl_bridge.to_hf(source, output)
-    with pytest.raises(OutputError, match=r"nothing to finish: .* is there. See internvl-bridge inspect"):
+    with pytest.raises(OutputError, match=r"nothing to finish: .* is complete. See internvl-bridge inspect"):
         internvl_bridge.finish(output)
 
 
@@ -377,6 +377,27 @@ def test_what_does_not_go_together_is_refused(
     assert found.exit_code == 2
     assert reason in found.stderr
     assert not [*output.parent.iterdir()]
+
+
+def test_what_a_worker_says(source: Path, output: Path):
+    """What it would write, that it has nothing to write, and what to type then."""
+    output.mkdir()
+    (output / "config.json").write_text("{}")
+    flags = ["--overwrite", "--worker", "4/4"]
+    assert (
+        "Worker 4/4 would write 0 of 3 file(s) of weights, 0 B."
+        in run("to-hf", source, output, "--dry-run", *flags).stdout
+    )
+    told = run("to-hf", source, output, *flags).stdout
+    assert "Worker 4/4 has nothing to write: there are 3 file(s) of weights" in told
+    assert f"When all are: internvl-bridge finish {output} --overwrite" in told
+    assert "0 file(s) of weights are finished" in run("clean", output.parent).stdout
+    assert run("to-hf", source, output, "--overwrite", "--worker", "1/1").exit_code == 0
+    assert f"Goes on with: internvl-bridge finish {output}\n" in run("clean", output.parent).stdout
+    assert (
+        "when no worker runs, so that all start over"
+        in run("to-hf", source, output, "--layout", "l2", "--dry-run", "--overwrite").stderr
+    )
 
 
 def test_an_adapter_has_no_workers(source: Path, tmp_path: Path):

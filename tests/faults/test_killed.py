@@ -293,7 +293,7 @@ def test_killed_at_any_call_workers_go_on(commands, source, tmp_path, points, ki
             internvl_bridge.finish(output)
         assert snapshot(output) == expected
         assert all(name.endswith("journal") for name in snapshot(partial_of(output)) or ())
-        with pytest.raises(OutputError, match=r"nothing to finish: .* is there"):
+        with pytest.raises(OutputError, match=r"nothing to finish: .* is complete"):
             internvl_bridge.finish(output)
         assert (snapshot(source), stamps(source)) == before
 
