@@ -38,12 +38,13 @@ def connect(cluster: Cluster) -> RayExecutor:
     return RayExecutor(ray)
 
 
-def slowly(task: ShardTask) -> Attempt:
-    """Write a file, after a while in which its node can die; leave a note about who began."""
-    node = ray.get_runtime_context().get_node_id()
-    (task.attempts.parent.parent / "began" / f"{node}.{task.name}.{time.time_ns()}").touch()
+def write_unless_it_dies(task: ShardTask) -> Attempt:
+    """Write a file; on the node that will be killed, wait for that. Leave a note about who began."""
+    node, home = ray.get_runtime_context().get_node_id(), task.attempts.parent.parent
     (task.attempts / f"{task.name}.half").write_bytes(b"half")
-    time.sleep(0.5)
+    (home / "began" / f"{node}.{task.name}.{time.time_ns()}").touch()
+    if (home / "victim").read_text() == node:
+        time.sleep(120)
     return write_attempt(task)
 
 
@@ -59,11 +60,12 @@ def test_the_command_gives_its_work_to_a_cluster(cluster: Cluster, source: Path,
 def test_a_node_that_dies_costs_its_files_only(
     cluster: Cluster, source: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("internvl_bridge.convert.write_on_executor.write_attempt", slowly)
+    monkeypatch.setattr("internvl_bridge.convert.write_on_executor.write_attempt", write_unless_it_dies)
     executor, output = connect(cluster), source.with_name("with-a-death")
     began = source.with_name("began")
     began.mkdir()
     victim = cluster.list_all_nodes()[-1]
+    source.with_name("victim").write_text(victim.node_id)
     dead: list[str] = []
 
     def progress(_task: str, _total: int, _files: int) -> Callable[[int, int], None]:
