@@ -21,7 +21,7 @@ demo: .venv-demo/ready
 	@$(DEMO)/python examples/demo.py
 
 test: .venv/ready
-	@echo "Running all tests: about five minutes on two cores."
+	@echo "Running all tests: five to six minutes on two cores."
 	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 # The same tests; those of the pure rooms must cover every line and branch of them. This is what .ci/run does.

@@ -101,7 +101,7 @@ def test_when_all_workers_die_what_is_finished_is_kept(
     executor, output = connect(cluster), source.with_name("all-dead")
     with monkeypatch.context() as patch:
         patch.setattr("internvl_bridge.convert.write_on_executor.write_attempt", dying)
-        with pytest.raises(OutputError, match="a worker ended without a word") as error:
+        with pytest.raises(OutputError, match="a worker ended and reported nothing") as error:
             internvl_bridge.to_hf(source, output, max_shard_size="60KB", executor=executor, workers=1)
     assert any("20 finished file(s) are kept" in note for note in error.value.__notes__)
     assert len(internvl_bridge.to_hf(source, output, max_shard_size="60KB", executor=executor).kept) == 20

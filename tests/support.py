@@ -1,6 +1,7 @@
 """What the tests share: the stored checkpoints, and ways to read and spoil a directory."""
 
 import json
+import runpy
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,13 @@ def copy_custom(name: str, directory: Path) -> Path:
     tokenizer = "internlm2" if name.startswith("internlm2") else "bpe"
     shutil.copytree(DATA / "custom" / name, directory)
     shutil.copytree(DATA / "tokenizers" / tokenizer, directory, dirs_exist_ok=True)
+    return directory
+
+
+def make_synthetic(directory: Path, preset: str = "tiny") -> Path:
+    """Make a checkpoint of random weights in several files at ``directory``, as examples/synthetic.py does."""
+    example = runpy.run_path(str(ROOT / "examples" / "synthetic.py"))
+    example["make"](directory, example["PRESETS"][preset])
     return directory
 
 

@@ -142,18 +142,8 @@ def to_hf(
         order=order,
         link=link,
     )
-    execution = Execution(
-        verify,
-        workers,
-        overwrite,
-        restart,
-        frozenset(accept or ()),
-        read_links,
-        consume,
-        stream,
-        worker=worker,
-        ray=ray,
-    )
+    accepted = frozenset(accept or ())
+    execution = Execution(verify, workers, overwrite, restart, accepted, read_links, consume, stream, worker, ray)
     show = PrintOptions(
         as_json=as_json,
         verbose=verbose,
@@ -232,18 +222,8 @@ def to_custom(
         order=order,
         link=link,
     )
-    execution = Execution(
-        verify,
-        workers,
-        overwrite,
-        restart,
-        frozenset(accept or ()),
-        read_links,
-        consume,
-        stream,
-        worker=worker,
-        ray=ray,
-    )
+    accepted = frozenset(accept or ())
+    execution = Execution(verify, workers, overwrite, restart, accepted, read_links, consume, stream, worker, ray)
     show = PrintOptions(
         as_json=as_json,
         verbose=verbose,
@@ -321,18 +301,8 @@ def repair(
         order=order,
         link=link,
     )
-    execution = Execution(
-        verify,
-        workers,
-        overwrite,
-        restart,
-        frozenset(accept or ()),
-        read_links,
-        consume,
-        stream,
-        worker=worker,
-        ray=ray,
-    )
+    accepted = frozenset(accept or ())
+    execution = Execution(verify, workers, overwrite, restart, accepted, read_links, consume, stream, worker, ray)
     show = PrintOptions(
         as_json=as_json,
         verbose=verbose,

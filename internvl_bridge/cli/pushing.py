@@ -9,6 +9,7 @@ from internvl_bridge.cli.answers import PrintOptions
 from internvl_bridge.cli.terminal import warn
 from internvl_bridge.convert.options import Execution
 from internvl_bridge.errors import OptionError
+from internvl_bridge.reporting.commands import typed_path
 from internvl_bridge.reporting.sizes import human_size
 from internvl_bridge.reporting.tables import Part, Table
 
@@ -42,8 +43,8 @@ def push_output(output: Path, show: PrintOptions, *, is_ok: bool = True) -> "Pus
     try:
         return push_to_hub(output, show.push_to, private=show.private)
     except BaseException as error:
-        again = ["internvl-bridge", "push", str(output), show.push_to, *(["--private"] if show.private else [])]
-        error.add_note(f"{output} is complete. To try again: {shlex.join(again)}")
+        again = f"internvl-bridge push {typed_path(output)} {shlex.quote(show.push_to)}"
+        error.add_note(f"{output} is complete. To try again: {again}{' --private' if show.private else ''}")
         raise
 
 

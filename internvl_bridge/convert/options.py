@@ -94,10 +94,10 @@ class Execution:
     read_links: bool = False
     consume: bool = False
     stream: bool = False
-    origin: str | None = None
-    reads: FileSystem = LOCAL
     worker: str | None = None
     ray: str | None = None
+    origin: str | None = None
+    reads: FileSystem = LOCAL
     executor: "Executor | None" = None
     rereads: bool = False
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from internvl_bridge.convert.options import Options
+from internvl_bridge.reporting.commands import typed_path
 
 _COMMANDS = ("to-hf", "to-custom", "repair", "merge", "extract", "cast")
 
@@ -25,8 +26,7 @@ def resuming_command(identity: Mapping[str, Any], output: Path) -> str | None:
     if command not in _COMMANDS or not Path(source["directory"]).is_dir():
         return None
     place = output.parent if command == "extract" else output
-    typed = f"./{place}" if str(place).startswith("-") else str(place)
-    words = ["internvl-bridge", str(command), source["directory"], typed]
+    words: list[str] = []
     for adapter in adapters if isinstance(adapters, list) else ():
         words += ["--adapter", str(adapter)]
     for name, usual in asdict(Options()).items():
@@ -37,4 +37,5 @@ def resuming_command(identity: Mapping[str, Any], output: Path) -> str | None:
         words.append("--consume")
     if os.path.lexists(output):
         words.append("--overwrite")
-    return shlex.join(words)
+    paths = [typed_path(path) for path in (source["directory"], place)]
+    return " ".join(["internvl-bridge", str(command), *paths, *map(shlex.quote, words)])

@@ -41,8 +41,8 @@ def write_on_executor(
     unless its job says otherwise. It has to have the checksum of what was read of the source. Files that an earlier run
     has finished are compared with the source, and made again if they differ.
 
-    Raises OutputError if a worker ends without a word, or reports what is not there. Raises DifferenceError if a file
-    is not what was read.
+    Raises OutputError if a worker ends and reports nothing. Raises DifferenceError if it reports what is not true, or a
+    file is not what was read.
     """
     with _attempts(workspace) as attempts, _no_worker_lost(workspace):
         mode = _mode(attempts, workspace.target.mode)
@@ -242,11 +242,11 @@ def _mode(attempts: HeldDirectory, mode: int) -> int:
 
 @contextmanager
 def _no_worker_lost(workspace: Workspace) -> Iterator[None]:
-    """Raise OutputError if a worker ends without a word."""
+    """Raise OutputError if a worker ends and reports nothing."""
     try:
         yield
     except (BrokenExecutor, CancelledError) as error:
         raise OutputError(
-            f"Not all files of {workspace.files} are written: a worker ended without a word ({error}).",
+            f"Not all files of {workspace.files} are written: a worker ended and reported nothing ({error}).",
             "Give the same command again: it goes on from what is finished.",
         ) from error

@@ -1,7 +1,6 @@
 """An executor writes the files of an output: threads, processes, and workers that die, lie, or see something else."""
 
 import os
-import runpy
 import shutil
 import signal
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, files_of
+from support import files_of, make_synthetic
 
 import internvl_bridge
 from internvl_bridge.convert.options import Execution, check_several_processes
@@ -27,10 +26,7 @@ COUNT = 21
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("executors") / "source"
-    example = runpy.run_path(str(ROOT / "examples" / "synthetic.py"))
-    example["make"](directory, example["PRESETS"]["tiny"])
-    return directory
+    return make_synthetic(tmp_path_factory.mktemp("executors") / "source")
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +129,14 @@ class Broken(AtOnce):
 def test_an_executor_that_breaks_while_it_is_given_work_is_told(
     convert: Callable[..., internvl_bridge.ConversionReport],
 ):
-    with pytest.raises(OutputError, match=r"a worker ended without a word \(of old age\)"):
+    with pytest.raises(OutputError, match=r"a worker ended and reported nothing \(of old age\)"):
         convert(Broken(), workers=1)
 
 
 def test_what_was_done_before_an_executor_broke_is_kept(
     convert: Callable[..., internvl_bridge.ConversionReport], output: Path, expected: dict[str, bytes]
 ):
-    with pytest.raises(OutputError, match="a worker ended without a word"):
+    with pytest.raises(OutputError, match="a worker ended and reported nothing"):
         convert(Broken())
     assert len(convert(AtOnce()).kept) == 2
     assert files_of(output) == expected
@@ -198,7 +194,7 @@ def test_a_process_that_dies_is_told_and_the_same_call_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("internvl_bridge.convert.write_on_executor.write_attempt", ending)
-    with pytest.raises(OutputError, match="a worker ended without a word") as error, processes() as executor:
+    with pytest.raises(OutputError, match="a worker ended and reported nothing") as error, processes() as executor:
         convert(executor, workers=1)
     assert any("4 finished file(s) are kept in" in note for note in error.value.__notes__)
     monkeypatch.undo()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 from adapters import lora_config, random_adapter, weights_of
 from safetensors.torch import save_file
-from support import ROOT, edit_json, files_of
+from support import edit_json, files_of, make_synthetic
 from typer.testing import CliRunner, Result
 
 import internvl_bridge
@@ -51,10 +50,7 @@ main()
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("workers") / "source"
-    example = runpy.run_path(str(ROOT / "examples" / "synthetic.py"))
-    example["make"](directory, example["PRESETS"]["tiny"])
-    return directory
+    return make_synthetic(tmp_path_factory.mktemp("workers") / "source")
 
 
 @pytest.fixture(scope="module")

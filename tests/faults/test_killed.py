@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from support import ROOT, without_record
+from support import make_synthetic, without_record
 from thinning import rarely
 from typer.testing import CliRunner
 
@@ -25,7 +24,6 @@ from internvl_bridge.cli.app import app
 from internvl_bridge.errors import OutputError
 
 BRIDGE = [sys.executable, "-m", "internvl_bridge"]
-EXAMPLE = ROOT / "examples" / "synthetic.py"
 LONGEST = 60
 
 # Every request is one run of the command line, in a process of its own that was forked when everything was imported,
@@ -125,10 +123,7 @@ def _nothing_hangs() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("killed") / "source"
-    example = runpy.run_path(str(EXAMPLE))
-    example["make"](directory, example["PRESETS"]["tiny"])
-    return directory
+    return make_synthetic(tmp_path_factory.mktemp("killed") / "source")
 
 
 def snapshot(directory: Path) -> Snapshot:
