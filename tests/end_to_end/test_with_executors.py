@@ -239,6 +239,11 @@ def other_header(task: ShardTask, attempt: Attempt) -> Attempt:
     return attempt
 
 
+def outside(task: ShardTask, attempt: Attempt) -> Attempt:
+    (task.attempts / attempt.name).rename(task.attempts.parent / attempt.name)
+    return replace(attempt, name=f"../{attempt.name}")
+
+
 @pytest.mark.parametrize(
     ("meddling", "kind", "reason"),
     [
@@ -246,7 +251,7 @@ def other_header(task: ShardTask, attempt: Attempt) -> Attempt:
         (other_header, DifferenceError, "reports of .* what is not true"),
         (changed, DifferenceError, "is not what was read"),
         (lambda _, attempt: replace(attempt, name="model-00001-of-00021.safetensors.x"), DifferenceError, "not true"),
-        (lambda task, attempt: replace(attempt, name=f"{task.name}./../../x"), DifferenceError, "what is not true"),
+        (outside, DifferenceError, "what is not true"),
         (lambda *_: None, DifferenceError, "what is not true: None"),
     ],
 )
@@ -328,6 +333,10 @@ def test_a_machine_that_sees_something_else_says_so(
     assert "Install the same version on all machines" in told["another version"]
 
 
+def nap(number: int) -> None:
+    time.sleep(number % 3 / 100)
+
+
 def test_so_much_at_a_time():
     under_way: list[int] = []
 
@@ -337,7 +346,7 @@ def test_so_much_at_a_time():
             return super().submit(work, *arguments, **options)
 
     with Counting(8) as executor:
-        for _, future in given_to(executor, abs, range(50), 3, check=lambda: None, cancel=lambda: None):
+        for _, future in given_to(executor, nap, range(50), 3, check=lambda: None, cancel=lambda: None):
             under_way.append(under_way[-1] - 1)
             assert future.done()
     assert max(under_way) == 3

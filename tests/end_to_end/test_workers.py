@@ -124,7 +124,9 @@ def test_what_was_damaged_after_it_was_written_is_made_again(
     readers: Callable[[], Any],
 ):
     assert work("1/1").exit_code == 0
-    damaged = output.parent / "output.partial" / "worker-1-of-1" / "files" / "model-00003-of-00021.safetensors"
+    worker = output.parent / "output.partial" / "worker-1-of-1"
+    assert len(read_journal(worker / JOURNAL).checksums) == 21
+    damaged = worker / "files" / "model-00003-of-00021.safetensors"
     data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(data)
